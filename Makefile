@@ -1,0 +1,70 @@
+PYTHON ?= python3
+BIN := .venv/bin
+PYTEST := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+export WANDB_MODE ?= offline
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
+unexport HYDRA_FULL_ERROR
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-slow check lint format-check types imports wheel clean
+
+help: ## this list
+	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+demo: .venv/.all ## train a small CNN to high sparsity; ends with a table and the path of a picture
+	@$(BIN)/lightning-prune train -cn digits_cnn
+
+test: .venv/.dev ## the fast tests
+	$(PYTEST)
+
+# pytest exits with 5 when it collects nothing
+test-slow: .venv/.dev ## the slow tests alone
+	$(PYTEST) -m slow || [ $$? -eq 5 ]
+
+check: lint format-check types imports ## ruff, pyright, import-linter
+
+lint: .venv/.dev
+	$(BIN)/ruff check
+
+format-check: .venv/.dev
+	$(BIN)/ruff format --check
+
+types: .venv/.dev
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+imports: .venv/.dev
+	$(BIN)/lint-imports --no-logo
+
+# Every Python file and YAML of the checkout must be in the wheel.
+wheel: .venv/.dev ## build dist/*.whl and see that no file is missing in it
+	@rm -rf build dist
+	@$(BIN)/python -m build --wheel --no-isolation --outdir dist >/dev/null
+	@rm -rf build
+	@$(BIN)/python -m zipfile -l dist/*.whl | awk '{print $$1}' | LC_ALL=C sort >dist/inside
+	@{ find lightning_prune -name '*.py'; find conf recipes -name '*.yaml' | sed 's|^|lightning_prune/|'; } \
+		| LC_ALL=C sort | LC_ALL=C comm -23 - dist/inside >dist/missing
+	@if [ -s dist/missing ]; then \
+		echo "not in the wheel; is the package named under [tool.setuptools] in pyproject.toml?"; cat dist/missing; exit 1; fi
+	@rm dist/inside dist/missing
+	@ls dist/*.whl
+
+clean: ## remove the environment, caches and everything that runs have written
+	rm -rf .venv .data build dist ./*.egg-info runs outputs wandb lightning_logs
+	rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find lightning_prune conf recipes tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/.all: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing into .venv (a few minutes the first time)"
+	@$(BIN)/pip install -qq -e '.[all]' -c constraints.txt
+	@touch $@
+
+# dev includes all
+.venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing into .venv (a few minutes the first time)"
+	@$(BIN)/pip install -qq -e '.[dev]' -c constraints.txt
+	@touch .venv/.all $@

@@ -1,0 +1,1 @@
+"""Configs by noun: one group a noun, one file an idea."""

@@ -1,0 +1,293 @@
+"""Lightning's events, translated into the pruner's verbs."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal, cast
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, Checkpoint, Timer
+from pytorch_lightning.utilities import rank_zero_info
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from lightning_prune import wandb_media
+from lightning_prune.protocols import Schedule
+from lightning_prune.pruner import Pruner
+from lightning_prune.report import Report, percent
+from lightning_prune.rewind import Rewind, Rewinder
+from lightning_prune.schedule.polynomial import Polynomial
+
+
+class PruningCallback(Callback):
+    """Prune the model while the Trainer fits it, and leave it plain and sparse at the end.
+
+    `PruningCallback(0.9)` takes 90 % of the weights, smallest magnitude first over all layers, on a cubic schedule
+    from 5 % to 40 % of the run with an update every .4 % of it.
+
+    Args:
+        pruner: a `Pruner`; or a schedule, or a final sparsity in [0, 1], for a pruner with all else at its default.
+        shrink: remove dead channels physically at the end. Not in this version.
+        rewind: what becomes of kept weights after an update: None leaves them, an int is the step to go back to, "init"
+            draws them anew; a `Rewind` says more.
+        tag: tells two callbacks in one Trainer apart, in logs and in checkpoints.
+
+    Raises:
+        ValueError: an argument is out of range; the message names it.
+    """
+
+    def __init__(
+        self,
+        pruner: Pruner | Schedule | float,
+        shrink: bool = False,
+        rewind: Rewind | int | Literal["init"] | None = None,
+        tag: str = "",
+    ) -> None:
+        if shrink:
+            raise ValueError("shrink=True is not in this version: it leaves zeros in place. Use shrink=False")
+        self.pruner = _pruner(pruner)
+        self.rewind = rewind if rewind is None or isinstance(rewind, Rewind) else Rewind(rewind)
+        self.tag = tag
+        self.report: Report | None = None
+        self._sparsity = 0.0
+        self._rewinder: Rewinder | None = None
+        self._rewinder_state: dict[str, Any] = {}
+        self._hooks: list[RemovableHandle] = []
+        self._media: wandb_media.Media | None = None
+
+    @property
+    def state_key(self) -> str:
+        """The key of this callback's state in a checkpoint."""
+        return self._generate_state_key(tag=self.tag)
+
+    # Fit begins
+    # --------------------------------------------------------------------------------------------------------
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Take the place behind callbacks that average weights, which is where their averages can be masked."""
+        if stage == "fit":
+            ours = [c for c in trainer.callbacks if isinstance(c, PruningCallback)]  # pyright: ignore
+            last = [c for c in trainer.callbacks if isinstance(c, Checkpoint)]  # pyright: ignore
+            rest = [c for c in trainer.callbacks if c not in ours and c not in last]  # pyright: ignore
+            trainer.callbacks = [*rest, *ours, *last]  # pyright: ignore
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Attach the pruner: the model is on its device, and a checkpoint's weights and state are loaded."""
+        if self.pruner.attached:  # a fit before this one broke off where no hook was called
+            self.pruner.strip()
+        self.pruner.attach(pl_module, run_length(trainer), trial=bool(trainer.fast_dev_run))  # pyright: ignore
+        try:
+            self._check_overlap(trainer)
+            self._rewinder = Rewinder(self.rewind, self.pruner, pl_module) if self.rewind else None
+        except ValueError:
+            self.pruner.strip()
+            raise
+        if self._rewinder is not None:
+            self._rewinder.load_state_dict(self._rewinder_state)
+        self._rewinder_state = {}
+        self._media = wandb_media.Media.of(trainer, self._prefix)
+        plan = self.pruner.report()
+        self._sparsity = plan.sparsity
+        rank_zero_info(f"{self._title}: {self.pruner.resolved_schedule}\n{plan.plan()}")
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Guard every optimizer's step, and catch up with updates that are due before the first one."""
+        for optimizer in trainer.optimizers:
+            self._hooks.append(optimizer.register_step_post_hook(self._after_optimizer_step))
+        self._advance(trainer)
+
+    # A training step
+    # ---------------------------------------------------------------------------------------------------
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Put the regularizer's gradient in and take pruned gradients out, before clipping."""
+        self.pruner.before_step(_plain(optimizer), grad_scale=_grad_scale(trainer, optimizer))
+
+    def _after_optimizer_step(self, optimizer: Optimizer, *_: Any) -> None:
+        if self.pruner.attached:
+            self.pruner.mask_weights(optimizer)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update the masks if an update is due, and log."""
+        updated = self._advance(trainer)
+        if updated or batch_idx == 0:
+            pl_module.log(self._name("sparsity"), self._sparsity, prog_bar=True, logger=False)
+        elif self.pruner.regularizer is not None and trainer.global_step % max(1, trainer.log_every_n_steps) == 0:  # pyright: ignore
+            self._write(trainer, {"regularizer": self.pruner.penalty})
+
+    def _advance(self, trainer: pl.Trainer) -> bool:
+        if self._rewinder is not None:
+            self._rewinder.watch(trainer.global_step)
+        if not self.pruner.update(trainer.global_step, trainer.optimizers):
+            return False
+        if self._rewinder is not None:
+            self._rewinder.after_update(trainer.optimizers)
+        self._check_ranks(trainer)
+        report = self.pruner.report()
+        self._sparsity = report.sparsity
+        numbers = report.scalars() | {"changed": self.pruner.changed}
+        if self.pruner.regularizer is not None:
+            numbers["regularizer"] = self.pruner.penalty
+        self._write(trainer, numbers)
+        if self._media is not None:
+            self._media.update(self.pruner, report, trainer.global_step)
+        return True
+
+    # Averages and checkpoints
+    # ------------------------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Mask what a weight average has put into the model for validation."""
+        self._mask()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Mask what a weight average has put into the model for good."""
+        self._mask()
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Mask every copy of a pruned weight in the checkpoint, averages included."""
+        if self.pruner.attached:
+            states = {k: v for k, v in checkpoint.get("callbacks", {}).items() if not k.startswith("PruningCallback")}
+            self.pruner.masks.apply_to({**checkpoint, "callbacks": states, "optimizer_states": None})
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return masks, thresholds and schedule position, and values kept for a rewind."""
+        state = self.pruner.state_dict()
+        rewinding = self._rewinder.state_dict() if self._rewinder is not None else self._rewinder_state
+        return state | {"rewind": rewinding} if state and rewinding else state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a checkpoint's state, for the attach to come or, with strategies that restore late, at once."""
+        self._rewinder_state = state_dict.pop("rewind", {})
+        self.pruner.load_state_dict(state_dict)
+        if self._rewinder is not None:
+            self._rewinder.load_state_dict(self._rewinder_state)
+
+    # Fit ends
+    # ----------------------------------------------------------------------------------------------------------
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Strip the masks and say what was reached."""
+        self._release()
+        if not self.pruner.attached:
+            return
+        self.report = self.pruner.strip()
+        rank_zero_info(f"{self._title}: done\n{self.report.table()}")
+        if self.report.sparsity < self.report.final_sparsity - 1.0 / max(1, self.report.size):
+            warnings.warn(
+                f"{self._title}: reached a sparsity of {percent(self.report.sparsity)}, less than the "
+                f"{percent(self.report.final_sparsity)} asked for; {self._why_less()}",
+                stacklevel=2,
+            )
+        if self._media is not None and trainer.is_global_zero:
+            self._media.finish(self.report, pl_module)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Strip the masks; a checkpoint written after this still holds them, so that the run can be resumed."""
+        self._release()
+        if self.pruner.attached:
+            self.report = self.pruner.strip(resumable=True)
+            self._rewinder_state = self._rewinder.state_dict() if self._rewinder is not None else {}
+            self._rewinder = None
+
+    # Helpers
+    # -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def _prefix(self) -> str:
+        return f"pruning/{self.tag}/" if self.tag else "pruning/"
+
+    @property
+    def _title(self) -> str:
+        return f"{self.pruner.name} [{self.tag}]" if self.tag else self.pruner.name
+
+    def _name(self, name: str) -> str:
+        return f"{name}/{self.tag}" if self.tag else name
+
+    def _why_less(self) -> str:
+        schedule = self.pruner.resolved_schedule
+        last = self.pruner.last_update
+        if last is None or last < schedule.end_step:
+            return f"the run ended before end_step={schedule.end_step}"
+        return f"{self.pruner.selection} does not keep to the exact number"
+
+    def _mask(self) -> None:
+        if self.pruner.attached:
+            self.pruner.mask_weights()
+
+    def _release(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+
+    def _write(self, trainer: pl.Trainer, numbers: dict[str, float]) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics({self._prefix + k: v for k, v in numbers.items()}, step=trainer.global_step)
+
+    def _check_overlap(self, trainer: pl.Trainer) -> None:
+        mine = {id(w.parameter): name for name, w in self.pruner.masks.items()}
+        for other in trainer.callbacks:  # pyright: ignore
+            if other is self or not isinstance(other, PruningCallback) or not other.pruner.attached:
+                continue
+            both = [mine[id(w.parameter)] for w in other.pruner.masks.values() if id(w.parameter) in mine]
+            if both:
+                raise ValueError(
+                    f"two PruningCallbacks (tags {other.tag!r} and {self.tag!r}) both prune {', '.join(both)}: "
+                    "tell them apart with Targets(include=..., exclude=...)"
+                )
+
+    def _check_ranks(self, trainer: pl.Trainer) -> None:
+        if trainer.world_size == 1:
+            return
+        mine = torch.frombuffer(bytearray(self.pruner.masks.digest()), dtype=torch.int64)
+        every = trainer.strategy.all_gather(mine.to(trainer.strategy.root_device))
+        if not bool((every == every.flatten()[0]).all()):
+            raise RuntimeError(
+                f"{self._title}: the masks differ between ranks after the update at step {self.pruner.last_update}; "
+                "the weights or gradients that the criterion reads are not the same on all ranks"
+            )
+
+
+def _pruner(given: Pruner | Schedule | float) -> Pruner:
+    if isinstance(given, (int, float)):
+        if isinstance(given, bool) or not 0 <= given <= 1:
+            raise ValueError(f"PruningCallback({given!r}): a sparsity is a share between 0 and 1; 0.9 prunes 90 %")
+        return Pruner(Polynomial(float(given), begin_step=0.05, end_step=0.4, pruning_frequency=0.004))
+    if hasattr(given, "attach"):
+        return cast(Pruner, given)
+    if hasattr(given, "last_update"):
+        return Pruner(cast(Schedule, given))
+    raise ValueError(f"PruningCallback({given!r}): pass a Pruner, a schedule or a final sparsity")
+
+
+def run_length(trainer: pl.Trainer) -> int | None:
+    """Return how many optimizer steps the run takes as `trainer.global_step` counts them, or None if nobody knows."""
+    if any(isinstance(c, Timer) and c.time_remaining() is not None for c in trainer.callbacks):  # pyright: ignore
+        return None
+    steps = trainer.estimated_stepping_batches
+    if steps == float("inf") or steps < 0:
+        return None
+    if trainer.max_steps != -1 and steps >= trainer.max_steps:
+        return trainer.max_steps
+    # The estimate counts one optimizer; under manual optimization each of them is taken to step once a batch.
+    steps = int(steps) * max(1, len(trainer.optimizers))
+    return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
+
+
+def _plain(optimizer: Any) -> Optimizer:
+    return getattr(optimizer, "optimizer", optimizer) if not isinstance(optimizer, Optimizer) else optimizer
+
+
+def _grad_scale(trainer: pl.Trainer, optimizer: Any) -> float:
+    """Return the loss scale that gradients still carry here: fused optimizers take it out themselves, in their step."""
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    if scaler is None or not getattr(_plain(optimizer), "_step_supports_amp_scaling", False):
+        return 1.0
+    return float(scaler.get_scale())

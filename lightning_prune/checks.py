@@ -1,0 +1,80 @@
+"""What must hold between ideas, a run and a saved state, each checked before anything is changed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+from torch import Tensor
+
+from lightning_prune.protocols import Schedule, SitedPattern
+from lightning_prune.targets import Targets
+
+
+def check_ideas(
+    schedule: Any, criterion: Any, pattern: Any, scope: Any, selection: Any, targets: Targets, regularizer: Any
+) -> None:
+    """Raise ValueError if an argument is no such idea, or if pattern, selection and sparsities do not go together."""
+    ideas = {"schedule": schedule, "criterion": criterion, "pattern": pattern, "scope": scope, "selection": selection}
+    verbs = {"schedule": ("last_update",), "pattern": ("units", "at")}
+    for key, idea in (ideas | {"targets": targets, "regularizer": regularizer}).items():
+        if isinstance(idea, type):
+            raise ValueError(f"{key}={idea.__name__} is a class: pass an instance, {idea.__name__}(...)")
+    for key, idea in ideas.items():
+        if not any(hasattr(idea, verb) for verb in verbs.get(key, ("__call__",))):
+            raise ValueError(f"{key}={idea!r} is no {key}; see lightning_prune.protocols.{key.title()}")
+    if regularizer is not None and not callable(regularizer):
+        raise ValueError(f"regularizer={regularizer!r} is no regularizer; see lightning_prune.protocols.Regularizer")
+    if not hasattr(targets, "find"):
+        raise ValueError(f"targets={targets!r} must be a Targets(include=..., exclude=...)")
+    if isinstance(pattern, SitedPattern):
+        return
+    least = pattern.least_sparsity
+    if least and not selection.exact:
+        raise ValueError(f"pattern={pattern} needs an exact selection; selection={selection} cannot keep to it")
+    for key, final in [("final_sparsity", schedule.final_sparsity), *targets.sparsity.items()]:
+        if 0.0 < final < least - 1e-12:
+            raise ValueError(f"{key}={final} is too low: pattern={pattern} holds from a sparsity of {least:g} on")
+
+
+def check_window(schedule: Schedule, total_steps: int | None) -> None:
+    """Raise ValueError if the window begins past the end of the run; warn if it ends there."""
+    if total_steps is None or schedule.final_sparsity == 0:
+        return
+    if schedule.begin_step >= total_steps:
+        raise ValueError(
+            f"begin_step={schedule.begin_step} is at or past the end of the run, "
+            f"which takes {total_steps} optimizer steps: nothing would be pruned"
+        )
+    if schedule.end_step > total_steps:
+        last = schedule.last_update(total_steps)
+        reached = 0.0 if last is None else schedule.sparsity(last)
+        warnings.warn(
+            f"end_step={schedule.end_step} is past the end of the run, which takes {total_steps} optimizer steps: "
+            f"it will reach a sparsity of {reached:.4f}, not {schedule.final_sparsity}",
+            stacklevel=3,
+        )
+
+
+def with_final(schedule: Schedule, rule: str | None, sparsity: Mapping[str, float]) -> Schedule:
+    """Return the schedule with the final sparsity of a rule. Raises ValueError if they do not go together."""
+    if rule is None:
+        return schedule
+    try:
+        return replace(cast(Any, schedule), final_sparsity=sparsity[rule])
+    except ValueError as error:
+        raise ValueError(f"Targets.sparsity[{rule!r}] does not go with the schedule: {error}") from None
+
+
+def check_masks(shapes: Mapping[str, tuple[int, ...]], masks: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless the saved masks are those of the targets."""
+    missing, unknown = sorted(set(shapes) - set(masks)), sorted(set(masks) - set(shapes))
+    if missing or unknown:
+        raise ValueError(
+            f"the pruning state belongs to other weights: not in the state {missing}, not among the targets {unknown}"
+        )
+    for name, shape in shapes.items():
+        if tuple(masks[name].shape) != shape:
+            raise ValueError(f"the saved mask of '{name}' has shape {tuple(masks[name].shape)}, its weight {shape}")

@@ -1,0 +1,44 @@
+"""Magnitude times how fast the weight has been moving."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from lightning_prune.protocols import Site
+
+
+@dataclass(frozen=True)
+class FirstOrderDelta:
+    """Score |w| G, with G a running mean of the normalised change of the weight between updates.
+
+    D = |w - w_old|; G <- d G + (1 - d) D / ||D||_2; then w_old <- w. History starts at zero. Weight changes stand in
+    for gradients, so nothing but the weights is read. Source: TensorFlow `model_pruning`, `first_order_gradient`.
+
+    Args:
+        decay: d, in [0, 1).
+        memory: `old_weight` and `gradient` of one weight, set by the pruner; two more floats a weight.
+    """
+
+    decay: float = 0.99
+    memory: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.decay < 1.0:
+            raise ValueError(f"decay={self.decay} must lie in [0, 1)")
+
+    def at(self, site: Site) -> FirstOrderDelta:
+        """Return the criterion with that weight's memory."""
+        return replace(self, memory=site.memory)
+
+    def __call__(self, weight: Tensor, grad: Tensor | None) -> Tensor:
+        """Return |w| G, and move the memory on by one update."""
+        w = weight.detach().float()
+        delta = (w - self.memory.get("old_weight", torch.zeros_like(w))).abs()
+        norm = delta.norm()
+        step = delta / norm if norm > 0 else delta
+        gradient = self.decay * self.memory.get("gradient", torch.zeros_like(w)) + (1.0 - self.decay) * step
+        self.memory.update(gradient=gradient, old_weight=w.clone())
+        return w.abs() * gradient

@@ -1,0 +1,191 @@
+"""The seams of the library: six nouns, each one Protocol, and the small records that pass between them.
+
+An idea is a frozen dataclass that satisfies one of these Protocols. Nothing has to be registered or subclassed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+class Schedule(Protocol):
+    """When to prune, and how sparse to be by then. Steps are completed optimizer steps.
+
+    `begin_step` and `end_step` bound the window. A float is a share of the run and must be resolved before use.
+    """
+
+    @property
+    def final_sparsity(self) -> float: ...
+    @property
+    def begin_step(self) -> int | float: ...
+    @property
+    def end_step(self) -> int | float: ...
+
+    def resolve(self, total_steps: int | None) -> Schedule:
+        """Return this schedule in whole steps. Raises ValueError if shares are used and `total_steps` is None."""
+        ...
+
+    def last_update(self, step: int) -> int | None:
+        """Return the newest update step not after `step`, or None before the first."""
+        ...
+
+    def sparsity(self, step: int) -> float:
+        """Return the share of weights that should be zero at `step`, in [0, 1]."""
+        ...
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where and when a criterion or a pattern is asked.
+
+    Attributes:
+        name: dotted name of the weight.
+        step: the update step, in optimizer steps.
+        memory: tensors that a criterion keeps from one update to the next for this weight; saved with the pruner.
+    """
+
+    name: str
+    step: int
+    memory: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+
+class Criterion(Protocol):
+    """What a weight is worth."""
+
+    def __call__(self, weight: Tensor, grad: Tensor | None) -> Tensor:
+        """Return finite scores of the weight's shape; a higher score is kept longer. Must not change its inputs."""
+        ...
+
+
+@runtime_checkable
+class SitedCriterion(Protocol):
+    """A criterion that differs by place and time, or that remembers: `at(site)` gives the one to call there."""
+
+    def at(self, site: Site) -> Criterion: ...
+
+
+class Pattern(Protocol):
+    """What lives and dies together. Tensors come with the output dimension first and the input dimension second."""
+
+    @property
+    def single(self) -> bool:
+        """Whether every weight is a unit of its own and none is protected."""
+        ...
+
+    @property
+    def least_sparsity(self) -> float:
+        """The smallest final sparsity, other than 0, at which the pattern holds."""
+        ...
+
+    def units(self, scores: Tensor) -> Tensor:
+        """Return one score per unit, from one score per weight."""
+        ...
+
+    def protected(self, units: Tensor) -> Tensor | None:
+        """Return, in the units' shape, which units go only after all others of the pool; None if all are equal."""
+        ...
+
+    def weights_per_unit(self, shape: torch.Size) -> int | Tensor:
+        """Return how many weights a unit holds: one int for all, or an int64 tensor in the units' shape."""
+        ...
+
+    def expand(self, keep: Tensor, shape: torch.Size) -> Tensor:
+        """Return the bool mask of `shape` for the units kept."""
+        ...
+
+
+@runtime_checkable
+class SitedPattern(Protocol):
+    """A pattern that differs by weight: `at(site)` gives the one for that weight."""
+
+    def at(self, site: Site) -> Pattern: ...
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One prunable weight as a scope sees it: name, shape, size, and how many of its entries are gone for good."""
+
+    name: str
+    shape: tuple[int, ...]
+    size: int
+    pruned: int
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Weights that compete with each other, and how many of their entries must be zero afterwards."""
+
+    names: tuple[str, ...]
+    drop: int
+    sparsity: float
+
+
+class Scope(Protocol):
+    """Who competes with whom, and how many each may keep."""
+
+    def __call__(self, layers: Sequence[Layer], sparsity: float) -> Sequence[Pool]:
+        """Return disjoint pools that cover all layers."""
+        ...
+
+
+@dataclass(frozen=True)
+class Units:
+    """The units of one weight, to be ranked.
+
+    Attributes:
+        name: dotted name of the weight, for errors.
+        values: scores in the units' shape; or, where `absolute`, the weight itself, whose score is its absolute value.
+        absolute: rank |values|, so that nothing has to be materialised.
+        alive: bool in the units' shape: units not pruned before; None if all are. The others stay pruned.
+        protected: bool in the units' shape: units that go only after all others; None if there are none.
+        weights: weights per unit, one int for all or a tensor in the units' shape.
+        threshold: the weight's threshold so far.
+    """
+
+    name: str
+    values: Tensor
+    absolute: bool = False
+    alive: Tensor | None = None
+    protected: Tensor | None = None
+    weights: int | Tensor = 1
+    threshold: float = 0.0
+
+    def scores(self) -> Tensor:
+        """Return the scores as a tensor. Raises ValueError that names the weight if one is not finite."""
+        if not bool(torch.isfinite(self.values).all()):
+            raise non_finite(self.name)
+        return self.values.abs() if self.absolute else self.values
+
+
+def non_finite(name: str) -> ValueError:
+    """Return the error for a score that is NaN or infinite."""
+    return ValueError(
+        f"a pruning score of '{name}' is not finite, so its weights cannot be ranked; "
+        "look for a diverged loss or an overflow before this step"
+    )
+
+
+class Selection(Protocol):
+    """From scores and counts to masks."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether exactly `drop` weights go, as closely as whole units allow, protected units last."""
+        ...
+
+    def __call__(self, pool: Sequence[Units], drop: int, sparsity: float) -> tuple[list[Tensor], float]:
+        """Return for each member which units to keep (bool, the units' shape), and the new threshold."""
+        ...
+
+
+class Regularizer(Protocol):
+    """What is added to the loss for one pruned weight. Its gradient is taken by autograd."""
+
+    def __call__(self, weight: Tensor, threshold: float) -> Tensor:
+        """Return a scalar."""
+        ...

@@ -1,0 +1,214 @@
+"""Drop the smallest of many values spread over many tensors: exactly, in linear time, with nothing concatenated.
+
+Two ways to one answer. On the CPU a sample brackets the boundary, one pass over the values writes the masks as if the
+bracket were kept and collects the few values inside it, and those are then put right. Where the sample misses, and on
+other devices, the boundary comes from counting bits (`order.kth_smallest`). Of equal values the later one goes first.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_prune import order
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_CHUNK = 1 << 17
+"""Values handled at a time: their buffers stay in a core's cache."""
+_SAMPLE = 1 << 17
+_PARALLEL_FROM = 1 << 20
+_THREADS = 8
+"""At most so many: beyond, handing out chunks takes as long as working on them."""
+_PARTS = 4
+"""Parts a thread, so that one which is held up does not hold up all."""
+
+
+class NotFinite(ValueError):
+    """A value that cannot be ranked; `index` says in which tensor."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"a value in tensor {index} is not finite")
+        self.index = index
+
+
+def count(flags: Tensor) -> int:
+    """Return how many entries of a bool tensor are true."""
+    if flags.device.type == "cpu":  # numpy counts bytes several times faster
+        return int(np.count_nonzero(flags.numpy()))
+    return int(flags.count_nonzero())
+
+
+def keep_largest(
+    values: Sequence[Tensor],
+    contenders: Sequence[Tensor | None],
+    drop: int,
+    absolute: bool,
+    contending: int | None = None,
+) -> tuple[list[Tensor], float]:
+    """Drop the `drop` smallest contenders, and return which stay and the value at the boundary.
+
+    Args:
+        values: floats of one dtype and device, any shapes.
+        contenders: bool in the values' shapes, which of them take part; None means all.
+        drop: how many go, at least 1 and at most as many as contend.
+        absolute: rank |values|.
+        contending: how many contend, if that is known.
+
+    Returns:
+        Bool tensors in the values' shapes, true for contenders that stay; and the largest value dropped.
+
+    Raises:
+        NotFinite: one of the values is NaN or infinite.
+    """
+    found = None
+    if values[0].device.type == "cpu":
+        if contending is None:
+            contending = sum(v.numel() if c is None else count(c) for v, c in zip(values, contenders, strict=True))
+        found = _by_bracket(values, contenders, drop, absolute, contending)
+    masks, key = found or _by_counting(values, contenders, drop, absolute)
+    return masks, order.value_of(key, values[0].dtype)
+
+
+def _by_counting(
+    values: Sequence[Tensor], contenders: Sequence[Tensor | None], drop: int, absolute: bool
+) -> tuple[list[Tensor], int]:
+    keys = [order.keys(v, absolute) for v in values]
+    limit = order.highest(values[0].dtype)
+    for index, key in enumerate(keys):
+        if key.numel() and (int(key.max()) > limit or int(key.min()) < -limit):
+            raise NotFinite(index)
+    parts = [k if c is None else k[c] for k, c in zip(keys, contenders, strict=True)]
+    boundary = order.kth_smallest(parts, drop)
+    spared = sum(int((p <= boundary).sum()) for p in parts) - drop  # of the equal ones, the first few stay
+    masks: list[Tensor] = []
+    for key, contender in zip(keys, contenders, strict=True):
+        keep, equal = key > boundary, key == boundary
+        if contender is not None:
+            keep, equal = keep & contender, equal & contender
+        if spared:
+            first = equal.flatten().nonzero().flatten()[:spared]
+            keep = keep.contiguous()
+            keep.view(-1)[first] = True
+            spared -= len(first)
+        masks.append(keep)
+    return masks, boundary
+
+
+@dataclass(frozen=True)
+class _Span:
+    """A run of one tensor's values, flattened."""
+
+    index: int
+    raw: Array
+    contenders: Array | None
+    keep: Array
+
+
+@dataclass(frozen=True)
+class _Inside:
+    """What one pass over a span found: how many contenders are above the bracket's lower end, and those within it."""
+
+    span: _Span
+    kept: int
+    positions: Array
+    keys: Array
+
+
+def _by_bracket(
+    values: Sequence[Tensor], contenders: Sequence[Tensor | None], drop: int, absolute: bool, contending: int
+) -> tuple[list[Tensor], int] | None:
+    """Return masks and boundary key, or None where the sample's bracket does not hold the boundary."""
+    raws = [order.bits(v.contiguous()).numpy().reshape(-1) for v in values]
+    takes_part = [None if c is None else c.contiguous().numpy().reshape(-1) for c in contenders]
+    masks = [torch.empty(v.shape, dtype=torch.bool) for v in values]
+    keeps = [m.numpy().reshape(-1) for m in masks]
+    low, high = _bracket(raws, takes_part, drop / contending, absolute)
+    spans = [
+        _Span(i, r[a : a + _CHUNK], None if c is None else c[a : a + _CHUNK], k[a : a + _CHUNK])
+        for i, (r, c, k) in enumerate(zip(raws, takes_part, keeps, strict=True))
+        for a in range(0, r.size, _CHUNK)
+    ]
+    limit = order.highest(values[0].dtype)
+    found = _in_threads(spans, lambda part: _look(part, low, high, absolute, limit))
+    inside = np.concatenate([f.keys for f in found])
+    missing = drop - (contending - sum(f.kept for f in found))
+    if not 0 < missing <= inside.size:
+        return None
+    boundary = int(np.partition(inside, missing - 1)[missing - 1])
+    goes = inside <= boundary
+    ties = np.flatnonzero(inside == boundary)
+    goes[ties[: int(np.count_nonzero(goes)) - missing]] = False  # of the equal ones, the first few stay
+    start = 0
+    for f in found:
+        f.span.keep[f.positions[goes[start : start + f.keys.size]]] = False
+        start += f.keys.size
+    return masks, boundary
+
+
+def _bracket(raws: list[Array], takes_part: list[Array | None], share: float, absolute: bool) -> tuple[int, int]:
+    """Return two keys: with near certainty the share-quantile of the contenders is above the first, and not above the other."""
+    stride = max(1, sum(r.size for r in raws) // _SAMPLE)
+    sample = np.concatenate(
+        [
+            _keys(r[::stride], absolute)[slice(None) if c is None else c[::stride]]
+            for r, c in zip(raws, takes_part, strict=True)
+        ]
+    )
+    info = np.iinfo(sample.dtype)
+    spread = 4.0 * math.sqrt(sample.size * share * (1.0 - share)) + 4.0
+    below, above = math.floor(share * sample.size - spread), math.ceil(share * sample.size + spread)
+    ranks = [rank for rank in (below, above) if 0 <= rank < sample.size]
+    if ranks:
+        sample.partition(ranks)
+    low = int(sample[below]) - 1 if below >= 0 else int(info.min)  # so that all that equal the sample's are inside
+    return low, int(sample[above]) if above < sample.size else int(info.max)
+
+
+def _keys(raw: Array, absolute: bool, out: Array | None = None) -> Array:
+    """Return `order.keys` of a run of bit patterns."""
+    top = np.iinfo(raw.dtype).max
+    if absolute:
+        return np.bitwise_and(raw, top, out=out)
+    sign = raw >> (raw.dtype.itemsize * 8 - 1)  # -1 where negative
+    return np.subtract(raw ^ (sign & top), sign, out=out)
+
+
+def _look(spans: Sequence[_Span], low: int, high: int, absolute: bool, limit: int) -> list[_Inside]:
+    """Write masks as if all above `low` stayed, and return what lies in the bracket."""
+    longest = max(s.raw.size for s in spans)
+    key_buffer = np.empty(longest, spans[0].raw.dtype)
+    flag_buffer = np.empty(longest, np.bool_)
+    found: list[_Inside] = []
+    for span in spans:
+        key = _keys(span.raw, absolute, out=key_buffer[: span.raw.size])
+        if key.max() > limit or (not absolute and key.min() < -limit):
+            raise NotFinite(span.index)
+        np.greater(key, low, out=span.keep)
+        if span.contenders is not None:
+            np.bitwise_and(span.keep, span.contenders, out=span.keep)
+        flag = np.greater(key, high, out=flag_buffer[: key.size])
+        np.greater(span.keep, flag, out=flag)
+        positions = np.flatnonzero(flag)
+        found.append(_Inside(span, int(np.count_nonzero(span.keep)), positions, key[positions]))
+    return found
+
+
+def _in_threads(spans: list[_Span], look: Callable[[list[_Span]], list[_Inside]]) -> list[_Inside]:
+    """Call `look` on parts of the spans, in as many threads as torch uses, and return all it found, in order."""
+    ends = np.cumsum([0, *(s.raw.size for s in spans)])
+    threads = min(_THREADS, torch.get_num_threads()) if ends[-1] >= _PARALLEL_FROM else 1
+    if threads == 1:
+        return look(spans)
+    cuts = np.searchsorted(ends, np.linspace(0, ends[-1], threads * _PARTS + 1)).tolist()
+    with ThreadPoolExecutor(threads) as workers:
+        parts = workers.map(look, [spans[a:b] for a, b in pairwise(cuts) if a < b])
+        return [found for part in parts for found in part]

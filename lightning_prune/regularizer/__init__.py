@@ -1,0 +1,1 @@
+"""What is added to the loss. One regularizer a file; see `lightning_prune.protocols.Regularizer`."""

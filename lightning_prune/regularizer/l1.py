@@ -1,0 +1,26 @@
+"""The sum of absolute values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class L1:
+    """Add strength * sum |w|; its gradient is strength * sign(w). Draws small weights to zero.
+
+    Args:
+        strength: factor, at least 0.
+    """
+
+    strength: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength < float("inf"):
+            raise ValueError(f"strength={self.strength} must be a number of at least 0")
+
+    def __call__(self, weight: Tensor, threshold: float) -> Tensor:
+        """Return the penalty of one weight."""
+        return self.strength * weight.abs().sum()

@@ -1,0 +1,28 @@
+"""The sum of squares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class L2:
+    """Add strength * sum w^2; its gradient is 2 * strength * w.
+
+    Unlike an optimizer's weight decay it acts on pruned-for weights alone, and its value is logged.
+
+    Args:
+        strength: factor, at least 0.
+    """
+
+    strength: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength < float("inf"):
+            raise ValueError(f"strength={self.strength} must be a number of at least 0")
+
+    def __call__(self, weight: Tensor, threshold: float) -> Tensor:
+        """Return the penalty of one weight."""
+        return self.strength * weight.square().sum()

@@ -1,0 +1,140 @@
+"""What was pruned: numbers per weight and in all, for loggers, for files and for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class WeightReport:
+    """One prunable weight.
+
+    Attributes:
+        name: dotted name.
+        shape: its shape.
+        size: how many entries it has.
+        zeros: how many of them are zero, counted in the weight itself.
+        threshold: the boundary score of the latest update.
+        final_sparsity: where a rule or a layer-wise scope is to take it, None if only the whole has a target.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    size: int
+    zeros: int
+    threshold: float
+    final_sparsity: float | None
+
+    @property
+    def dimensions(self) -> str:
+        """The shape for people, such as 64x3x3x3."""
+        return "x".join(map(str, self.shape))
+
+    @property
+    def sparsity(self) -> float:
+        """The share of its entries that are zero."""
+        return self.zeros / self.size if self.size else 0.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """The state of a pruned model.
+
+    Attributes:
+        weights: every prunable weight, in the model's order.
+        skipped: name of every other parameter -> why it is left whole.
+        target_sparsity: what the schedule asks for at the latest update, of all prunable weights together.
+        final_sparsity: what it will ask for in the end.
+        parameters: how many entries all parameters of the model have.
+        step: the step of the latest update, None before the first.
+    """
+
+    weights: Sequence[WeightReport]
+    skipped: Mapping[str, str]
+    target_sparsity: float
+    final_sparsity: float
+    parameters: int
+    step: int | None
+
+    @property
+    def size(self) -> int:
+        """How many prunable weights there are."""
+        return sum(weight.size for weight in self.weights)
+
+    @property
+    def zeros(self) -> int:
+        """How many of them are zero."""
+        return sum(weight.zeros for weight in self.weights)
+
+    @property
+    def sparsity(self) -> float:
+        """The share of zeros among prunable weights."""
+        return self.zeros / self.size if self.size else 0.0
+
+    def scalars(self) -> dict[str, float]:
+        """Return flat numbers for a logger."""
+        numbers = {"sparsity": self.sparsity, "target_sparsity": self.target_sparsity}
+        for weight in self.weights:
+            numbers[f"sparsity/{weight.name}"] = weight.sparsity
+            numbers[f"threshold/{weight.name}"] = weight.threshold
+        return numbers
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values that JSON can hold."""
+        return {
+            "sparsity": self.sparsity,
+            "target_sparsity": self.target_sparsity,
+            "final_sparsity": self.final_sparsity,
+            "zeros": self.zeros,
+            "prunable": self.size,
+            "parameters": self.parameters,
+            "step": self.step,
+            "weights": [asdict(weight) | {"sparsity": weight.sparsity} for weight in self.weights],
+            "skipped": dict(self.skipped),
+        }
+
+    def table(self) -> str:
+        """Return a table for people: every prunable weight, the whole, and what is left whole and why."""
+        rows = [("weight", "shape", "weights", "zeros", "sparsity", "threshold")]
+        rows += [
+            (w.name, w.dimensions, f"{w.size:,}", f"{w.zeros:,}", percent(w.sparsity), f"{w.threshold:.3g}")
+            for w in self.weights
+        ]
+        rows.append(("all prunable", "", f"{self.size:,}", f"{self.zeros:,}", percent(self.sparsity), ""))
+        return "\n".join([columns(rows, rules={1, len(rows) - 1}), *self._footer()])
+
+    def plan(self) -> str:
+        """Return a table of what will be pruned, and what not and why."""
+        rows = [("weight", "shape", "weights", "final sparsity")]
+        rows += [
+            (w.name, w.dimensions, f"{w.size:,}", "by rank" if w.final_sparsity is None else percent(w.final_sparsity))
+            for w in self.weights
+        ]
+        rows.append(("all prunable", "", f"{self.size:,}", percent(self.final_sparsity)))
+        return "\n".join([columns(rows, rules={1, len(rows) - 1}), *self._footer()])
+
+    def _footer(self) -> list[str]:
+        by_reason: dict[str, list[str]] = {}
+        for name, reason in self.skipped.items():
+            by_reason.setdefault(reason, []).append(name)
+        lines = [f"left whole, {reason}: {', '.join(names)}" for reason, names in by_reason.items()]
+        return [f"{self.size:,} of {self.parameters:,} parameters are prunable", *lines]
+
+
+def percent(share: float) -> str:
+    """Return a share as a percentage with as many digits as tell it from 0 and 100."""
+    return f"{100 * share:.2f} %"
+
+
+def columns(rows: Sequence[Sequence[str]], rules: set[int]) -> str:
+    """Return rows as text in columns, the first flush left, with a line drawn above the rows numbered in `rules`."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines: list[str] = []
+    for number, row in enumerate(rows):
+        if number in rules:
+            lines.append("-" * (sum(widths) + 2 * (len(widths) - 1)))
+        padded = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        lines.append("  ".join([row[0].ljust(widths[0]), *padded[1:]]).rstrip())
+    return "\n".join(lines)

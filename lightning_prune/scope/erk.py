@@ -1,0 +1,57 @@
+"""Large layers give more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lightning_prune.protocols import Layer, Pool
+
+
+@dataclass(frozen=True)
+class ERK:
+    """Keep in each layer a share in proportion to the sum of its dimensions over their product (Erdos-Renyi-Kernel).
+
+    The share is 1 at most; the factor is such that round(s N) of all N weights go, to one weight. Source: Mocanu et al.
+    2018 (arXiv 1707.04780); for kernels Evci et al. 2020 (arXiv 1911.11134).
+    """
+
+    def __call__(self, layers: Sequence[Layer], sparsity: float) -> list[Pool]:
+        """Return a pool for each layer; their drops add up to round(s N)."""
+        total = sum(layer.size for layer in layers)
+        drop = round(sparsity * total)
+        kept = _kept(layers, total - drop)
+        drops = _in_whole_weights(layers, [layer.size - keep for layer, keep in zip(layers, kept, strict=True)], drop)
+        return [Pool((layer.name,), count, count / layer.size) for layer, count in zip(layers, drops, strict=True)]
+
+
+def _kept(layers: Sequence[Layer], keep: int) -> list[float]:
+    """Return how many weights each layer keeps, in fractions of a weight, `keep` in all."""
+    raw = [sum(layer.shape) for layer in layers]  # size * (sum / product): the density's numerator
+    dense: set[int] = set()
+    while len(dense) < len(layers):
+        left = keep - sum(layers[i].size for i in dense)
+        factor = left / sum(r for i, r in enumerate(raw) if i not in dense)
+        full = {i for i in range(len(layers)) if i not in dense and factor * raw[i] > layers[i].size}
+        if not full:
+            return [float(layers[i].size) if i in dense else factor * raw[i] for i in range(len(layers))]
+        dense |= full
+    return [float(layer.size) for layer in layers]
+
+
+def _in_whole_weights(layers: Sequence[Layer], ideal: list[float], drop: int) -> list[int]:
+    """Return whole counts near `ideal` that add up to `drop`, none below what is pruned for good."""
+    counts = [max(layer.pruned, math.floor(x + 1e-9)) for layer, x in zip(layers, ideal, strict=True)]
+    missing = drop - sum(counts)
+    by_remainder = sorted(range(len(layers)), key=lambda i: counts[i] - ideal[i])
+    while missing:
+        order = by_remainder if missing > 0 else by_remainder[::-1]
+        step = 1 if missing > 0 else -1
+        movable = [i for i in order if layers[i].pruned <= counts[i] + step <= layers[i].size][: abs(missing)]
+        if not movable:  # more is pruned for good than is asked for
+            break
+        for i in movable:
+            counts[i] += step
+        missing = drop - sum(counts)
+    return counts

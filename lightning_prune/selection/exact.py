@@ -1,0 +1,119 @@
+"""Exactly as many as asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from lightning_prune import ranking
+from lightning_prune.protocols import Units, non_finite
+
+Tier = list[Tensor | None]
+"""For each member of a pool which of its units contend; None means all."""
+
+
+@dataclass(frozen=True)
+class Exact:
+    """Drop exactly as many weights as asked for, or as near to it as whole units allow.
+
+    What was pruned before goes first, then units by score, protected ones last; of equal scores the later one goes,
+    by layer and then by position. So the masks are the same on every machine and for any number of processes. The
+    threshold is the largest score that this update dropped.
+    """
+
+    exact: bool = field(default=True, init=False, repr=False)
+
+    def __call__(self, pool: Sequence[Units], drop: int, sparsity: float) -> tuple[list[Tensor], float]:
+        """Return which units to keep, and the largest score dropped (the threshold so far where none was)."""
+        common = reduce(torch.promote_types, (u.values.dtype for u in pool))
+        values = [u.values.to(common) for u in pool]
+        first = pool[0].weights
+        equal = isinstance(first, int) and all(isinstance(u.weights, int) and u.weights == first for u in pool)
+        keeps: list[Tensor | None] = [u.alive for u in pool]
+        threshold = pool[0].threshold
+        alive = sum(_weights(u, u.alive) for u in pool)
+        drop -= sum(_weights(u) for u in pool) - alive
+        tiers = _tiers(pool)
+        for tier in tiers:
+            holds = alive if len(tiers) == 1 else sum(_weights(u, t) for u, t in zip(pool, tier, strict=True))
+            going = min(drop, holds)
+            if going <= 0:
+                continue
+            kept, boundary = (_drop_equal(pool, values, tier, going, holds) if equal else _drop_ragged(pool, values, tier, going))
+            if boundary is not None:
+                threshold = boundary
+            keeps = [_stay(k, t, s) for k, t, s in zip(keeps, tier, kept, strict=True)]
+            drop -= holds
+        return [_all(u) if k is None else k for u, k in zip(pool, keeps, strict=True)], threshold
+
+
+def _tiers(pool: Sequence[Units]) -> list[Tier]:
+    """Return who contends first and, where units are protected, who contends once those are gone."""
+    if all(u.protected is None for u in pool):
+        return [[u.alive for u in pool]]
+    free, last = Tier(), Tier()
+    for u in pool:
+        alive = _all(u) if u.alive is None else u.alive
+        protected = torch.zeros_like(alive) if u.protected is None else u.protected
+        free.append(alive & ~protected)
+        last.append(alive & protected)
+    return [free, last]
+
+
+def _all(units: Units) -> Tensor:
+    return torch.ones_like(units.values, dtype=torch.bool)
+
+
+def _stay(keep: Tensor | None, contender: Tensor | None, kept: Tensor) -> Tensor:
+    """Return who stays: of the contenders those that were kept, of the others all that stood before."""
+    if contender is keep or contender is None:
+        return kept
+    return kept | (~contender if keep is None else keep & ~contender)
+
+
+def _weights(units: Units, which: Tensor | None = None) -> int:
+    """Return how many weights the units hold, or those of them named by `which`."""
+    if isinstance(units.weights, int):
+        return units.weights * (units.values.numel() if which is None else ranking.count(which))
+    return int((units.weights if which is None else units.weights[which.to(units.weights.device)]).sum())
+
+
+def _drop_equal(
+    pool: Sequence[Units], values: list[Tensor], tier: Tier, drop: int, holds: int
+) -> tuple[list[Tensor], float | None]:
+    """Drop the number of units nearest to `drop` of the tier's `holds` weights, where all units hold the same number."""
+    size = pool[0].weights
+    assert isinstance(size, int)
+    number = round(drop / size)
+    if number == 0:
+        return [_all(u) if t is None else t for u, t in zip(pool, tier, strict=True)], None
+    try:
+        return ranking.keep_largest(values, tier, number, pool[0].absolute, contending=holds // size)
+    except ranking.NotFinite as error:
+        raise non_finite(pool[error.index].name) from None
+
+
+def _drop_ragged(
+    pool: Sequence[Units], values: list[Tensor], tier: Tier, drop: int
+) -> tuple[list[Tensor], float | None]:
+    """Drop units in order of score until the weights dropped are as near to `drop` as they come."""
+    scores = [u.scores().to(v.dtype) for u, v in zip(pool, values, strict=True)]
+    contends = [_all(u) if t is None else t for u, t in zip(pool, tier, strict=True)]
+    weights = [
+        torch.full_like(s, u.weights, dtype=torch.int64) if isinstance(u.weights, int) else u.weights.to(s.device)
+        for u, s in zip(pool, scores, strict=True)
+    ]
+    chosen = torch.cat([c.flatten() for c in contends]).nonzero().flatten().flip(0)  # the later of equals goes first
+    score = torch.cat([s.flatten() for s in scores])[chosen]
+    ranked = score.argsort(stable=True)
+    removed = torch.cat([w.flatten() for w in weights])[chosen[ranked]].cumsum(0)
+    number = int((torch.cat([removed.new_zeros(1), removed]) - drop).abs().argmin())
+    keep = torch.cat([c.flatten() for c in contends])
+    keep[chosen[ranked[:number]]] = False
+    parts = keep.split([s.numel() for s in scores])
+    boundary = float(score[ranked[number - 1]]) if number else None
+    return [part.view(s.shape) for part, s in zip(parts, scores, strict=True)], boundary

@@ -1,0 +1,57 @@
+"""The older system's documented rule: a threshold from a histogram of the scores, smoothed over time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lightning_prune.protocols import Units
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Keep what is above a smoothed threshold, read off the cumulated histogram of the scores.
+
+    With M the largest score, bin = clip(floor(nbins * score / M), 0, nbins - 1); raw = (number of bins whose
+    cumulated share is below s) / nbins * M; threshold = (1 - decay) * raw + decay * threshold before; mask = score >
+    threshold. The sparsity is met to the width of a bin. Scores must not be negative. Source: TensorFlow
+    `model_pruning`.
+
+    Args:
+        nbins: number of bins, at least 2.
+        threshold_decay: how much of the threshold before is kept, in [0, 1).
+    """
+
+    nbins: int = 255
+    threshold_decay: float = 0.0
+
+    exact: bool = field(default=False, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.nbins, bool) or not isinstance(self.nbins, int) or self.nbins < 2:
+            raise ValueError(f"nbins={self.nbins!r} must be an int of at least 2")
+        if not 0.0 <= self.threshold_decay < 1.0:
+            raise ValueError(f"threshold_decay={self.threshold_decay} must lie in [0, 1)")
+
+    def __call__(self, pool: Sequence[Units], drop: int, sparsity: float) -> tuple[list[Tensor], float]:
+        """Return which units to keep, and the smoothed threshold."""
+        scores = [units.scores() for units in pool]
+        for units, s in zip(pool, scores, strict=True):
+            if bool((s < 0).any()):
+                raise ValueError(f"Histogram needs scores that are not negative; '{units.name}' has some. Use Exact()")
+        largest = max(float(s.max()) for s in scores)
+        raw = self._raw_threshold(scores, largest, sparsity) if largest > 0 else 0.0
+        threshold = (1.0 - self.threshold_decay) * raw + self.threshold_decay * pool[0].threshold
+        masks = [s.double() > threshold for s in scores]
+        return [m if u.alive is None else m & u.alive for m, u in zip(masks, pool, strict=True)], threshold
+
+    def _raw_threshold(self, scores: list[Tensor], largest: float, sparsity: float) -> float:
+        counts = torch.zeros(self.nbins, dtype=torch.int64)
+        for s in scores:
+            bins = (s.double() * self.nbins / largest).floor().clamp_(0, self.nbins - 1).long()
+            counts += bins.flatten().bincount(minlength=self.nbins).cpu()
+        below = (counts.cumsum(0) / counts.sum() < sparsity).sum()
+        return int(below) / self.nbins * largest

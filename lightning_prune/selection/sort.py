@@ -1,0 +1,49 @@
+"""The older system's later rule: a threshold from sorting, smoothed over time, ties kept."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from lightning_prune import order
+from lightning_prune.protocols import Units
+
+
+@dataclass(frozen=True)
+class Sort:
+    """Keep what is at or above a smoothed threshold, the k-th largest score with k = round_half_even(N (1 - s)).
+
+    threshold = (1 - decay) * k-th largest + decay * threshold before; mask = score >= threshold. With ties, or with a
+    decay above 0, the sparsity differs from the one asked for. Source: TensorFlow `model_pruning`, later releases.
+
+    Args:
+        threshold_decay: how much of the threshold before is kept, in [0, 1).
+    """
+
+    threshold_decay: float = 0.0
+
+    exact: bool = field(default=False, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.threshold_decay < 1.0:
+            raise ValueError(f"threshold_decay={self.threshold_decay} must lie in [0, 1)")
+
+    def __call__(self, pool: Sequence[Units], drop: int, sparsity: float) -> tuple[list[Tensor], float]:
+        """Return which units to keep, and the smoothed threshold."""
+        scores = [units.scores() for units in pool]
+        common = reduce(torch.promote_types, (s.dtype for s in scores))
+        keys = [order.keys(s.to(common), absolute=False) for s in scores]
+        total = sum(key.numel() for key in keys)
+        keep = round(total * (1.0 - sparsity))
+        if keep:
+            raw = order.value_of(order.kth_smallest(keys, total - keep + 1), common)
+        else:  # just above the largest
+            raw = math.nextafter(max(float(s.max()) for s in scores), math.inf)
+        threshold = (1.0 - self.threshold_decay) * raw + self.threshold_decay * pool[0].threshold
+        masks = [s.double() >= threshold for s in scores]
+        return [m if u.alive is None else m & u.alive for m, u in zip(masks, pool, strict=True)], threshold

@@ -1,0 +1,214 @@
+"""Which weights of a model are pruned, by rule, and why the others are not."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+from torch.nn.modules.conv import _ConvTransposeNd  # pyright: ignore[reportPrivateUsage]
+from torch.nn.parameter import UninitializedParameter
+
+from lightning_prune.window import check_sparsity
+
+_NORM = re.compile(r"Norm(\d[dD])?$")
+_BIAS = re.compile(r"(^|[._])bias|bias(_|$)")
+_TOKEN = re.compile(
+    r"(^|[._])(cls|class|mask|dist|distill|reg|register|query)_?tokens?($|[._])|embed|(^|[._])pos(ition)?(al)?(_|$|[.])"
+)
+
+
+@dataclass(frozen=True)
+class Target:
+    """One weight to prune.
+
+    Attributes:
+        name: dotted name, the first of `names`.
+        names: every name under which the parameter is found; more than one where it is tied.
+        parameter: the parameter itself.
+        owners: (module, attribute) for every name.
+        group: the name under which a scope sees it; the two weights of a recurrent layer share one.
+        transposed: the input dimension comes first, as in transposed convolutions.
+        rule: the pattern in `Targets.sparsity` that sets its final sparsity, or None.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    parameter: nn.Parameter
+    owners: tuple[tuple[nn.Module, str], ...]
+    group: str
+    transposed: bool
+    rule: str | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a rule selects of a model: the targets, and for every other parameter the reason why not."""
+
+    targets: tuple[Target, ...]
+    skipped: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Select weights by regular expressions, searched in dotted names such as `encoder.0.weight`.
+
+    Without `include`: every parameter of two or more dimensions, bare ones too, but norms, biases, embeddings,
+    position and class tokens, and frozen ones. With `include`: what it names, whatever it is. A tied weight counts
+    once; by default it is left whole if one of its uses is.
+
+    Args:
+        include: patterns of weights to prune; empty for the default rule.
+        exclude: patterns of weights to leave whole.
+        sparsity: pattern -> final sparsity, for weights that are to end elsewhere than the schedule's; they are
+        ranked among
+            themselves, and the first pattern that matches holds.
+
+    Raises:
+        ValueError: a pattern is no regular expression, or a sparsity is no share.
+    """
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    sparsity: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    def __post_init__(self) -> None:
+        for key in ("include", "exclude"):
+            patterns = getattr(self, key)
+            if isinstance(patterns, str):
+                raise ValueError(f"{key}={patterns!r} must be a sequence of patterns: [{patterns!r}]")
+            object.__setattr__(self, key, tuple(patterns))
+        for key in ("include", "exclude", "sparsity"):
+            for pattern in getattr(self, key):
+                try:
+                    re.compile(pattern)
+                except re.error as error:
+                    raise ValueError(f"{key} has {pattern!r}, which is no regular expression: {error}") from None
+        for pattern, value in self.sparsity.items():
+            check_sparsity(f"sparsity[{pattern!r}]", value)
+
+    def find(self, model: nn.Module) -> Found:
+        """Return the targets of a model, in the order of its parameters.
+
+        Raises:
+            ValueError: nothing is selected, or a pattern matches nothing; the message lists near matches.
+        """
+        uses = _uses(model)
+        names = [name for found in uses for name, _, _ in found]
+        for key in ("include", "exclude"):
+            for pattern in getattr(self, key):
+                _check_matches(key, pattern, names)
+        targets: list[Target] = []
+        skipped: dict[str, str] = {}
+        for found in uses:
+            reason = self._reason(found)
+            if reason:
+                skipped[found[0][0]] = reason
+            else:
+                targets.append(self._target(found))
+        if not targets:
+            reasons = "; ".join(f"{name}: {why}" for name, why in list(skipped.items())[:8]) or "it has no parameters"
+            raise ValueError(f"Targets select no weight of {type(model).__name__} ({reasons})")
+        for pattern in self.sparsity:
+            _check_matches("sparsity", pattern, [name for t in targets for name in t.names])
+        return Found(tuple(targets), skipped)
+
+    def _reason(self, uses: list[Use]) -> str | None:
+        """Return why a parameter is left whole, or None if it is pruned."""
+        parameter = uses[0][1]._parameters[uses[0][2]]  # pyright: ignore[reportPrivateUsage]
+        assert parameter is not None
+        if isinstance(parameter, UninitializedParameter):
+            raise ValueError(f"'{uses[0][0]}' has no shape yet: run one batch through the lazy module before pruning")
+        if hasattr(parameter, "full_tensor"):
+            raise ValueError(
+                f"'{uses[0][0]}' is sharded over ranks (DTensor), which this version cannot prune: use DDP"
+            )
+        if not parameter.numel():
+            return "empty"
+        if not parameter.is_floating_point():
+            return f"{parameter.dtype}, not a float"
+        for name, _, _ in uses:
+            for pattern in self.exclude:
+                if re.search(pattern, name):
+                    return f"excluded by {pattern!r}"
+        if self.include:
+            named = any(re.search(pattern, name) for name, _, _ in uses for pattern in self.include)
+            return None if named else "not included"
+        if not parameter.requires_grad:
+            return "frozen"
+        for use in uses:
+            reason = _default_reason(*use, parameter.dim())
+            if reason:
+                return reason if len(uses) == 1 else f"{reason} (tied: {', '.join(name for name, _, _ in uses)})"
+        return None
+
+    def _target(self, uses: list[Use]) -> Target:
+        name, module, attribute = uses[0]
+        parameter = module._parameters[attribute]  # pyright: ignore[reportPrivateUsage]
+        assert parameter is not None
+        names = tuple(name for name, _, _ in uses)
+        rule = next((p for p in self.sparsity if any(re.search(p, n) for n in names)), None)
+        group = name
+        if isinstance(module, (nn.RNNBase, nn.RNNCellBase)) and re.match("weight_[ih]h", attribute):
+            group = name[: len(name) - len(attribute)] + re.sub("_[ih]h", "", attribute)
+        return Target(
+            name=name,
+            names=names,
+            parameter=parameter,
+            owners=tuple((module, attribute) for _, module, attribute in uses),
+            group=group,
+            transposed=isinstance(module, _ConvTransposeNd) and attribute == "weight",
+            rule=rule,
+        )
+
+
+Use = tuple[str, nn.Module, str]
+"""A dotted name, the module that holds the parameter, and the attribute."""
+
+
+def _uses(model: nn.Module) -> list[list[Use]]:
+    """Return for every parameter all its uses, in the order of `model.parameters()`."""
+    uses: dict[int, list[Use]] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        for attribute, parameter in module._parameters.items():  # pyright: ignore[reportPrivateUsage]
+            if parameter is not None:
+                # torch.compile wraps modules; the user's name is the one without the wrapper.
+                name = f"{path}.{attribute}".removeprefix(".").replace("_orig_mod.", "")
+                found = uses.setdefault(id(parameter), [])
+                if name not in [other for other, _, _ in found]:
+                    found.append((name, module, attribute))
+    return list(uses.values())
+
+
+def _default_reason(name: str, module: nn.Module, attribute: str, dimensions: int) -> str | None:
+    if _NORM.search(type(module).__name__):
+        return "norm"
+    if _BIAS.search(attribute):
+        return "bias"
+    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
+        return "embedding"
+    if dimensions < 2:
+        return "fewer than two dimensions"
+    if "parametrizations." in name:
+        return "parametrized: a zero in it need not be a zero of the weight"
+    if _TOKEN.search(attribute):
+        return "position, class token or embedding"
+    return None
+
+
+def _check_matches(key: str, pattern: str, names: list[str]) -> None:
+    if any(re.search(pattern, name) for name in names):
+        return
+    plain = re.sub(r"[\\^$.*+?()\[\]{}|]+", ".", pattern).strip(".")
+    near = difflib.get_close_matches(plain, names, n=3, cutoff=0.3) or names[:3]
+    raise ValueError(f"{key} pattern {pattern!r} matches no weight; near matches: {', '.join(near)}")
+
+
+def groups(found: Found) -> Iterator[tuple[str | None, dict[str, list[Target]]]]:
+    """Yield for every sparsity rule (None: the schedule's own) its targets by group, in order."""
+    by_rule: dict[str | None, dict[str, list[Target]]] = {}
+    for target in found.targets:
+        by_rule.setdefault(target.rule, {}).setdefault(target.group, []).append(target)
+    yield from by_rule.items()

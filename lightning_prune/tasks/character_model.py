@@ -1,0 +1,106 @@
+"""Prediction of the next character of a text."""
+
+from math import log
+from typing import final
+
+from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torchmetrics.classification import MulticlassAccuracy
+
+from lightning_prune.tasks.optimization import LearningRate, OptimizerFactory, adamw, check_rates, configure
+
+
+@final
+class CharacterModel(LightningModule):
+    """Trains ``net`` to predict each next character; logs loss, bits per character and accuracy.
+
+    The names are ``train/loss``, ``val/loss``, ``val/bits_per_character``, ``val/accuracy``, ...; bits are loss / ln 2.
+    A batch is ``(characters, next_characters)``, both int64 ``(batch, length)``; ``net(characters)`` is
+    ``(batch, length, vocab)``.
+
+    Args:
+        net: The network.
+        lr: Learning rate at its full value.
+        weight_decay: Decoupled weight decay.
+        warmup: Share of the run over which the rate rises to its full value.
+        hold: Share of the run at which the rate starts to fall, along half a cosine to 0; 1.0 never lowers it.
+        optimizer: Called with the parameters, ``lr`` and ``weight_decay``.
+
+    Raises:
+        ValueError: If a number is out of its range, or, at the start of training, if the run's length is not known
+            or the data has more characters than ``net.vocab``.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        lr: float = 2e-3,
+        weight_decay: float = 0.01,
+        warmup: float = 0.0,
+        hold: float = 0.0,
+        optimizer: OptimizerFactory = adamw,
+    ) -> None:
+        super().__init__()
+        check_rates(lr, weight_decay)
+        # Numbers only: modules and functions in a checkpoint's hyperparameters would not load with weights_only.
+        self.save_hyperparameters("lr", "weight_decay", "warmup", "hold")
+        self.net = net
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.course = LearningRate(warmup, hold)
+        self.optimizer = optimizer
+        self.train_accuracy = MulticlassAccuracy(average="micro", validate_args=False)
+        self.val_accuracy = MulticlassAccuracy(average="micro", validate_args=False)
+        self.test_accuracy = MulticlassAccuracy(average="micro", validate_args=False)
+
+    def setup(self, stage: str) -> None:
+        """Check the network against the data's vocabulary, where both tell theirs."""
+        known = getattr(self.net, "vocab", None)
+        found = getattr(getattr(self.trainer, "datamodule", None), "vocabulary", None)
+        # Otherwise the embedding fails on the first rare character, with an index error that names nothing.
+        if known is not None and found is not None and known < len(found):
+            raise ValueError(
+                f"vocab={known}: the text has {len(found)} different characters; set the network's vocab to that"
+            )
+
+    def forward(self, characters: Tensor) -> Tensor:
+        """Logits ``(batch, length, vocab)``."""
+        return self.net(characters)
+
+    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Mean cross entropy per character, in nats."""
+        return self._step(batch, "train", self.train_accuracy)
+
+    def on_train_epoch_end(self) -> None:
+        """Logs ``train/accuracy``: once, as ``log`` of a metric at every step takes a fifth of a small step."""
+        self.log("train/accuracy", self.train_accuracy)
+
+    def validation_step(self, batch: tuple[Tensor, Tensor]) -> None:
+        """Logs ``val/loss``, ``val/bits_per_character`` and ``val/accuracy``."""
+        self._step(batch, "val", self.val_accuracy)
+
+    def test_step(self, batch: tuple[Tensor, Tensor]) -> None:
+        """Logs ``test/loss``, ``test/bits_per_character`` and ``test/accuracy``."""
+        self._step(batch, "test", self.test_accuracy)
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The optimizer and its learning rate, scheduled per optimizer step."""
+        return configure(self.parameters(), self.trainer, self.optimizer, self.lr, self.weight_decay, self.course)
+
+    def _step(self, batch: tuple[Tensor, Tensor], stage: str, accuracy: MulticlassAccuracy) -> Tensor:
+        characters, next_characters = batch
+        logits = self(characters).flatten(0, 1)
+        targets = next_characters.flatten()
+        loss = cross_entropy(logits, targets)
+        accuracy.update(logits, targets)
+        in_training, size = stage == "train", len(characters)
+        bits = loss.detach() / log(2)
+        self.log(f"{stage}/loss", loss, prog_bar=in_training, sync_dist=not in_training, batch_size=size)
+        self.log(
+            f"{stage}/bits_per_character", bits, prog_bar=not in_training, sync_dist=not in_training, batch_size=size
+        )
+        if not in_training:
+            self.log(f"{stage}/accuracy", accuracy, prog_bar=True)
+        return loss

@@ -1,0 +1,1 @@
+"""Small data sets held in memory, as Lightning data modules."""

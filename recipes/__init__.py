@@ -1,0 +1,1 @@
+"""Recipes: primary configs that run as they are."""

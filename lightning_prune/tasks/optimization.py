@@ -21,8 +21,8 @@ class OptimizerFactory(Protocol):
 def adamw(params: Iterable[nn.Parameter], /, *, lr: float, weight_decay: float) -> Optimizer:
     """AdamW, in one fused kernel where all parameters are on the CPU.
 
-    There the unfused one slows down on pruned weights, whose moments are zero. Elsewhere torch chooses: Lightning leaves
-    the gradients of fused optimizers scaled under 16-bit precision, which rules out clipping and adding to them.
+    There the unfused one slows down on pruned weights, whose moments are zero. Elsewhere torch chooses: under 16-bit
+    precision Lightning leaves the gradients of fused optimizers scaled, which rules out clipping and adding to them.
     """
     parameters = list(params)
     fused = all(parameter.device.type == "cpu" for parameter in parameters)

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, Checkpoint, Timer
+from pytorch_lightning.callbacks import (
+    Callback,
+    Checkpoint,
+    GradientAccumulationScheduler,
+    StochasticWeightAveraging,
+    Timer,
+)
 from pytorch_lightning.utilities import rank_zero_info
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lightning_prune import wandb_media
+from lightning_prune.masks import zero_copies
 from lightning_prune.protocols import Schedule
 from lightning_prune.pruner import Pruner
 from lightning_prune.report import Report, percent
 from lightning_prune.rewind import Rewind, Rewinder
 from lightning_prune.schedule.polynomial import Polynomial
+from lightning_prune.targets import plain_name
 
 
 class PruningCallback(Callback):
@@ -51,6 +60,10 @@ class PruningCallback(Callback):
         self.tag = tag
         self.report: Report | None = None
         self._sparsity = 0.0
+        self._stage = "fit"
+        self._shown = False  # whether the progress bar of this fit has the sparsity
+        self._fitted = 0  # the id of the model of the latest fit
+        self._step = 0  # optimizer steps completed at the end of the batch before
         self._rewinder: Rewinder | None = None
         self._rewinder_state: dict[str, Any] = {}
         self._hooks: list[RemovableHandle] = []
@@ -66,17 +79,27 @@ class PruningCallback(Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Take the place behind callbacks that average weights, which is where their averages can be masked."""
+        self._stage = stage
         if stage == "fit":
             ours = [c for c in trainer.callbacks if isinstance(c, PruningCallback)]  # pyright: ignore
             last = [c for c in trainer.callbacks if isinstance(c, Checkpoint)]  # pyright: ignore
             rest = [c for c in trainer.callbacks if c not in ours and c not in last]  # pyright: ignore
             trainer.callbacks = [*rest, *ours, *last]  # pyright: ignore
+            self._release()  # what a fit before this one left, where it broke off and no hook was called
+            if self.pruner.attached:
+                self.pruner.strip()
+            goes_on = trainer.global_step > 0 and self._fitted == id(pl_module) and self._left_its_zeros(pl_module)
+            left = self.state_dict() if goes_on else {}
+            self._fitted, self._rewinder, self._rewinder_state = id(pl_module), None, {}
+            if left:  # the same trainer fits the same model further
+                self.load_state_dict(left)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Attach the pruner: the model is on its device, and a checkpoint's weights and state are loaded."""
-        if self.pruner.attached:  # a fit before this one broke off where no hook was called
-            self.pruner.strip()
-        self.pruner.attach(pl_module, run_length(trainer), trial=bool(trainer.fast_dev_run))  # pyright: ignore
+        # Asking for the run's length builds the loader, which must not happen before a resumed loop knows its progress.
+        saved = self.pruner.saved_length
+        trial = saved is not None or bool(trainer.fast_dev_run)  # pyright: ignore
+        self.pruner.attach(pl_module, saved or run_length(trainer), trial)
         try:
             self._check_overlap(trainer)
             self._rewinder = Rewinder(self.rewind, self.pruner, pl_module) if self.rewind else None
@@ -95,6 +118,7 @@ class PruningCallback(Callback):
         """Guard every optimizer's step, and catch up with updates that are due before the first one."""
         for optimizer in trainer.optimizers:
             self._hooks.append(optimizer.register_step_post_hook(self._after_optimizer_step))
+        self._shown, self._step = False, trainer.global_step
         self._advance(trainer)
 
     # A training step
@@ -115,9 +139,12 @@ class PruningCallback(Callback):
     ) -> None:
         """Update the masks if an update is due, and log."""
         updated = self._advance(trainer)
-        if updated or batch_idx == 0:
+        if updated or batch_idx == 0 or not self._shown:
             pl_module.log(self._name("sparsity"), self._sparsity, prog_bar=True, logger=False)
-        elif self.pruner.regularizer is not None and trainer.global_step % max(1, trainer.log_every_n_steps) == 0:  # pyright: ignore
+            self._shown = True
+        stepped, self._step = trainer.global_step != self._step, trainer.global_step
+        due = stepped and not updated and trainer.global_step % max(1, trainer.log_every_n_steps) == 0  # pyright: ignore
+        if due and self.pruner.regularizer is not None:
             self._write(trainer, {"regularizer": self.pruner.penalty})
 
     def _advance(self, trainer: pl.Trainer) -> bool:
@@ -125,8 +152,10 @@ class PruningCallback(Callback):
             self._rewinder.watch(trainer.global_step)
         if not self.pruner.update(trainer.global_step, trainer.optimizers):
             return False
-        if self._rewinder is not None:
-            self._rewinder.after_update(trainer.optimizers)
+        if self._rewinder is not None and self._rewinder.after_update(trainer.optimizers):
+            for callback in trainer.callbacks:  # pyright: ignore
+                if isinstance(callback, PruningCallback):  # the rewind has moved what others prune, too
+                    callback._mask()
         self._check_ranks(trainer)
         report = self.pruner.report()
         self._sparsity = report.sparsity
@@ -141,6 +170,10 @@ class PruningCallback(Callback):
     # Averages and checkpoints
     # ------------------------------------------------------------------------------------------
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Mask the average that SWA has put into the model for an epoch that renews BatchNorm's statistics."""
+        self._mask()
+
     def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Mask what a weight average has put into the model for validation."""
         self._mask()
@@ -152,10 +185,15 @@ class PruningCallback(Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Mask every copy of a pruned weight in the checkpoint, averages included."""
+        """Mask every copy of a pruned weight in the checkpoint, averages included, also after the masks are stripped."""
+        states = {k: v for k, v in checkpoint.get("callbacks", {}).items() if not k.startswith("PruningCallback")}
+        saved = {**checkpoint, "callbacks": states, "optimizer_states": None}
         if self.pruner.attached:
-            states = {k: v for k, v in checkpoint.get("callbacks", {}).items() if not k.startswith("PruningCallback")}
-            self.pruner.masks.apply_to({**checkpoint, "callbacks": states, "optimizer_states": None})
+            self.pruner.masks.apply_to(saved)
+        elif self.report is not None:
+            pruned = {weight.name for weight in self.report.weights}
+            named = {plain_name(n): p.detach() for n, p in pl_module.named_parameters()}
+            zero_copies(saved, {name: p != 0 for name, p in named.items() if name in pruned})
 
     def state_dict(self) -> dict[str, Any]:
         """Return masks, thresholds and schedule position, and values kept for a rewind."""
@@ -165,6 +203,8 @@ class PruningCallback(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a checkpoint's state, for the attach to come or, with strategies that restore late, at once."""
+        if self._stage != "fit":  # validate and test restore callbacks too; the next fit must not start from that
+            return
         self._rewinder_state = state_dict.pop("rewind", {})
         self.pruner.load_state_dict(state_dict)
         if self._rewinder is not None:
@@ -179,6 +219,8 @@ class PruningCallback(Callback):
         if not self.pruner.attached:
             return
         self.report = self.pruner.strip()
+        if "stripped" in self.pruner.state_dict():  # else the run stopped early, and can be resumed
+            self._rewinder = None
         rank_zero_info(f"{self._title}: done\n{self.report.table()}")
         if self.report.sparsity < self.report.final_sparsity - 1.0 / max(1, self.report.size):
             warnings.warn(
@@ -217,6 +259,11 @@ class PruningCallback(Callback):
         if last is None or last < schedule.end_step:
             return f"the run ended before end_step={schedule.end_step}"
         return f"{self.pruner.selection} does not keep to the exact number"
+
+    def _left_its_zeros(self, model: pl.LightningModule) -> bool:
+        named = {plain_name(n): p for n, p in model.named_parameters()}
+        weights = self.report.weights if self.report is not None else ()
+        return all(w.name in named and int((named[w.name] == 0).sum()) == w.zeros for w in weights)
 
     def _mask(self) -> None:
         if self.pruner.attached:
@@ -271,14 +318,24 @@ def run_length(trainer: pl.Trainer) -> int | None:
     """Return how many optimizer steps the run takes as `trainer.global_step` counts them, or None if nobody knows."""
     if any(isinstance(c, Timer) and c.time_remaining() is not None for c in trainer.callbacks):  # pyright: ignore
         return None
-    steps = trainer.estimated_stepping_batches
-    if steps == float("inf") or steps < 0:
-        return None
-    if trainer.max_steps != -1 and steps >= trainer.max_steps:
-        return trainer.max_steps
-    # The estimate counts one optimizer; under manual optimization each of them is taken to step once a batch.
-    steps = int(steps) * max(1, len(trainer.optimizers))
+    estimate = trainer.estimated_stepping_batches  # loads the data as well
+    batches, epochs = trainer.num_training_batches, trainer.max_epochs
+    if batches == float("inf") or epochs is None or epochs == -1:
+        return None if estimate == float("inf") or estimate < 0 else int(estimate)
+    # The estimate knows one optimizer, one accumulation for all epochs, and nothing of SWA's extra epoch for BatchNorm.
+    # Under manual optimization each optimizer is taken to step once a batch.
+    swa = [c for c in trainer.callbacks if isinstance(c, StochasticWeightAveraging)]  # pyright: ignore
+    epochs = min([max(1, epochs), *(c._max_epochs for c in swa if hasattr(c, "_max_epochs"))])
+    steps = sum(math.ceil(batches / _accumulation(trainer, epoch)) for epoch in range(epochs))
+    steps *= max(1, len(trainer.optimizers))
     return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
+
+
+def _accumulation(trainer: pl.Trainer, epoch: int) -> int:
+    for callback in trainer.callbacks:  # pyright: ignore
+        if isinstance(callback, GradientAccumulationScheduler):
+            return callback.get_accumulate_grad_batches(epoch)
+    return trainer.accumulate_grad_batches
 
 
 def _plain(optimizer: Any) -> Optimizer:

@@ -72,6 +72,18 @@ class Competition:
             decisions += self._select(pool, [weight for name in pool.names for weight in self.groups[name]], step)
         return decisions
 
+    def check_pattern(self) -> None:
+        """Raise ValueError if the scope leaves weights too dense for the pattern to hold in the end."""
+        if isinstance(self.pattern, SitedPattern):
+            return
+        least, final = self.pattern.least_sparsity, self.schedule.final_sparsity
+        for pool in self.scope(self._layers(), final) if least and final else ():
+            if pool.sparsity < least - 1e-12:
+                raise ValueError(
+                    f"scope={self.scope} takes {', '.join(pool.names)} to a sparsity of {pool.sparsity:.4f} only, and "
+                    f"pattern={self.pattern} holds from {least:g} on: use another scope, or leave it out by Targets"
+                )
+
     def final_sparsities(self) -> dict[str, float]:
         """Return the final sparsity of every weight that the scope gives one of its own."""
         pools = [pool for pool in self.scope(self._layers(), self.schedule.final_sparsity) if len(pool.names) == 1]

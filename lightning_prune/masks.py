@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from lightning_prune.order import bits
 from lightning_prune.ranking import count
-from lightning_prune.targets import Target
+from lightning_prune.targets import Target, plain_name
 
 _CHUNK = 1 << 18
 """Entries zeroed at a time: multiplying by a bool makes an integer copy of it, which should stay in the cache."""
@@ -31,6 +31,19 @@ def zero_(tensor: Tensor, mask: Tensor) -> None:
     rows = max(1, _CHUNK * tensor.shape[0] // tensor.numel())
     for raw_part, mask_part in zip(raw.split(rows), mask.split(rows), strict=True):
         raw_part.mul_(mask_part)
+
+
+def zero_copies(saved: Any, masks: Mapping[str, Tensor]) -> None:
+    """Zero entries where masks are false wherever nested dicts hold a float tensor under the name and shape of a mask."""
+    if not isinstance(saved, dict):
+        return
+    for key, value in saved.items():
+        if isinstance(value, dict):
+            zero_copies(value, masks)
+        elif isinstance(value, Tensor) and isinstance(key, str) and value.is_floating_point():
+            mask = masks.get(plain_name(key))
+            if mask is not None and mask.shape == value.shape:
+                zero_(value, mask.to(value.device))
 
 
 class MaskedWeight:
@@ -163,15 +176,7 @@ class Masks(Mapping[str, MaskedWeight]):
 
     def apply_to(self, saved: Any) -> None:
         """Zero pruned entries wherever nested dicts hold a tensor under the name and shape of a masked weight."""
-        if not isinstance(saved, dict):
-            return
-        for key, value in saved.items():
-            if isinstance(value, dict):
-                self.apply_to(value)
-            elif isinstance(value, Tensor) and isinstance(key, str) and key in self._aliases:
-                weight = self[key]
-                if weight.pruned and value.shape == weight.mask.shape and value.is_floating_point():
-                    zero_(value, weight.mask.to(value.device))
+        zero_copies(saved, {alias: self[alias].mask for alias in self._aliases if self[alias].pruned})
 
     def digest(self) -> bytes:
         """Return 8 bytes that differ where masks or thresholds differ."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_prune import checks
-from lightning_prune.competition import Competition
+from lightning_prune.competition import Competition, Decision
 from lightning_prune.criterion.magnitude import Magnitude
 from lightning_prune.masks import Masks, count
 from lightning_prune.pattern.element import Element
@@ -101,13 +101,18 @@ class Pruner:
             raise RuntimeError("the schedule is resolved by attach(model, total_steps)")
         return self._resolved
 
+    @property
+    def saved_length(self) -> int | None:
+        """The run's length in a state that was loaded and waits for attach; None if there is none."""
+        return (self._pending or {}).get("total_steps")
+
     def attach(self, model: nn.Module, total_steps: int | None = None, trial: bool = False) -> None:
         """Put a mask and a threshold beside every target of the model, and restore a state that was loaded before.
 
         Args:
             model: the model, on the device where it will train.
             total_steps: how many optimizer steps the run will take, if known; needed by schedules given in shares.
-            trial: the run is cut short on purpose; a window past its end is then no error.
+            trial: `total_steps` is not the whole run's length; a window past it is then no error.
 
         Raises:
             ValueError: nothing to prune, a rule that matches nothing, a window that cannot be met.
@@ -116,21 +121,23 @@ class Pruner:
         if self.attached:
             raise RuntimeError("the pruner is already attached: strip() it first")
         # Shares of the run keep their meaning when a run is resumed with another length.
-        length = (self._pending or {}).get("total_steps") or total_steps
+        length = self.saved_length or total_steps
         resolved = self.schedule.resolve(length)
-        if not trial:
-            checks.check_window(resolved, total_steps)
         found = self.targets.find(model)
-        competitions = {rule: checks.with_final(resolved, rule, self.targets.sparsity) for rule, _ in groups(found)}
+        schedules = {rule: checks.with_final(resolved, rule, self.targets.sparsity) for rule, _ in groups(found)}
+        if not trial:
+            pruning = [schedule for schedule in (resolved, *schedules.values()) if schedule.final_sparsity]
+            checks.check_window(pruning[0] if pruning else resolved, total_steps)
         masks = Masks(found.targets, self.reversible)
         self._model = _Attached(masks, found, sum(p.numel() for p in model.parameters()), length)
-        self._compete(resolved, competitions)
-        if self._pending is not None:
-            try:
+        try:
+            self._compete(resolved, schedules)
+            if self._pending is not None:
+                self._check_state(self._pending)
                 self._restore(self._pending)
-            except BaseException:
-                self._detach()
-                raise
+        except BaseException:
+            self._detach()
+            raise
         self._pending, self._left, self._penalties, self._final_report = None, {}, {}, None
 
     def strip(self, resumable: bool = False) -> Report:
@@ -147,7 +154,10 @@ class Pruner:
             self._final_report = self.report()
             for weight in self._final_report.weights:
                 log.info("%s: %d values, %.2f %% zeros", weight.name, weight.size, 100 * weight.sparsity)
-            self._left = self.state_dict() if resumable else self._header() | {"stripped": True}
+            unfinished = self.last_update is None or self.last_update < self.resolved_schedule.end_step
+            self._left = self.state_dict()
+            if not (resumable or unfinished):
+                self._left = self._header() | {"thresholds": self._left["thresholds"], "stripped": True}
             self._detach()
         return self.report()
 
@@ -201,7 +211,7 @@ class Pruner:
             weight.apply()
 
     def after_step(self, step: int, optimizers: Iterable[Optimizer] = ()) -> bool:
-        """Mask the weights, and update the masks first if the schedule has an update due.
+        """Mask the weights, and update the masks if the schedule has an update due.
 
         Args:
             step: how many optimizer steps are completed. It may jump, and may be given more than once.
@@ -213,10 +223,8 @@ class Pruner:
         Raises:
             ValueError: a score is not finite; the message names the weight. No weight and no mask is changed then.
         """
-        updated = self.update(step, optimizers)
-        if not updated:
-            self.masks.apply()
-        return updated
+        self.masks.apply()  # before anything is ranked: what got into a pruned entry must not count
+        return self.update(step, optimizers)
 
     def update(self, step: int, optimizers: Iterable[Optimizer] = ()) -> bool:
         """Update the masks if the schedule has an update due, as `after_step` does; but mask nothing otherwise."""
@@ -224,7 +232,7 @@ class Pruner:
         due = self.resolved_schedule.last_update(step)
         if due is None or (here.step is not None and due <= here.step):
             return False
-        decisions = [decision for competition in here.competitions for decision in competition.decide(due)]
+        decisions = self._decide(here, due)
         changed = sum(d.weight.write(d.mask, d.threshold) for d in decisions)
         here.step, here.changed = due, changed / sum(competition.size for competition in here.competitions)
         if changed:
@@ -232,6 +240,16 @@ class Pruner:
             for weight in here.masks.values():
                 weight.apply_to_moments(stepping)
         return True
+
+    @staticmethod
+    def _decide(here: _Attached, step: int) -> list[Decision]:
+        remembered = {name: dict(weight.memory) for name, weight in here.masks.items()}
+        try:
+            return [decision for competition in here.competitions for decision in competition.decide(step)]
+        except BaseException:
+            for name, weight in here.masks.items():
+                weight.memory = remembered[name]
+            raise
 
     @property
     def penalty(self) -> float:
@@ -253,7 +271,8 @@ class Pruner:
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs: plain values and tensors that load with `weights_only=True`.
 
-        After `strip` it is a few numbers: the masks can then be read off the zeros of the weights.
+        After `strip` it is a few numbers: the masks can then be read off the zeros of the weights. Only where the
+        schedule was not at its end, or the run broke off, is it the same as before `strip`, so that both can go on.
         """
         if self._model is None:
             return dict(self._left or self._pending or {})
@@ -281,6 +300,7 @@ class Pruner:
         if self._model is None:
             self._pending = dict(state)
             return
+        self._check_state(state)
         self._model.length = state["total_steps"] or self._model.length
         resolved = self.schedule.resolve(self._model.length)
         rules = groups(self._model.found)
@@ -308,6 +328,8 @@ class Pruner:
             )
             for rule, by_group in groups(here.found)
         ]
+        for competition in here.competitions:
+            competition.check_pattern()
         self._resolved = resolved
 
     def _header(self) -> dict[str, Any]:
@@ -321,13 +343,16 @@ class Pruner:
             "sparsity": 0.0 if here.step is None else schedule.sparsity(here.step),
         }
 
+    def _check_state(self, state: Mapping[str, Any]) -> None:
+        if not state.get("stripped"):
+            checks.check_masks({name: tuple(w.mask.shape) for name, w in self.masks.items()}, state["masks"])
+
     def _restore(self, state: Mapping[str, Any]) -> None:
         here = self._on_model
         if state.get("stripped"):
-            for weight in here.masks.values():
-                weight.write(weight.parameter.detach() != 0, 0.0)
+            for name, weight in here.masks.items():
+                weight.write(weight.parameter.detach() != 0, state.get("thresholds", {}).get(name, 0.0))
         else:
-            checks.check_masks({name: tuple(w.mask.shape) for name, w in here.masks.items()}, state["masks"])
             for name, weight in here.masks.items():
                 device = weight.parameter.device
                 weight.memory = {key: value.to(device) for key, value in state["memory"].get(name, {}).items()}
@@ -335,6 +360,7 @@ class Pruner:
                 if dense is not None and self.reversible:
                     with torch.no_grad():
                         weight.parameter.copy_(dense)
+                    weight.dense = dense.to(device)
                 weight.write(state["masks"][name].to(device), state["thresholds"][name])
         here.step = state["last_update"]
 

@@ -22,9 +22,11 @@ from lightning_prune import order
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_CHUNK = 1 << 17
+_CHUNK = 1 << 18
 """Values handled at a time: their buffers stay in a core's cache."""
 _SAMPLE = 1 << 17
+_DEVIATIONS = (2.5, 8.0)
+"""How wide a bracket is, at the first try and at the next: a narrow one leaves less to put right, but may miss."""
 _PARALLEL_FROM = 1 << 20
 _THREADS = 8
 """At most so many: beyond, handing out chunks takes as long as working on them."""
@@ -126,24 +128,30 @@ class _Inside:
 def _by_bracket(
     values: Sequence[Tensor], contenders: Sequence[Tensor | None], drop: int, absolute: bool, contending: int
 ) -> tuple[list[Tensor], int] | None:
-    """Return masks and boundary key, or None where the sample's bracket does not hold the boundary."""
+    """Return masks and boundary key, or None where no bracket drawn from a sample holds the boundary."""
     raws = [order.bits(v.contiguous()).numpy().reshape(-1) for v in values]
     takes_part = [None if c is None else c.contiguous().numpy().reshape(-1) for c in contenders]
     masks = [torch.empty(v.shape, dtype=torch.bool) for v in values]
     keeps = [m.numpy().reshape(-1) for m in masks]
-    low, high = _bracket(raws, takes_part, drop / contending, absolute)
     spans = [
         _Span(i, r[a : a + _CHUNK], None if c is None else c[a : a + _CHUNK], k[a : a + _CHUNK])
         for i, (r, c, k) in enumerate(zip(raws, takes_part, keeps, strict=True))
         for a in range(0, r.size, _CHUNK)
     ]
     limit = order.highest(values[0].dtype)
-    found = _in_threads(spans, lambda part: _look(part, low, high, absolute, limit))
+    for deviations in _DEVIATIONS:
+        low, high = _bracket(raws, takes_part, drop / contending, absolute, deviations)
+        found = _in_threads(spans, lambda part, low=low, high=high: _look(part, low, high, absolute, limit))
+        missing = drop - (contending - sum(f.kept for f in found))
+        if 0 < missing <= sum(f.keys.size for f in found):
+            return masks, _settle(found, missing)
+    return None
+
+
+def _settle(found: list[_Inside], missing: int) -> int:
+    """Drop the `missing` smallest of the values inside the bracket, and return the largest that went."""
     inside = np.concatenate([f.keys for f in found])
-    missing = drop - (contending - sum(f.kept for f in found))
-    if not 0 < missing <= inside.size:
-        return None
-    boundary = int(np.partition(inside, missing - 1)[missing - 1])
+    boundary, _ = _of_ranks(inside, missing - 1, missing - 1)
     goes = inside <= boundary
     ties = np.flatnonzero(inside == boundary)
     goes[ties[: int(np.count_nonzero(goes)) - missing]] = False  # of the equal ones, the first few stay
@@ -151,12 +159,18 @@ def _by_bracket(
     for f in found:
         f.span.keep[f.positions[goes[start : start + f.keys.size]]] = False
         start += f.keys.size
-    return masks, boundary
+    return boundary
 
 
-def _bracket(raws: list[Array], takes_part: list[Array | None], share: float, absolute: bool) -> tuple[int, int]:
-    """Return two keys: with near certainty the share-quantile of the contenders is above the first, and not above the other."""
-    stride = max(1, sum(r.size for r in raws) // _SAMPLE)
+def _bracket(
+    raws: list[Array], takes_part: list[Array | None], share: float, absolute: bool, deviations: float
+) -> tuple[int, int]:
+    """Return two keys, that many standard deviations from the share-quantile of the contenders as a sample shows it.
+
+    The quantile is taken to be above the first key, and at most the other.
+    """
+    size = sum(r.size for r in raws)
+    stride = max(1, min(16, size // 4096), size // _SAMPLE)
     sample = np.concatenate(
         [
             _keys(r[::stride], absolute)[slice(None) if c is None else c[::stride]]
@@ -164,13 +178,24 @@ def _bracket(raws: list[Array], takes_part: list[Array | None], share: float, ab
         ]
     )
     info = np.iinfo(sample.dtype)
-    spread = 4.0 * math.sqrt(sample.size * share * (1.0 - share)) + 4.0
+    spread = deviations * math.sqrt(sample.size * share * (1.0 - share)) + 4.0
     below, above = math.floor(share * sample.size - spread), math.ceil(share * sample.size + spread)
-    ranks = [rank for rank in (below, above) if 0 <= rank < sample.size]
-    if ranks:
-        sample.partition(ranks)
-    low = int(sample[below]) - 1 if below >= 0 else int(info.min)  # so that all that equal the sample's are inside
-    return low, int(sample[above]) if above < sample.size else int(info.max)
+    low, high = _of_ranks(sample, max(0, below), min(above, sample.size - 1)) if sample.size else (0, 0)
+    # All that equal the value found lie inside, so one less at the lower end.
+    return low - 1 if below >= 0 else int(info.min), high if above < sample.size else int(info.max)
+
+
+def _of_ranks(keys: Array, first: int, last: int) -> tuple[int, int]:
+    """Return the keys of two ranks, not far apart, that they would have if sorted; ranks count from 0."""
+    coarse = np.sort(keys[:: max(1, keys.size // 4096)])
+    share, margin = coarse.size / keys.size, 3.0 * math.sqrt(coarse.size)
+    low = coarse[max(0, math.floor(first * share - margin))]
+    high = coarse[min(coarse.size - 1, math.ceil(last * share + margin))]
+    near, skipped = keys[(keys >= low) & (keys <= high)], int(np.count_nonzero(keys < low))
+    if first < skipped or last >= skipped + near.size:
+        near, skipped = keys, 0
+    ordered = np.partition(near, (first - skipped, last - skipped))
+    return int(ordered[first - skipped]), int(ordered[last - skipped])
 
 
 def _keys(raw: Array, absolute: bool, out: Array | None = None) -> Array:

@@ -18,10 +18,10 @@ def add_gradient(regularizer: Regularizer, weights: Sequence[MaskedWeight], scal
     whatever was done to the loss before its backward.
 
     Returns:
-        The value as a 0-dim tensor, or None if no weight is trained.
+        The value as a 0-dim tensor, or None if no weight is trained, or none got a gradient: no loss, nothing to add to.
     """
     trained = [weight for weight in weights if weight.parameter.requires_grad]
-    if not trained:
+    if all(weight.parameter.grad is None for weight in trained):
         return None
     with torch.enable_grad():
         values = [regularizer(weight.parameter, float(weight.threshold)) for weight in trained]

@@ -125,7 +125,8 @@ class Report:
 
 def percent(share: float) -> str:
     """Return a share as a percentage with as many digits as tell it from 0 and 100."""
-    return f"{100 * share:.2f} %"
+    digits = next((d for d in range(2, 12) if float(f"{100 * share:.{d}f}") not in (0.0, 100.0)), 2)
+    return f"{100 * share:.{digits}f} %"
 
 
 def columns(rows: Sequence[Sequence[str]], rules: set[int]) -> str:

@@ -164,6 +164,11 @@ class Targets:
         )
 
 
+def plain_name(name: str) -> str:
+    """Return the user's name of a parameter: the one without the wrapper that torch.compile puts around modules."""
+    return name.replace("_orig_mod.", "")
+
+
 Use = tuple[str, nn.Module, str]
 """A dotted name, the module that holds the parameter, and the attribute."""
 
@@ -174,8 +179,7 @@ def _uses(model: nn.Module) -> list[list[Use]]:
     for path, module in model.named_modules(remove_duplicate=False):
         for attribute, parameter in module._parameters.items():  # pyright: ignore[reportPrivateUsage]
             if parameter is not None:
-                # torch.compile wraps modules; the user's name is the one without the wrapper.
-                name = f"{path}.{attribute}".removeprefix(".").replace("_orig_mod.", "")
+                name = plain_name(f"{path}.{attribute}".removeprefix("."))
                 found = uses.setdefault(id(parameter), [])
                 if name not in [other for other, _, _ in found]:
                     found.append((name, module, attribute))

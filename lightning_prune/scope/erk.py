@@ -47,11 +47,12 @@ def _in_whole_weights(layers: Sequence[Layer], ideal: list[float], drop: int) ->
     by_remainder = sorted(range(len(layers)), key=lambda i: counts[i] - ideal[i])
     while missing:
         order = by_remainder if missing > 0 else by_remainder[::-1]
-        step = 1 if missing > 0 else -1
-        movable = [i for i in order if layers[i].pruned <= counts[i] + step <= layers[i].size][: abs(missing)]
+        room = [layer.size - c if missing > 0 else c - layer.pruned for layer, c in zip(layers, counts, strict=True)]
+        movable = [i for i in order if room[i]][: abs(missing)]
         if not movable:  # more is pruned for good than is asked for
             break
         for i in movable:
-            counts[i] += step
+            step = min(room[i], abs(missing) // len(movable))
+            counts[i] += step if missing > 0 else -step
         missing = drop - sum(counts)
     return counts

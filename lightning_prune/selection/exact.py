@@ -43,7 +43,9 @@ class Exact:
             going = min(drop, holds)
             if going <= 0:
                 continue
-            kept, boundary = (_drop_equal(pool, values, tier, going, holds) if equal else _drop_ragged(pool, values, tier, going))
+            kept, boundary = (
+                _drop_equal(pool, values, tier, going, holds) if equal else _drop_ragged(pool, values, tier, going)
+            )
             if boundary is not None:
                 threshold = boundary
             keeps = [_stay(k, t, s) for k, t, s in zip(keeps, tier, kept, strict=True)]
@@ -85,7 +87,7 @@ def _weights(units: Units, which: Tensor | None = None) -> int:
 def _drop_equal(
     pool: Sequence[Units], values: list[Tensor], tier: Tier, drop: int, holds: int
 ) -> tuple[list[Tensor], float | None]:
-    """Drop the number of units nearest to `drop` of the tier's `holds` weights, where all units hold the same number."""
+    """Drop the number of units nearest to `drop` weights of the `holds` in this tier, where all units hold the same."""
     size = pool[0].weights
     assert isinstance(size, int)
     number = round(drop / size)

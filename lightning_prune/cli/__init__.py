@@ -1,0 +1,75 @@
+"""The command line: `lightning-prune train | plan | inspect`. One command a file; Hydra is known here alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from lightning_prune.cli.errors import explain
+
+HELP = """\
+usage: lightning-prune COMMAND ...
+
+  train -cn RECIPE [key=value ...]    train and prune; writes a folder with config, metrics, report, picture, model
+  plan -cn RECIPE [key=value ...]     what would be pruned, and when, without training
+  inspect FILE [--json]               sparsity by layer of a checkpoint, this library's or any other
+  COMMAND --help                      more about one of them, and the recipes
+
+examples:
+  lightning-prune train -cn digits_cnn
+  lightning-prune train -cn mnist_lenet300 pruner/schedule=geometric pruner.schedule.final_sparsity=0.98
+  lightning-prune inspect runs/digits_cnn/*/model.pt
+
+An error is one line; HYDRA_FULL_ERROR=1 shows where it came from.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0 when all went well.
+
+    Args:
+        argv: the command and its arguments; None takes those of the process.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(HELP, end="")
+        return 0 if arguments else 1
+    try:
+        return _command(arguments[0])(arguments[1:])
+    except BrokenPipeError:  # piped into head, say, which has read enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the interpreter's last flush
+        return 1
+    except Exception as error:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        line = explain(error)
+        if line is None:
+            raise
+        print(f"lightning-prune: {line}", file=sys.stderr)
+        return 1
+
+
+def _command(name: str) -> Callable[[list[str]], int]:
+    if name == "train":
+        from lightning_prune.cli import train
+
+        return train.main
+    if name == "plan":
+        from lightning_prune.cli import plan
+
+        return plan.main
+    if name == "inspect":
+        from lightning_prune.cli import inspect
+
+        return inspect.main
+    if name == "--version":
+        return _version
+    raise ValueError(f"unknown command {name!r}: there are train, plan and inspect; see lightning-prune --help")
+
+
+def _version(_: list[str]) -> int:
+    from lightning_prune.cli.outputs import versions
+
+    print(f"lightning-prune {versions()['lightning_prune']}")
+    return 0

@@ -1,0 +1,132 @@
+"""Hydra, run so that the user's folder comes first, errors reach us as they are, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import hydra
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, open_dict
+
+from lightning_prune.cli.arguments import Arguments
+from lightning_prune.cli.errors import UserError
+
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+
+
+class _Aside(BaseException):
+    """Carries an exception past Hydra, which would print its own lines about it."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+def run(arguments: Arguments, job: Callable[[DictConfig], None]) -> None:
+    """Let Hydra compose the config and call `job` with it, in a new run folder; once for each job of a sweep."""
+    argv, full_error = sys.argv, os.environ.get(_FULL_ERROR)
+
+    def task(config: DictConfig) -> None:
+        with _argv(argv), environment(_FULL_ERROR, full_error):
+            try:
+                job(config)
+            except Exception as error:
+                raise _Aside(error) from None
+
+    first, *others = arguments.folders
+    app = hydra.main(version_base="1.3", config_path=str(first), config_name=arguments.recipe)(task)
+    with ExitStack() as stack:
+        stack.enter_context(_searched(others))
+        stack.enter_context(_argv([argv[0], *arguments.rest]))
+        stack.enter_context(environment(_FULL_ERROR, "1"))  # raise, do not print and exit
+        try:
+            app()
+        except _Aside as aside:
+            error = aside.error
+        else:
+            return
+    raise error
+
+
+@contextmanager
+def composed(arguments: Arguments) -> Iterator[DictConfig]:
+    """Give the config that `run` would hand to its job, without a run folder. Raises UserError for Hydra's options."""
+    options = [word for word in arguments.rest if word.startswith("-")]
+    if options:
+        raise UserError(f"{options[0]}: this command takes -cn, --config-dir and key=value")
+    first, *others = arguments.folders
+    with _searched(others), hydra.initialize_config_dir(str(first), version_base="1.3"):
+        config = hydra.compose(arguments.recipe, overrides=list(arguments.rest), return_hydra_config=True)
+    here = HydraConfig.instance()
+    before = here.cfg
+    here.set_config(config)
+    try:
+        with open_dict(config):
+            del config["hydra"]
+        yield config
+    finally:
+        here.cfg = before
+
+
+@contextmanager
+def _searched(folders: Sequence[Path]) -> Iterator[None]:
+    """Have Hydra search these folders after the primary one."""
+
+    class Folders(SearchPathPlugin):
+        def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+            for folder in folders:
+                search_path.append("lightning-prune", f"file://{folder}")
+
+    plugins = Plugins.instance()
+    plugins.register(Folders)
+    try:
+        yield
+    finally:
+        for classes in plugins.plugin_type_to_subclass_list.values():
+            if Folders in classes:
+                classes.remove(Folders)
+        plugins.class_name_to_class.pop(f"{Folders.__module__}.{Folders.__name__}", None)
+
+
+@contextmanager
+def _argv(argv: Sequence[str]) -> Iterator[None]:
+    before, sys.argv = sys.argv, list(argv)
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+@contextmanager
+def hidden() -> Iterator[None]:
+    """Hide Hydra from Lightning, which would start helper processes with a command line of Hydra's, not ours."""
+    here = HydraConfig.instance()
+    before, here.cfg = here.cfg, None
+    try:
+        yield
+    finally:
+        here.cfg = before
+
+
+@contextmanager
+def environment(name: str, value: str | None) -> Iterator[None]:
+    """Set an environment variable, or unset it with None, for a while."""
+    before = os.environ.get(name)
+    _set(name, value)
+    try:
+        yield
+    finally:
+        _set(name, before)
+
+
+def _set(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value

@@ -1,0 +1,58 @@
+"""What a run leaves in its folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightning_prune.report import Report
+
+Curves = dict[str, list[tuple[int, float]]]
+"""Name of a metric -> its values over steps."""
+
+
+def save_model(model: nn.Module, folder: Path) -> Path:
+    """Write `model.pt`, a plain state_dict that loads with `weights_only=True`."""
+    path = folder / "model.pt"
+    torch.save(model.state_dict(), path)
+    return path
+
+
+def save_report(report: Report, folder: Path, **facts: Any) -> Path:
+    """Write `report.json`: the report, and these facts about the run."""
+    path = folder / "report.json"
+    path.write_text(json.dumps(facts | report.to_dict() | {"versions": versions()}, indent=2) + "\n")
+    return path
+
+
+def read_metrics(folder: Path) -> Curves:
+    """Return the curves in `metrics.csv`, none if there is no such file."""
+    path = folder / "metrics.csv"
+    curves: Curves = {}
+    if path.is_file():
+        with path.open(newline="") as stream:
+            for row in csv.DictReader(stream):
+                for name, value in row.items():
+                    if value and name not in ("step", "epoch"):
+                        curves.setdefault(name, []).append((int(row["step"]), float(value)))
+    return curves
+
+
+def versions() -> Mapping[str, str]:
+    """Return the versions of what decides about the numbers."""
+    names = {"lightning_prune": "lightning-prune", "torch": "torch", "pytorch_lightning": "pytorch-lightning"}
+    found = {"python": platform.python_version()}
+    for key, name in names.items():
+        try:
+            found[key] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[key] = "not installed (run from a checkout)"
+    return found

@@ -1,0 +1,138 @@
+"""`lightning-prune plan`: what would be pruned, and when, without training."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from lightning_prune.cli.arguments import read, recipes
+from lightning_prune.cli.errors import one_line
+from lightning_prune.report import columns, percent
+
+if TYPE_CHECKING:
+    from lightning_prune.cli.build import Parts
+    from lightning_prune.protocols import Schedule
+
+HELP = """\
+usage: lightning-prune plan -cn RECIPE [--config-dir FOLDER] [key=value ...]
+
+Build what the recipe names, and show which weights would be pruned, at which steps and how far. Nothing is trained and
+nothing written. Takes the arguments of train, without Hydra's options.
+
+recipes:
+"""
+_SHOWN = 8
+_PARTS = 10_000
+"""Into how many steps a run of unknown length is divided, to show its schedule in shares of the run."""
+
+
+def main(argv: list[str]) -> int:
+    """Run the command."""
+    if "-h" in argv or "--help" in argv:
+        print(HELP + "\n".join(f"  {name:<20} {what}" for name, what in recipes().items()))
+        return 0
+    arguments = read(argv)
+    from lightning_prune.cli import build, compose
+
+    with compose.composed(arguments) as config, _quiet():
+        parts = build.parts(config)
+        try:
+            steps = _fit_start(config, parts)
+            unknown = None
+        except FileNotFoundError as error:  # the tasks' DataNotFound among them
+            steps, unknown = None, one_line(str(error))
+            parts.prune.pruner.attach(parts.task, _PARTS, trial=True)
+            parts.prune.report = parts.prune.pruner.strip()
+    pruner, report = parts.prune.pruner, parts.prune.report
+    assert report is not None
+    print(f"{report.plan()}\n\n{pruner.schedule}")
+    if unknown is not None:
+        print(f"the run's length is not known, so the schedule is shown in shares of the run: {unknown}")
+    print(_schedule(pruner.resolved_schedule, steps, in_shares=unknown is not None and _has_shares(pruner.schedule)))
+    return 0
+
+
+def _fit_start(config: Any, parts: Parts) -> int | None:
+    """Take the run up to where training would start, and return its number of optimizer steps, None if nobody knows."""
+    from pytorch_lightning.callbacks import Callback
+
+    from lightning_prune.callback import run_length
+    from lightning_prune.cli import build
+
+    class Stop(Callback):
+        steps: int | None = None
+
+        def on_sanity_check_start(self, trainer: Any, pl_module: Any) -> None:
+            self.on_train_start(trainer, pl_module)
+
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            self.steps = run_length(trainer)
+            raise _Planned
+
+    stop = Stop()
+    try:
+        # The first callback, so that no update that is due before the first step is made.
+        build.plain_trainer(config, stop, parts.prune).fit(parts.task, datamodule=parts.data)
+    except _Planned:
+        return stop.steps
+    raise AssertionError("the fit went past its start")
+
+
+class _Planned(Exception):  # noqa: N818 - no error
+    """All that a plan needs is there."""
+
+
+def _schedule(schedule: Schedule, steps: int | None, in_shares: bool) -> str:
+    """Return the update steps, and the sparsity at some of them."""
+    updates = _updates(schedule, steps)
+    if not updates:
+        return "no update falls into the run"
+    every = max(1, (len(updates) - 1) / (_SHOWN - 1))
+    shown = sorted(
+        {updates[round(i * every)] for i in range(_SHOWN) if round(i * every) < len(updates)} | {updates[-1]}
+    )
+    rows = [("" if in_shares else "step", "share of the run", "sparsity")]
+    for step in shown:
+        length = _PARTS if in_shares else steps
+        share = f"{100 * step / length:.1f} %" if length else ""
+        rows.append(("" if in_shares else f"{step:,}", share, percent(schedule.sparsity(step))))
+    run = f"of {steps:,} steps" if steps is not None else "in steps"
+    if len(updates) == 1:
+        head = f"1 update {run}, at step {updates[0]:,}"
+    else:
+        head = f"{len(updates):,} updates {run}, the first at step {updates[0]:,}, the last at step {updates[-1]:,}"
+    table = columns([row[1:] if in_shares else row for row in rows], rules={1})
+    return table if in_shares else f"{head}\n\n{table}"
+
+
+def _updates(schedule: Schedule, steps: int | None) -> list[int]:
+    """Return the steps of all updates, in order."""
+    found: list[int] = []
+    step = int(schedule.end_step) if steps is None else steps
+    while step >= 0 and (update := schedule.last_update(step)) is not None:
+        found.append(update)
+        step = update - 1
+    return found[::-1]
+
+
+def _has_shares(schedule: Any) -> bool:
+    return any(isinstance(getattr(schedule, key), float) for key in ("begin_step", "end_step"))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what Lightning says of a run."""
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="pytorch_lightning")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,31 @@
+"""The config that a run leaves behind, such that running it again repeats the run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+
+
+def to_yaml(config: DictConfig) -> str:
+    """Return the config with values in place of references, as a primary config of its own.
+
+    Two kinds of reference stay: to a whole section (`prune.pruner` to `pruner`), or editing the section would have no
+    effect; and to the run folder, which is another one next time.
+    """
+    values = {"defaults": ["run_folder", "_self_"], **_values(config)}
+    return OmegaConf.to_yaml(OmegaConf.create(values))
+
+
+def _values(node: DictConfig | ListConfig) -> Any:
+    if isinstance(node, ListConfig):
+        return [_value(node, i) for i in range(len(node))]
+    return {key: _value(node, key) for key in node}
+
+
+def _value(parent: DictConfig | ListConfig, key: Any) -> Any:
+    raw = OmegaConf.to_container(parent, resolve=False)[key]  # pyright: ignore
+    value = parent[key]
+    if isinstance(value, (DictConfig, ListConfig)):
+        return raw if OmegaConf.is_interpolation(parent, key) else _values(value)
+    return raw if OmegaConf.is_interpolation(parent, key) and "hydra:runtime." in str(raw) else value

@@ -1,0 +1,183 @@
+"""`lightning-prune train`: one run, or a sweep of them, each into a folder of its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightning_prune.cli.arguments import read, recipes
+
+HELP = """\
+usage: lightning-prune train -cn RECIPE [--config-dir FOLDER] [key=value ...] [-m]
+
+Train and prune as the recipe says. The run's folder, runs/RECIPE/TIME, then holds config.yaml, metrics.csv,
+report.json, report.png and model.pt, the plain state_dict of the pruned model.
+
+  -cn RECIPE             a recipe, listed below
+  --config-dir FOLDER    your own recipes and config groups; what is found there goes first
+  key=value              change a value: trainer.max_epochs=5 pruner.schedule.final_sparsity=0.95
+  group=option           change an idea: pruner/schedule=geometric pruner/pattern=n_of_m logger=wandb callbacks=checkpoint
+  pruning_hparams=...    the older system's string in place of the pruner: pruning_hparams=name=mine,target_sparsity=0.9
+  ckpt_path=FILE         resume from a checkpoint
+  hydra.run.dir=FOLDER   where the run goes
+  -m, --multirun         a run for each of several values: pruner.schedule.final_sparsity=0.9,0.95
+  --cfg job              show the config and do nothing; --hydra-help for all of Hydra's options
+
+Run it again to the bit: lightning-prune train --config-dir RUN -cn config
+
+recipes:
+"""
+_RESULTS = {
+    "config": "config.yaml",
+    "metrics": "metrics.csv",
+    "report": "report.json",
+    "picture": "report.png",
+    "model": "model.pt",
+}
+_RUN_FOLDER = "LIGHTNING_PRUNE_RUN_FOLDER"
+_NOISE = (
+    "Experiment logs directory .* exists and is not empty",  # the run's folder holds its config already
+    ".*does not have many workers",  # the recipes' data lies in memory
+    ".*treespec, LeafSpec",  # Lightning, with a newer torch
+)
+
+
+def main(argv: list[str]) -> int:
+    """Run the command."""
+    if "-h" in argv or "--help" in argv:
+        print(HELP + "\n".join(f"  {name:<20} {what}" for name, what in recipes().items()))
+        return 0
+    folder = [f"hydra.run.dir='{os.environ[_RUN_FOLDER]}'"] if _is_helper() else []
+    arguments = read([*argv, *folder])
+    from lightning_prune.cli import compose
+
+    try:
+        compose.run(arguments, _job)
+    except SystemExit as stop:  # Lightning's way to end after Ctrl-C, and Hydra's after --cfg and the like
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 0
+
+
+def _job(config: Any) -> None:
+    with warnings.catch_warnings(), _log_to_stdout():
+        for text in _NOISE:
+            warnings.filterwarnings("ignore", text)
+        try:
+            _train(config)
+        finally:
+            wandb = sys.modules.get("wandb")
+            if wandb is not None and wandb.run is not None:  # the next job of a sweep is another wandb run
+                wandb.finish()
+
+
+def _train(config: Any) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
+    from lightning_prune.cli import build, compose, saved_config
+    from lightning_prune.cli.errors import UserError
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if not _is_helper() and (folder / "config.yaml").exists():
+        raise UserError(f"{folder} holds a run already: choose another hydra.run.dir")
+    try:
+        parts = build.parts(config)
+        trainer = build.trainer(config, parts.prune)
+        ckpt_path = build.checkpoint(config)
+        text = saved_config.to_yaml(config)
+    except BaseException:
+        _clear(folder)
+        raise
+    if trainer.is_global_zero:
+        (folder / "config.yaml").write_text(text)
+    facts: dict[str, Any] = {"recipe": config.recipe, "seed": config.seed}
+    with compose.hidden(), compose.environment(_RUN_FOLDER, str(folder)):
+        try:
+            trainer.fit(parts.task, datamodule=parts.data, ckpt_path=ckpt_path)
+        except (KeyboardInterrupt, SystemExit):
+            _finish(parts, trainer, folder, facts | {"interrupted": True, "test": {}})
+            raise SystemExit(130) from None
+        except Exception:
+            if trainer.global_step == 0 and parts.prune.report is None:  # nothing was trained: leave nothing
+                _clear(folder)
+            raise
+        _finish(parts, trainer, folder, facts | {"interrupted": False, "test": _test(parts, trainer)})
+
+
+def _clear(folder: Path) -> None:
+    """Remove the folder of a run that did not begin, unless something else is in it."""
+    if all(path.name in ("config.yaml", "hparams.yaml", "metrics.csv") for path in folder.iterdir()):
+        shutil.rmtree(folder, ignore_errors=True)  # helpers may be at it too
+
+
+def _test(parts: Any, trainer: Any) -> Mapping[str, float]:
+    """Return the test's metrics; none where the task or the data has no test."""
+    from pytorch_lightning.utilities.model_helpers import is_overridden
+
+    if not (is_overridden("test_step", parts.task) and is_overridden("test_dataloader", parts.data)):
+        return {}
+    results = trainer.test(parts.task, datamodule=parts.data, verbose=False)
+    return {name: float(value) for result in results for name, value in result.items()}
+
+
+def _finish(parts: Any, trainer: Any, folder: Path, facts: dict[str, Any]) -> None:
+    """Write model, report and picture, and print what there is."""
+    report = parts.prune.report
+    if not trainer.is_global_zero or report is None:  # interrupted before the first step
+        return
+    from lightning_prune.cli import outputs, picture
+
+    outputs.save_model(parts.task, folder)
+    outputs.save_report(report, folder, **facts, steps=trainer.global_step)
+    title = f"{facts['recipe']}: {100 * report.sparsity:.2f} % of {report.size:,} weights pruned"
+    picture.save_picture(report, outputs.read_metrics(folder), folder, title)
+    print(f"\n{report.table()}\n")
+    if facts["interrupted"]:
+        print(f"interrupted after {trainer.global_step} steps; this is what there was")
+    for name, value in facts["test"].items():
+        print(f"{name:<16} {value:.4f}")
+    newest = max(folder.glob("checkpoints/*.ckpt"), key=lambda path: path.stat().st_mtime, default=None)
+    files = {name: folder / file for name, file in _RESULTS.items()} | ({"checkpoint": newest} if newest else {})
+    for name, file in files.items():
+        if file.is_file():
+            print(f"{name:<16} {_from_here(file)}")
+
+
+def _from_here(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def _is_helper() -> bool:
+    """Whether this process was started by Lightning to help another one, as with devices=2."""
+    return int(os.environ.get("LOCAL_RANK", "0")) > 0 and _RUN_FOLDER in os.environ
+
+
+@contextmanager
+def _log_to_stdout() -> Iterator[None]:
+    """Log what Lightning says to stdout, which leaves stderr to errors and warnings.
+
+    Its advertisement is left out, and the callback's report: the last lines of a run hold it.
+    """
+
+    def wanted(record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        return not (text.startswith("💡 Tip") or text.partition("\n")[0].endswith(": done"))
+
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    handlers = [h for logger in loggers for h in logger.handlers if isinstance(h, logging.StreamHandler)]
+    before = [handler.setStream(sys.stdout) for handler in handlers]
+    for handler in handlers:
+        handler.addFilter(wanted)
+    try:
+        yield
+    finally:
+        for handler, stream in zip(handlers, before, strict=True):
+            handler.removeFilter(wanted)
+            if stream is not None:
+                handler.setStream(stream)

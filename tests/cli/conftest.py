@@ -1,0 +1,42 @@
+"""What the tests of the command line share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from lightning_prune.cli import main
+
+SHORT = ("trainer.max_epochs=3", "trainer.limit_train_batches=12", "trainer.enable_progress_bar=false")
+"""A run of 36 steps."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command left on the terminal."""
+
+    status: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Said]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
+    """Run `lightning-prune` in this process, in an empty folder, without data sets."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LIGHTNING_PRUNE_DATA", raising=False)
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+
+    def run(*argv: str) -> Said:
+        capsys.readouterr()
+        status = main(argv)
+        said = capsys.readouterr()
+        return Said(status, said.out, said.err)
+
+    return run

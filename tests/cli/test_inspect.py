@@ -1,0 +1,105 @@
+"""`lightning-prune inspect`: the sparsity of any checkpoint, and no code run."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from .conftest import SHORT, Command
+
+
+def sparse() -> dict[str, torch.Tensor]:
+    weight = torch.ones(4, 5)
+    weight[0] = 0
+    return {"layer.weight": weight, "layer.bias": torch.zeros(4)}
+
+
+LAYOUTS: dict[str, Any] = {
+    "plain": sparse(),
+    "state_dict": {"state_dict": sparse(), "epoch": 3, "optimizer": {"state": {0: {"exp_avg": torch.ones(9, 9)}}}},
+    "model": {"model": sparse(), "optimizer_state": [torch.ones(9, 9)]},
+    "wrapped twice": {"module": {"state_dict": sparse()}},
+    "nested": {"layer": {"weight": sparse()["layer.weight"], "bias": torch.zeros(4)}},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_finds_the_weights(command: Command, layout: str) -> None:
+    torch.save(LAYOUTS[layout], "file.pt")
+    said = command("inspect", "file.pt", "--json")
+    assert (said.status, said.err) == (0, "")
+    found = json.loads(said.out)
+    assert [tensor["name"] for tensor in found["tensors"]] == ["layer.weight", "layer.bias"]
+    assert (found["zeros"], found["values"], found["sparsity"], found["all"]["zeros"]) == (5, 20, 0.25, 9)
+
+
+def test_prints_a_table(command: Command) -> None:
+    torch.save(sparse(), "file.pth")
+    out = command("inspect", "file.pth").out.splitlines()
+    assert out[2].split() == ["layer.weight", "4x5", "20", "5", "25.00", "%"]
+    assert out[-2].split() == ["1", "of", "fewer", "dimensions", "4", "4", "100.00", "%"]
+    assert out[-1].split() == ["all", "24", "9", "37.50", "%"]
+
+
+def test_reads_safetensors(command: Command) -> None:
+    save_file(sparse(), "file.safetensors")
+    assert "25.00 %" in command("inspect", "file.safetensors").out
+
+
+def test_counts_every_dtype(command: Command) -> None:
+    tensors = {
+        str(dtype): torch.tensor([[1.0, 0.0]]).to(dtype)
+        for dtype in (torch.float64, torch.bfloat16, torch.float8_e4m3fn, torch.int8, torch.bool, torch.complex64)
+    }
+    torch.save(tensors | {"sparse": torch.tensor([[1.0, 0.0]]).to_sparse()}, "file.pt")
+    found = json.loads(command("inspect", "file.pt", "--json").out)
+    assert [tensor["zeros"] for tensor in found["tensors"]] == [1] * 7
+
+
+def test_shows_the_state_of_pruning_in_a_checkpoint(command: Command) -> None:
+    run = ("train", "-cn", "digits_mlp", *SHORT, "callbacks=checkpoint", "hydra.run.dir=run")
+    assert command(*run, "pruner.schedule.end_step=1.0").status == 0
+    file = "run/checkpoints/last.ckpt"
+    found = json.loads(command("inspect", file, "--json").out)
+    assert found["global_step"] == 36
+    (state,) = found["pruning"]
+    assert (state["last_update"], state["end_step"], state["masks"], state["masked"]) == (36, 36, 3, found["zeros"])
+    said = command("inspect", file)
+    assert "saved at step 36" in said.out
+    assert f"3 masks with {found['zeros']:,} entries pruned" in said.out
+
+
+class Anything(nn.Module):
+    """A class that only its own code can load."""
+
+
+def test_refuses_what_only_running_code_could_load(command: Command) -> None:
+    torch.save({"state_dict": sparse(), "object": Anything()}, "file.ckpt")
+    said = command("inspect", "file.ckpt")
+    assert said.status == 1
+    assert said.err.count("\n") == 1
+    assert "Anything" in said.err
+    assert "save the model's state_dict() alone" in said.err
+
+
+@pytest.mark.parametrize("content", [b"", b"name,value\n1,2\n", pickle.dumps({"a": 1})[:-3], b"PK\x03\x04 cut off"])
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
+def test_refuses_what_is_no_checkpoint(command: Command, content: bytes, suffix: str) -> None:
+    file = Path("file").with_suffix(suffix)
+    file.write_bytes(content)
+    said = command("inspect", str(file))
+    assert said.status == 1
+    assert said.err.count("\n") == 1
+    assert said.err.startswith(f"lightning-prune: {file} ")
+
+
+def test_says_that_there_are_no_tensors(command: Command) -> None:
+    torch.save({"epoch": 3}, "file.pt")
+    assert command("inspect", "file.pt").err == "lightning-prune: file.pt: there is no tensor in it\n"

@@ -1,0 +1,54 @@
+"""`lightning-prune plan`: what a run would prune and when."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lightning_prune.cli.arguments import recipes
+
+from .conftest import Command
+
+
+def test_shows_weights_and_steps_and_writes_nothing(command: Command) -> None:
+    said = command("plan", "-cn", "digits_mlp")
+    assert (said.status, said.err) == (0, "")
+    assert "all prunable                  17,024         90.00 %" in said.out
+    assert "83 updates of 1,170 steps, the first at step 58, the last at step 468" in said.out
+    assert said.out.rstrip().endswith("468             40.0 %   90.00 %")
+    assert not list(Path().iterdir())
+
+
+def test_the_run_does_what_its_plan_says(command: Command) -> None:
+    short = ("trainer.max_epochs=2", "trainer.limit_train_batches=10", "trainer.enable_progress_bar=false")
+    said = command("plan", "-cn", "digits_mlp", *short, "pruner/schedule=iterative")
+    assert "5 updates of 20 steps, the first at step 1, the last at step 8" in said.out
+    assert command("train", "-cn", "digits_mlp", *short, "pruner/schedule=iterative", "hydra.run.dir=run").status == 0
+    with Path("run/metrics.csv").open() as stream:
+        names, *rows = [line.rstrip("\n").split(",") for line in stream]
+    logged = [row[names.index("step")] for row in rows if row[names.index("pruning/sparsity")]]
+    assert (logged[0], logged[-1], len(logged)) == ("1", "8", 5)
+
+
+def test_steps_in_ints_need_no_length(command: Command) -> None:
+    said = command(
+        *("plan", "-cn", "mnist_lenet300", "pruner.schedule.begin_step=100", "pruner.schedule.end_step=300"),
+        "pruner.schedule.pruning_frequency=100",
+    )
+    assert said.status == 0
+    assert "3 updates in steps, the first at step 100, the last at step 300" in said.out
+
+
+def test_the_older_systems_string(command: Command) -> None:
+    said = command("plan", "-cn", "digits_mlp", "pruning_hparams=name=x,pruning_frequency=100,end_pruning_step=500")
+    assert "5 updates of 1,170 steps, the first at step 100, the last at step 500" in said.out
+
+
+@pytest.mark.parametrize("recipe", [name for name in recipes() if not name.startswith("digits")])
+def test_without_the_data_the_schedule_is_in_shares(command: Command, recipe: str) -> None:
+    said = command("plan", "-cn", recipe)
+    assert (said.status, said.err) == (0, "")
+    assert "length is not known" in said.out
+    assert "not found in" in said.out
+    assert said.out.rstrip().endswith("40.0 %             90.00 %")

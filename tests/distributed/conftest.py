@@ -1,0 +1,60 @@
+"""Starts scripts on several real processes."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+ROOT = Path(__file__).parents[2]
+
+Launch = Callable[..., list[dict[Any, Any]]]
+
+
+class ScriptError(AssertionError):
+    """The script did not end, or not well."""
+
+
+def launch(scenarios: str, folder: Path, processes: int = 2, timeout: float = 240.0) -> str:
+    """Run ranks.py and return what it printed. Whatever happens, no process of it is left behind."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    unset = ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "RANK", "WORLD_SIZE", "PL_GLOBAL_SEED")
+    environment = {key: value for key, value in os.environ.items() if key not in unset} | {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+    script = [sys.executable, str(Path(__file__).with_name("ranks.py")), scenarios, str(folder), str(processes)]
+    run = subprocess.Popen(
+        script, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    )
+    try:
+        printed, _ = run.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(run.pid, signal.SIGKILL)
+        raise ScriptError(f"{scenarios} hangs:\n{run.communicate()[0][-8000:]}") from None
+    if run.returncode:
+        raise ScriptError(f"{scenarios} ended with {run.returncode}:\n{printed[-8000:]}")
+    return printed
+
+
+def results(scenario: str, folder: Path, processes: int = 2) -> list[dict[Any, Any]]:
+    """Return what every rank wrote."""
+    return [torch.load(folder / f"{scenario}.{rank}.pt", weights_only=True) for rank in range(processes)]
+
+
+@pytest.fixture(scope="session")
+def two_processes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """One script for all tests that only look at what came of it: its folder, and what it printed."""
+    folder = tmp_path_factory.mktemp("ddp")
+    return folder, launch("train,regularize,resume,differ", folder)

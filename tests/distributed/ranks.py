@@ -1,0 +1,254 @@
+"""Trains on several real processes; test_ddp.py and test_sharded.py run it as a script.
+
+    python ranks.py SCENARIO,SCENARIO FOLDER PROCESSES
+
+Lightning starts the other processes, which run the same line. Every rank writes to FOLDER/SCENARIO.RANK.pt.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_prune import Pruner, PruningCallback
+from lightning_prune.criterion.first_order_delta import FirstOrderDelta
+from lightning_prune.criterion.magnitude import Magnitude
+from lightning_prune.criterion.random import Random
+from lightning_prune.criterion.second_order_delta import SecondOrderDelta
+from lightning_prune.protocols import Criterion
+from lightning_prune.regularizer.l1 import L1
+from lightning_prune.regularizer.l2 import L2
+from lightning_prune.regularizer.near_threshold import NearThreshold
+from lightning_prune.schedule.polynomial import Polynomial
+
+BATCHES, GLOBAL_BATCH, EPOCHS = 6, 8, 2
+STEPS = BATCHES * EPOCHS
+TIMEOUT = timedelta(seconds=60)
+SCHEDULE = Polynomial(0.8, 2, 9, 2)
+UPDATES = [2, 4, 6, 8, 9]
+STOPS = {"before the first update": 1, "at an update": 4, "after an update": 7, "at the last": 9}
+
+CRITERIA: dict[str, Criterion] = {
+    "magnitude": Magnitude(),
+    "random": Random(),
+    "first_order_delta": FirstOrderDelta(0.5),  # pyright: ignore[reportAssignmentType]
+    "second_order_delta": SecondOrderDelta(0.5),  # pyright: ignore[reportAssignmentType]
+}
+REGULARIZERS = {"l1": L1(0.01), "l2": L2(0.01), "near_threshold": NearThreshold(0.01)}
+
+
+class Loader(DataLoader[Any]):
+    """Goes on in the middle of an epoch where a checkpoint was saved."""
+
+    trainer: Trainer | None = None
+
+    def __iter__(self) -> Any:
+        loop = self.trainer.fit_loop.epoch_loop if self.trainer else None
+        done = loop.batch_progress.current.ready if loop is not None and loop.restarting else 0
+        yield from islice(super().__iter__(), done, None)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        pass
+
+
+class Regression(LightningModule):
+    """In float64, so that sums over ranks in another order hardly differ."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.net = nn.Sequential(nn.Linear(12, 16), nn.Tanh(), nn.Linear(16, 3)).double()
+        self.grads: list[dict[str, Tensor]] = []
+
+    def training_step(self, batch: list[Tensor]) -> Tensor:
+        return nn.functional.mse_loss(self.net(batch[0]), batch[1])
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        self.grads.append({name: p.grad.clone() for name, p in self.named_parameters() if p.grad is not None})
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adam(self.parameters(), lr=0.02)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        generator = torch.Generator().manual_seed(3)
+        x = torch.randn(BATCHES * GLOBAL_BATCH, 12, generator=generator, dtype=torch.float64)
+        # Lightning's own sampler would shuffle: every rank takes its share of each global batch instead.
+        rank, ranks = self.trainer.global_rank, self.trainer.world_size
+        loader = Loader(TensorDataset(x, x[:, :3].sin()), GLOBAL_BATCH // ranks, sampler=range(rank, len(x), ranks))
+        loader.trainer = self.trainer
+        return loader
+
+
+class Digests(Callback):
+    """Notes the masks, thresholds and their digest as they are after every update."""
+
+    def __init__(self, pruning: PruningCallback) -> None:
+        self.pruning = pruning
+        self.seen: dict[int, bytes] = {}
+        self.masks: dict[int, dict[str, Tensor]] = {}
+        self.thresholds: dict[int, dict[str, float]] = {}
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        pruner = self.pruning.pruner
+        if pruner.last_update is not None and pruner.last_update not in self.seen:
+            self.seen[pruner.last_update] = pruner.masks.digest()
+            self.masks[pruner.last_update] = {name: weight.mask for name, weight in pruner.masks.items()}
+            self.thresholds[pruner.last_update] = {name: float(w.threshold) for name, w in pruner.masks.items()}
+
+
+def fit(name: str, folder: Path, pruner: Pruner, processes: int, **options: Any) -> dict[str, Any]:
+    """Fit a model whose start and random state differ between ranks, and return all there is to compare."""
+    rank = 0
+    if processes > 1:
+        rank = int(os.environ.get("LOCAL_RANK", 0))
+        torch.manual_seed(100 + rank)
+    model, pruning = Regression(seed=rank), PruningCallback(pruner)
+    digests = Digests(pruning)
+    saving = ModelCheckpoint(
+        folder / name, "{step}", every_n_train_steps=1, save_top_k=-1, enable_version_counter=False
+    )
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=processes,
+        strategy=DDPStrategy(timeout=TIMEOUT) if processes > 1 else "auto",
+        max_epochs=EPOCHS,
+        use_distributed_sampler=False,
+        logger=CSVLogger(folder / "csv", name=name, version=""),
+        callbacks=[digests, pruning, saving],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=1,
+    )
+    trainer.fit(model, **options)
+    assert trainer.global_rank == rank
+    assert pruning.report is not None
+    return {
+        "digests": digests.seen,
+        "masks": digests.masks,
+        "thresholds": digests.thresholds,
+        "weights": model.state_dict(),
+        "moments": trainer.optimizers[0].state_dict(),
+        "grads": model.grads,
+        "report": pruning.report.to_dict(),
+        "random_state": torch.get_rng_state(),
+        "left_on_the_module": [key for m in model.modules() for key in vars(m) if "mask" in key or "threshold" in key],
+    }
+
+
+def train(folder: Path, processes: int, names: Iterable[str] = CRITERIA) -> dict[str, Any]:
+    """Prune by every criterion."""
+    return {name: fit(name, folder, Pruner(SCHEDULE, CRITERIA[name]), processes) for name in names}
+
+
+def regularize(folder: Path, processes: int) -> dict[str, Any]:
+    """Prune with every regularizer."""
+    return {
+        name: fit(name, folder, Pruner(SCHEDULE, regularizer=regularizer), processes)
+        for name, regularizer in REGULARIZERS.items()
+    }
+
+
+def resume(folder: Path, processes: int) -> dict[str, Any]:
+    """Go on from checkpoints that `train` wrote."""
+    runs: dict[str, Any] = {}
+    for name in ("magnitude", "second_order_delta"):
+        for stop, step in STOPS.items():
+            file = folder / name / f"step={step}.ckpt"
+            runs[f"{name}-{stop}"] = fit(
+                f"{name}-{stop}", folder, Pruner(SCHEDULE, CRITERIA[name]), processes, ckpt_path=file
+            )
+    return runs
+
+
+class OneRankDiffers(Callback):
+    """Changes a weight on the last rank alone, as a careless hook of a user might."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == 5 and trainer.global_rank == trainer.world_size - 1:
+            with torch.no_grad():
+                next(pl_module.parameters()).mul_(-3.0).add_(0.5)
+
+
+def differ(folder: Path, processes: int) -> dict[str, Any]:
+    """Return the error that this rank gets where the ranks' weights differ, and the state it is left in."""
+    model, pruning = Regression(), PruningCallback(Pruner(SCHEDULE))
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=processes,
+        strategy=DDPStrategy(timeout=TIMEOUT),
+        max_epochs=EPOCHS,
+        use_distributed_sampler=False,
+        logger=False,
+        callbacks=[OneRankDiffers(), pruning],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    try:
+        trainer.fit(model)
+    except RuntimeError as error:
+        return {"error": str(error), "step": trainer.global_step, "attached": pruning.pruner.attached}
+    return {"error": "none"}
+
+
+class Sharded(Regression):
+    def configure_model(self) -> None:
+        from torch.distributed.fsdp import fully_shard
+
+        fully_shard(self.net, mesh=self.device_mesh["data_parallel"])  # pyright: ignore[reportOptionalSubscript]
+
+
+def shard(folder: Path, processes: int) -> dict[str, Any]:
+    """Return the error that this rank gets where parameters are sharded."""
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=processes,
+        strategy=ModelParallelStrategy(data_parallel_size=processes, tensor_parallel_size=1, timeout=TIMEOUT),
+        max_epochs=EPOCHS,
+        use_distributed_sampler=False,
+        logger=False,
+        callbacks=[PruningCallback(Pruner(SCHEDULE))],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    try:
+        trainer.fit(Sharded())
+    except ValueError as error:
+        return {"error": str(error)}
+    return {"error": "none"}
+
+
+SCENARIOS: dict[str, Callable[[Path, int], dict[Any, Any]]] = {
+    "train": train,
+    "regularize": regularize,
+    "resume": resume,
+    "differ": differ,
+    "shard": shard,
+}
+
+
+def main(scenarios: str, folder: Path, processes: int) -> None:
+    torch.set_num_threads(1)
+    for scenario in scenarios.split(","):
+        result = SCENARIOS[scenario](folder, processes)
+        torch.save(result, folder / f"{scenario}.{os.environ.get('LOCAL_RANK', '0')}.pt")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,138 @@
+"""G2: N steps are k steps, a checkpoint, a new process, and N - k steps: to the bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.guarantees.helpers import differences
+from tests.guarantees.resume_worker import ACCUMULATE, CASES, STEPS, run
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
+
+ROOT = Path(__file__).parents[2]
+
+# before the first update, at it, after it (inside an epoch), at an epoch's end that is an update, at the last update
+CUTS = {name: (2, 3, 7, 12, 13) if name == "adamw" else (5, 7, 12) for name in CASES}
+# in batches: an update due on the next one; at step 3; 1, 2 and 3 batches into a step; the end of step 13; inside the next
+CUTS["accumulated"] = (11, 12, 13, 14, 27, 52, 54)
+STRIPPED = (
+    ("adamw", 15),
+    ("near_threshold", 13),
+    ("first_order", 7),
+    ("reversible", 10),
+    ("rewind_2", 7),
+    ("histogram", 10),
+    ("momentum", 4),
+)
+PARTS = ("adamw", "first_order", "reversible", "rewind_2")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[str, Any], dict[str, Any]]]:
+    """Name -> (the end of an uninterrupted run, the end of the one resumed in another process)."""
+    folder = tmp_path_factory.mktemp("resume")
+    killed = _process([{"case": "first_order", "folder": str(folder), "save_every": 4, "kill_at": 14}], folder, "kill")
+    whole = {case: run(case, str(folder), save_at=cuts) for case, cuts in CUTS.items()}
+    jobs: list[dict[str, Any]] = []
+    names: dict[str, str] = {}
+
+    def resume(name: str, case: str, ckpt: Path, **options: Any) -> None:
+        out = folder / f"{name}.pt"
+        jobs.append({"case": case, "folder": str(folder), "ckpt": str(ckpt), "out": str(out), **options})
+        names[name] = case
+
+    for case, cuts in CUTS.items():
+        for cut in cuts:
+            resume(f"{case}-{cut}", case, folder / f"{case}-{cut}.ckpt")
+            resume(f"{case}-early-{cut}", case, folder / f"{case}-early-{cut}.ckpt")
+    for case in PARTS:
+        part = folder / f"{case}-part"
+        run(case, str(part), steps=7, save_every=7)
+        resume(f"{case}-part", case, next(part.glob("*.ckpt")))
+        with pytest.raises(RuntimeError, match="on purpose"):
+            run(case, str(folder), fail_at=8)
+        resume(f"{case}-exception", case, folder / f"{case}-exception.ckpt")
+        resume(f"{case}-saved", case, next((folder / f"{case}-saved").glob("*step=8.ckpt")))
+    for case, steps in STRIPPED:
+        stripped = folder / f"{case}-stripped.ckpt"
+        run(case, str(folder), steps=steps, save_after_fit=str(stripped))
+        resume(f"{case}-stripped", case, stripped)
+    assert killed.wait(timeout=120) == -9
+    last = max(folder.glob("first_order-every*.ckpt"), key=lambda p: int(p.stem.split("=")[1]))
+    assert last.stem.endswith("=12")
+    resume("first_order-killed", "first_order", last)
+
+    resumed = _process(jobs, folder, "resume")
+    assert resumed.wait(timeout=300) == 0, (folder / "resume.log").read_text()[-3000:]
+    ends = {name: torch.load(folder / f"{name}.pt", weights_only=True) for name in names}
+    return {name: (whole[case], ends[name]) for name, case in names.items()}
+
+
+def _process(jobs: list[dict[str, Any]], folder: Path, name: str) -> subprocess.Popen[str]:
+    file = folder / f"{name}.json"
+    file.write_text(json.dumps(jobs))
+    command = [sys.executable, "-m", "tests.guarantees.resume_worker", str(file)]
+    with (folder / f"{name}.log").open("w") as log:
+        return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=log, stderr=log)
+
+
+def _assert_equal(ends: tuple[dict[str, Any], dict[str, Any]], in_parts: bool = False) -> None:
+    whole, resumed = ends
+    assert whole["global_step"] == STEPS
+    assert all(0 < int(m.sum()) < m.numel() for masks in whole["masks"] for m in masks.values())
+    if in_parts:  # the first part was told another length
+        whole, resumed = ({**end, "pruning": [_without_length(s) for s in end["pruning"]]} for end in ends)
+    assert differences(whole, resumed) == []
+
+
+def _without_length(state: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in state.items() if k != "total_steps"}
+
+
+@pytest.mark.parametrize("early", ["", "early-"], ids=["after_update", "before_update"])
+@pytest.mark.parametrize(("case", "cut"), [(case, cut) for case, cuts in CUTS.items() for cut in cuts])
+def test_G2_a_resumed_run_ends_like_an_uninterrupted_one(runs: Any, case: str, cut: int, early: str) -> None:
+    _assert_equal(runs[f"{case}-{early}{cut}"])
+
+
+def test_G2_the_cuts_inside_an_accumulated_step_are_inside() -> None:
+    inside = [cut for cut in CUTS["accumulated"] if cut % ACCUMULATE]
+    assert {cut % ACCUMULATE for cut in inside} == {1, 2, 3}
+
+
+@pytest.mark.parametrize("case", PARTS)
+def test_G2_a_run_that_ended_before_the_window_did_goes_on(runs: Any, case: str) -> None:
+    _assert_equal(runs[f"{case}-part"], in_parts=True)
+
+
+@pytest.mark.parametrize("writer", ["exception", "saved"], ids=["OnExceptionCheckpoint", "save_on_exception"])
+@pytest.mark.parametrize("case", PARTS)
+def test_G2_a_checkpoint_written_on_an_exception_resumes(runs: Any, case: str, writer: str) -> None:
+    _assert_equal(runs[f"{case}-{writer}"])
+
+
+@pytest.mark.parametrize("case", [case for case, _ in STRIPPED])
+def test_G2_a_checkpoint_saved_after_fit_resumes(runs: Any, case: str) -> None:
+    _assert_equal(runs[f"{case}-stripped"], in_parts=True)
+
+
+def test_G2_a_run_killed_with_signal_9_resumes(runs: Any) -> None:
+    _assert_equal(runs["first_order-killed"])
+
+
+def test_G2_the_comparison_fails_where_the_callbacks_state_is_lost(tmp_path: Path) -> None:
+    whole = run("random", str(tmp_path), save_at=(10,))
+    file = tmp_path / "random-10.ckpt"
+    checkpoint = torch.load(file, weights_only=True)
+    checkpoint["callbacks"] = {}
+    torch.save(checkpoint, file)
+    resumed = run("random", str(tmp_path), ckpt=str(file))
+    assert any("masks" in d for d in differences(whole, resumed))

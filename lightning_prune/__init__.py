@@ -18,7 +18,12 @@ __all__ = ["Pruner", "PruningCallback", "Report"]
 
 def __getattr__(name: str) -> Any:
     if name == "PruningCallback":  # imported on first use, so that the core works without Lightning
-        from lightning_prune.callback import PruningCallback
+        try:
+            from lightning_prune.callback import PruningCallback
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f"PruningCallback needs {error.name}: pip install 'lightning-prune[lightning]'", name=error.name
+            ) from error
 
         return PruningCallback
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

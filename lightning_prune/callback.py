@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import (
-    Callback,
-    Checkpoint,
-    GradientAccumulationScheduler,
-    StochasticWeightAveraging,
-    Timer,
-)
+from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.utilities import rank_zero_info
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
@@ -25,6 +18,7 @@ from lightning_prune.protocols import Schedule
 from lightning_prune.pruner import Pruner
 from lightning_prune.report import Report, percent
 from lightning_prune.rewind import Rewind, Rewinder
+from lightning_prune.run_length import run_length
 from lightning_prune.schedule.polynomial import Polynomial
 from lightning_prune.targets import plain_name
 
@@ -75,7 +69,6 @@ class PruningCallback(Callback):
         return self._generate_state_key(tag=self.tag)
 
     # Fit begins
-    # --------------------------------------------------------------------------------------------------------
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Take the place behind callbacks that average weights, which is where their averages can be masked."""
@@ -122,7 +115,6 @@ class PruningCallback(Callback):
         self._advance(trainer)
 
     # A training step
-    # ---------------------------------------------------------------------------------------------------
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
@@ -168,7 +160,6 @@ class PruningCallback(Callback):
         return True
 
     # Averages and checkpoints
-    # ------------------------------------------------------------------------------------------
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Mask the average that SWA has put into the model for an epoch that renews BatchNorm's statistics."""
@@ -185,8 +176,9 @@ class PruningCallback(Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Mask every copy of a pruned weight in the checkpoint, averages included, also after the masks are stripped."""
-        states = {k: v for k, v in checkpoint.get("callbacks", {}).items() if not k.startswith("PruningCallback")}
+        """Mask every copy of a pruned weight in the checkpoint, averages included, and after the strip as well."""
+        ours = {c.state_key for c in trainer.callbacks if isinstance(c, PruningCallback)}  # pyright: ignore
+        states = {key: state for key, state in checkpoint.get("callbacks", {}).items() if key not in ours}
         saved = {**checkpoint, "callbacks": states, "optimizer_states": None}
         if self.pruner.attached:
             self.pruner.masks.apply_to(saved)
@@ -211,7 +203,6 @@ class PruningCallback(Callback):
             self._rewinder.load_state_dict(self._rewinder_state)
 
     # Fit ends
-    # ----------------------------------------------------------------------------------------------------------
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Strip the masks and say what was reached."""
@@ -238,9 +229,10 @@ class PruningCallback(Callback):
             self.report = self.pruner.strip(resumable=True)
             self._rewinder_state = self._rewinder.state_dict() if self._rewinder is not None else {}
             self._rewinder = None
+        else:
+            self.pruner.forget()  # a fit that never began must leave nothing for the next one
 
     # Helpers
-    # -----------------------------------------------------------------------------------------------------------
 
     @property
     def _prefix(self) -> str:
@@ -312,30 +304,6 @@ def _pruner(given: Pruner | Schedule | float) -> Pruner:
     if hasattr(given, "last_update"):
         return Pruner(cast(Schedule, given))
     raise ValueError(f"PruningCallback({given!r}): pass a Pruner, a schedule or a final sparsity")
-
-
-def run_length(trainer: pl.Trainer) -> int | None:
-    """Return how many optimizer steps the run takes as `trainer.global_step` counts them, or None if nobody knows."""
-    if any(isinstance(c, Timer) and c.time_remaining() is not None for c in trainer.callbacks):  # pyright: ignore
-        return None
-    estimate = trainer.estimated_stepping_batches  # loads the data as well
-    batches, epochs = trainer.num_training_batches, trainer.max_epochs
-    if batches == float("inf") or epochs is None or epochs == -1:
-        return None if estimate == float("inf") or estimate < 0 else int(estimate)
-    # The estimate knows one optimizer, one accumulation for all epochs, and nothing of SWA's extra epoch for BatchNorm.
-    # Under manual optimization each optimizer is taken to step once a batch.
-    swa = [c for c in trainer.callbacks if isinstance(c, StochasticWeightAveraging)]  # pyright: ignore
-    epochs = min([max(1, epochs), *(c._max_epochs for c in swa if hasattr(c, "_max_epochs"))])
-    steps = sum(math.ceil(batches / _accumulation(trainer, epoch)) for epoch in range(epochs))
-    steps *= max(1, len(trainer.optimizers))
-    return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
-
-
-def _accumulation(trainer: pl.Trainer, epoch: int) -> int:
-    for callback in trainer.callbacks:  # pyright: ignore
-        if isinstance(callback, GradientAccumulationScheduler):
-            return callback.get_accumulate_grad_batches(epoch)
-    return trainer.accumulate_grad_batches
 
 
 def _plain(optimizer: Any) -> Optimizer:

@@ -6,6 +6,7 @@ bits of their floats, so that an infinite or NaN value becomes zero as well.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -34,7 +35,7 @@ def zero_(tensor: Tensor, mask: Tensor) -> None:
 
 
 def zero_copies(saved: Any, masks: Mapping[str, Tensor]) -> None:
-    """Zero entries where masks are false wherever nested dicts hold a float tensor under the name and shape of a mask."""
+    """Zero entries where masks are false, wherever nested dicts hold a float tensor under a mask's name and shape."""
     if not isinstance(saved, dict):
         return
     for key, value in saved.items():
@@ -183,7 +184,8 @@ class Masks(Mapping[str, MaskedWeight]):
         hashed = hashlib.blake2b(digest_size=8)
         for name, weight in self.items():
             hashed.update(f"{name}{float(weight.threshold)!r}".encode())
-            hashed.update(weight.mask.contiguous().cpu().numpy().data)
+            mask = weight.mask.contiguous().cpu()
+            hashed.update((ctypes.c_char * mask.numel()).from_address(mask.data_ptr()))
         return hashed.digest()
 
     def hide(self) -> None:

@@ -13,6 +13,14 @@ INTEGER_OF = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _DIGIT = 16
 
 
+class NotFiniteError(ValueError):
+    """A value that cannot be ranked; `index` says in which tensor."""
+
+    def __init__(self, index: int) -> None:
+        super().__init__(f"a value in tensor {index} is not finite")
+        self.index = index
+
+
 def bits(values: Tensor) -> Tensor:
     """Return the same memory as signed integers of the same width."""
     return values.detach().view(INTEGER_OF[values.element_size()])

@@ -6,32 +6,29 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_prune import checks
-from lightning_prune.competition import Competition, Decision
+from lightning_prune.attached import Attached, check_version
 from lightning_prune.criterion.magnitude import Magnitude
-from lightning_prune.masks import Masks, count
+from lightning_prune.masks import Masks
 from lightning_prune.pattern.element import Element
 from lightning_prune.protocols import Criterion, Pattern, Regularizer, Schedule, Scope, Selection, SitedPattern
 from lightning_prune.regularize import add_gradient
-from lightning_prune.report import Report, WeightReport
+from lightning_prune.report import Report
 from lightning_prune.scope.global_ranking import GlobalRanking
 from lightning_prune.selection.exact import Exact
-from lightning_prune.targets import Found, Targets, groups
+from lightning_prune.targets import Targets
 
 log = logging.getLogger(__name__)
-
-STATE_VERSION = 1
 
 
 class Pruner:
     """Prune a model while it trains.
 
-    Attach it to the model, call `before_step` between backward and the optimizer's step, `after_step` after it, and `strip`
-    at the end. Between attach and strip every pruned weight is zero after each `after_step`.
+    Attach it to the model, call `before_step` between backward and the optimizer's step, `after_step` after it, and
+    `strip` at the end. Between attach and strip every pruned weight is zero after each `after_step`.
 
     Args:
         schedule: when, and how sparse by then.
@@ -70,7 +67,7 @@ class Pruner:
         self.reversible = reversible
         self.name = name
         checks.check_ideas(schedule, criterion, pattern, scope, selection, targets, regularizer)
-        self._model: _Attached | None = None
+        self._model: Attached | None = None
         self._resolved: Schedule | None = None
         self._penalties: dict[int, Tensor] = {}
         self._pending: dict[str, Any] | None = None
@@ -121,23 +118,14 @@ class Pruner:
         if self.attached:
             raise RuntimeError("the pruner is already attached: strip() it first")
         # Shares of the run keep their meaning when a run is resumed with another length.
-        length = self.saved_length or total_steps
-        resolved = self.schedule.resolve(length)
-        found = self.targets.find(model)
-        schedules = {rule: checks.with_final(resolved, rule, self.targets.sparsity) for rule, _ in groups(found)}
-        if not trial:
-            pruning = [schedule for schedule in (resolved, *schedules.values()) if schedule.final_sparsity]
-            checks.check_window(pruning[0] if pruning else resolved, total_steps)
-        masks = Masks(found.targets, self.reversible)
-        self._model = _Attached(masks, found, sum(p.numel() for p in model.parameters()), length)
+        here = Attached(self, model, self.saved_length or total_steps, total_steps, trial)
         try:
-            self._compete(resolved, schedules)
             if self._pending is not None:
-                self._check_state(self._pending)
-                self._restore(self._pending)
+                here.load_state_dict(self._pending)
         except BaseException:
-            self._detach()
+            here.masks.hide()
             raise
+        self._model, self._resolved = here, here.schedule
         self._pending, self._left, self._penalties, self._final_report = None, {}, {}, None
 
     def strip(self, resumable: bool = False) -> Report:
@@ -157,34 +145,16 @@ class Pruner:
             unfinished = self.last_update is None or self.last_update < self.resolved_schedule.end_step
             self._left = self.state_dict()
             if not (resumable or unfinished):
-                self._left = self._header() | {"thresholds": self._left["thresholds"], "stripped": True}
-            self._detach()
+                self._left = self._model.header() | {"thresholds": self._left["thresholds"], "stripped": True}
+            self.masks.hide()
+            self._model = None
         return self.report()
 
     def report(self) -> Report:
         """Return the numbers of now; after strip, those of the stripped model. Raises RuntimeError before attach."""
         if self._model is None and self._final_report is not None:
             return self._final_report
-        here = self._on_model
-        asked = final = 0.0
-        finals: dict[str, float] = {}
-        for competition in here.competitions:
-            asked += competition.size * (0.0 if here.step is None else competition.schedule.sparsity(here.step))
-            final += competition.size * competition.schedule.final_sparsity
-            finals |= competition.final_sparsities()
-        weights = [
-            WeightReport(
-                name,
-                tuple(weight.mask.shape),
-                weight.mask.numel(),
-                weight.mask.numel() - count(weight.parameter.detach() != 0),
-                float(weight.threshold),
-                finals.get(name),
-            )
-            for name, weight in here.masks.items()
-        ]
-        total = sum(weight.size for weight in weights)
-        return Report(weights, here.found.skipped, asked / total, final / total, here.parameters, here.step)
+        return self._on_model.report()
 
     # One step
 
@@ -228,28 +198,7 @@ class Pruner:
 
     def update(self, step: int, optimizers: Iterable[Optimizer] = ()) -> bool:
         """Update the masks if the schedule has an update due, as `after_step` does; but mask nothing otherwise."""
-        here = self._on_model
-        due = self.resolved_schedule.last_update(step)
-        if due is None or (here.step is not None and due <= here.step):
-            return False
-        decisions = self._decide(here, due)
-        changed = sum(d.weight.write(d.mask, d.threshold) for d in decisions)
-        here.step, here.changed = due, changed / sum(competition.size for competition in here.competitions)
-        if changed:
-            stepping = tuple(optimizers)
-            for weight in here.masks.values():
-                weight.apply_to_moments(stepping)
-        return True
-
-    @staticmethod
-    def _decide(here: _Attached, step: int) -> list[Decision]:
-        remembered = {name: dict(weight.memory) for name, weight in here.masks.items()}
-        try:
-            return [decision for competition in here.competitions for decision in competition.decide(step)]
-        except BaseException:
-            for name, weight in here.masks.items():
-                weight.memory = remembered[name]
-            raise
+        return self._on_model.update(step, optimizers)
 
     @property
     def penalty(self) -> float:
@@ -276,14 +225,7 @@ class Pruner:
         """
         if self._model is None:
             return dict(self._left or self._pending or {})
-        state = self._header() | {
-            "masks": {name: weight.mask for name, weight in self.masks.items()},
-            "thresholds": {name: float(weight.threshold) for name, weight in self.masks.items()},
-            "memory": {name: dict(weight.memory) for name, weight in self.masks.items() if weight.memory},
-        }
-        if self.reversible:
-            state["dense"] = {name: weight.ranked() for name, weight in self.masks.items()}
-        return state
+        return self._model.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Take over a state: at once when attached, else at the next attach.
@@ -291,92 +233,19 @@ class Pruner:
         Raises:
             ValueError: the state is of a newer version, or of other weights.
         """
-        version = state.get("version")
-        if not isinstance(version, int) or version > STATE_VERSION:
-            raise ValueError(
-                f"the pruning state has version {version!r}, this lightning_prune reads up to {STATE_VERSION}: "
-                "update lightning_prune to resume from this checkpoint"
-            )
+        check_version(state)
         if self._model is None:
             self._pending = dict(state)
             return
-        self._check_state(state)
-        self._model.length = state["total_steps"] or self._model.length
-        resolved = self.schedule.resolve(self._model.length)
-        rules = groups(self._model.found)
-        self._compete(resolved, {rule: checks.with_final(resolved, rule, self.targets.sparsity) for rule, _ in rules})
-        self._restore(dict(state))
+        self._model.load_state_dict(state)
+        self._resolved = self._model.schedule
+
+    def forget(self) -> None:
+        """Drop a state that was loaded and waits for the next attach."""
+        self._pending = None
 
     @property
-    def _on_model(self) -> _Attached:
+    def _on_model(self) -> Attached:
         if self._model is None:
             raise RuntimeError("the pruner is not attached to a model: call attach(model) first")
         return self._model
-
-    def _compete(self, resolved: Schedule, schedules: Mapping[str | None, Schedule]) -> None:
-        """Set up a competition for the targets without a rule of their own, and one for each rule."""
-        here = self._on_model
-        here.competitions = [
-            Competition(
-                schedules[rule],
-                {name: [here.masks[target.name] for target in members] for name, members in by_group.items()},
-                self.criterion,
-                self.pattern,
-                self.scope,
-                self.selection,
-                self.reversible,
-            )
-            for rule, by_group in groups(here.found)
-        ]
-        for competition in here.competitions:
-            competition.check_pattern()
-        self._resolved = resolved
-
-    def _header(self) -> dict[str, Any]:
-        here, schedule = self._on_model, self.resolved_schedule
-        return {
-            "version": STATE_VERSION,
-            "total_steps": here.length,
-            "begin_step": schedule.begin_step,
-            "end_step": schedule.end_step,
-            "last_update": here.step,
-            "sparsity": 0.0 if here.step is None else schedule.sparsity(here.step),
-        }
-
-    def _check_state(self, state: Mapping[str, Any]) -> None:
-        if not state.get("stripped"):
-            checks.check_masks({name: tuple(w.mask.shape) for name, w in self.masks.items()}, state["masks"])
-
-    def _restore(self, state: Mapping[str, Any]) -> None:
-        here = self._on_model
-        if state.get("stripped"):
-            for name, weight in here.masks.items():
-                weight.write(weight.parameter.detach() != 0, state.get("thresholds", {}).get(name, 0.0))
-        else:
-            for name, weight in here.masks.items():
-                device = weight.parameter.device
-                weight.memory = {key: value.to(device) for key, value in state["memory"].get(name, {}).items()}
-                dense = state.get("dense", {}).get(name)
-                if dense is not None and self.reversible:
-                    with torch.no_grad():
-                        weight.parameter.copy_(dense)
-                    weight.dense = dense.to(device)
-                weight.write(state["masks"][name].to(device), state["thresholds"][name])
-        here.step = state["last_update"]
-
-    def _detach(self) -> None:
-        self.masks.hide()
-        self._model = None
-
-
-class _Attached:
-    """What a pruner knows while it is on a model."""
-
-    def __init__(self, masks: Masks, found: Found, parameters: int, length: int | None) -> None:
-        self.masks = masks
-        self.found = found
-        self.parameters = parameters
-        self.length = length
-        self.competitions: list[Competition] = []
-        self.step: int | None = None
-        self.changed = 0.0

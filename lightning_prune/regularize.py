@@ -14,11 +14,11 @@ from lightning_prune.protocols import Regularizer
 def add_gradient(regularizer: Regularizer, weights: Sequence[MaskedWeight], scale: float) -> Tensor | None:
     """Add `scale` times the regularizer's gradient to the weights' gradients, and return its value.
 
-    Once per optimizer step and after gradients are accumulated and reduced, the sum is the gradient of loss + regularizer,
-    whatever was done to the loss before its backward.
+    Once per optimizer step and after gradients are accumulated and reduced, the sum is the gradient of
+    loss + regularizer, whatever was done to the loss before its backward.
 
     Returns:
-        The value as a 0-dim tensor, or None if no weight is trained, or none got a gradient: no loss, nothing to add to.
+        The value as a 0-dim tensor, or None if no weight is trained or none got a gradient: there was no loss.
     """
     trained = [weight for weight in weights if weight.parameter.requires_grad]
     if all(weight.parameter.grad is None for weight in trained):

@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from lightning_prune.protocols import Site, SitedCriterion, SitedPattern
 from lightning_prune.pruner import Pruner
+from lightning_prune.schedule.one_shot import OneShot
 
 CONF = Path(__file__).parents[1] / "conf" / "pruner"
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -94,6 +95,19 @@ def train(
         pruner.before_step()
         optimizer.step()
         after(step + 1, pruner.after_step(step + 1, [optimizer]))
+
+
+def sgd(model: nn.Module) -> Optimizer:
+    """Return an optimizer with momentum, which goes on moving weights that have no gradient."""
+    return torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
+
+
+def pruned_once(model: nn.Module, sparsity: float, **options: Any) -> Pruner:
+    """Return a pruner that has pruned the model to that sparsity and is still on it."""
+    pruner = Pruner(OneShot(sparsity, 0), **options)
+    pruner.attach(model)
+    pruner.after_step(0)
+    return pruner
 
 
 def masks_of(pruner: Pruner) -> dict[str, Tensor]:

@@ -31,7 +31,8 @@ def check(config: DictConfig) -> None:
 def _targets(node: DictConfig | ListConfig, path: str) -> Iterator[tuple[str, DictConfig]]:
     if isinstance(node, DictConfig) and isinstance(node.get("_target_"), str):
         yield path, node
-    for key in node if isinstance(node, DictConfig) else range(len(node)):
+    keys: list[Any] = list(node) if isinstance(node, DictConfig) else list(range(len(node)))
+    for key in keys:
         if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
             continue
         child = node[key]

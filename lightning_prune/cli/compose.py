@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def run(arguments: Arguments, job: Callable[[DictConfig], None]) -> None:
 
 
 @contextmanager
-def composed(arguments: Arguments) -> Iterator[DictConfig]:
+def composed(arguments: Arguments) -> Generator[DictConfig, None, None]:
     """Give the config that `run` would hand to its job, without a run folder. Raises UserError for Hydra's options."""
     options = [word for word in arguments.rest if word.startswith("-")]
     if options:
@@ -75,7 +75,7 @@ def composed(arguments: Arguments) -> Iterator[DictConfig]:
 
 
 @contextmanager
-def _searched(folders: Sequence[Path]) -> Iterator[None]:
+def _searched(folders: Sequence[Path]) -> Generator[None, None, None]:
     """Have Hydra search these folders after the primary one."""
 
     class Folders(SearchPathPlugin):
@@ -95,7 +95,7 @@ def _searched(folders: Sequence[Path]) -> Iterator[None]:
 
 
 @contextmanager
-def _argv(argv: Sequence[str]) -> Iterator[None]:
+def _argv(argv: Sequence[str]) -> Generator[None, None, None]:
     before, sys.argv = sys.argv, list(argv)
     try:
         yield
@@ -104,7 +104,7 @@ def _argv(argv: Sequence[str]) -> Iterator[None]:
 
 
 @contextmanager
-def hidden() -> Iterator[None]:
+def hidden() -> Generator[None, None, None]:
     """Hide Hydra from Lightning, which would start helper processes with a command line of Hydra's, not ours."""
     here = HydraConfig.instance()
     before, here.cfg = here.cfg, None
@@ -115,7 +115,7 @@ def hidden() -> Iterator[None]:
 
 
 @contextmanager
-def environment(name: str, value: str | None) -> Iterator[None]:
+def environment(name: str, value: str | None) -> Generator[None, None, None]:
     """Set an environment variable, or unset it with None, for a while."""
     before = os.environ.get(name)
     _set(name, value)

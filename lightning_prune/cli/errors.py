@@ -155,14 +155,15 @@ def _of_key(error: Any) -> str:
 
 
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:
-    from omegaconf import DictConfig
+    from omegaconf import DictConfig, OmegaConf
 
     for key in node:
         name = f"{prefix}{key}"
         if name == "hydra":
             continue
         yield name
-        child = node._get_node(key)
-        if isinstance(child, DictConfig) and not child._is_interpolation() and not child._is_missing():
-            if not child._is_none():
-                yield from _keys(child, f"{name}.")
+        if OmegaConf.is_missing(node, key) or OmegaConf.is_interpolation(node, key):
+            continue
+        child = node[key]
+        if isinstance(child, DictConfig):
+            yield from _keys(child, f"{name}.")

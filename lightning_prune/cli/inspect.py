@@ -90,8 +90,8 @@ def load(file: Path) -> Any:
         if found is None:
             raise UserError(f"{file} is no checkpoint of torch, or damaged: {_first_sentence(error)}") from error
         raise UserError(
-            f"{file} holds more than tensors and plain values ({found.group(1)}); loading that could run code, so inspect "
-            "does not: save the model's state_dict() alone, and inspect that"
+            f"{file} holds more than tensors and plain values ({found.group(1)}); loading that could run code, so "
+            "inspect does not: save the model's state_dict() alone, and inspect that"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
         raise UserError(f"{file} is no checkpoint of torch, or damaged: {_first_sentence(error)}") from error

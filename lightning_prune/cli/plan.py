@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +59,8 @@ def _fit_start(config: Any, parts: Parts) -> int | None:
     """Take the run up to where training would start, and return its number of optimizer steps, None if nobody knows."""
     from pytorch_lightning.callbacks import Callback
 
-    from lightning_prune.callback import run_length
     from lightning_prune.cli import build
+    from lightning_prune.run_length import run_length
 
     class Stop(Callback):
         steps: int | None = None
@@ -123,7 +123,7 @@ def _has_shares(schedule: Any) -> bool:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None, None, None]:
     """Leave out what Lightning says of a run."""
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
     levels = [logger.level for logger in loggers]

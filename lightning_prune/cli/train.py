@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ report.json, report.png and model.pt, the plain state_dict of the pruned model.
   -cn RECIPE             a recipe, listed below
   --config-dir FOLDER    your own recipes and config groups; what is found there goes first
   key=value              change a value: trainer.max_epochs=5 pruner.schedule.final_sparsity=0.95
-  group=option           change an idea: pruner/schedule=geometric pruner/pattern=n_of_m logger=wandb callbacks=checkpoint
-  pruning_hparams=...    the older system's string in place of the pruner: pruning_hparams=name=mine,target_sparsity=0.9
+  group=option           change an idea: pruner/schedule=geometric pruner/pattern=n_of_m logger=wandb
+                         callbacks=checkpoint
+  pruning_hparams=...    the older system's string in place of the pruner:
+                         pruning_hparams=name=mine,target_sparsity=0.9
   ckpt_path=FILE         resume from a checkpoint
   hydra.run.dir=FOLDER   where the run goes
   -m, --multirun         a run for each of several values: pruner.schedule.final_sparsity=0.9,0.95
@@ -66,6 +69,8 @@ def main(argv: list[str]) -> int:
 
 
 def _job(config: Any) -> None:
+    importlib.import_module("pytorch_lightning")  # its log handlers are there from here on
+
     with warnings.catch_warnings(), _log_to_stdout():
         for text in _NOISE:
             warnings.filterwarnings("ignore", text)
@@ -159,7 +164,7 @@ def _is_helper() -> bool:
 
 
 @contextmanager
-def _log_to_stdout() -> Iterator[None]:
+def _log_to_stdout() -> Generator[None, None, None]:
     """Log what Lightning says to stdout, which leaves stderr to errors and warnings.
 
     Its advertisement is left out, and the callback's report: the last lines of a run hold it.

@@ -9,7 +9,7 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from lightning_prune import ranking
+from lightning_prune import order, ranking
 from lightning_prune.protocols import Units, non_finite
 
 Tier = list[Tensor | None]
@@ -95,7 +95,7 @@ def _drop_equal(
         return [_all(u) if t is None else t for u, t in zip(pool, tier, strict=True)], None
     try:
         return ranking.keep_largest(values, tier, number, pool[0].absolute, contending=holds // size)
-    except ranking.NotFinite as error:
+    except order.NotFiniteError as error:
         raise non_finite(pool[error.index].name) from None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,14 +29,22 @@ Command = Callable[..., Said]
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Run `lightning-prune` in this process, in an empty folder, without data sets."""
+    """Run `lightning-prune` in this process, in an empty folder, without data sets.
+
+    Lightning logs to the terminal as it does for a user; under pytest it leaves that to pytest.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LIGHTNING_PRUNE_DATA", raising=False)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
 
+    lightning = logging.getLogger("pytorch_lightning")
+
     def run(*argv: str) -> Said:
         capsys.readouterr()
-        status = main(argv)
+        with monkeypatch.context() as patch:
+            patch.setattr(lightning, "handlers", [logging.StreamHandler()])
+            patch.setattr(lightning, "propagate", False)
+            status = main(argv)
         said = capsys.readouterr()
         return Said(status, said.out, said.err)
 

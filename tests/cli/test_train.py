@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from pytorch_lightning import Callback
+from pytorch_lightning import Callback, LightningModule, Trainer
 
 from .conftest import SHORT, Command, Said
 
@@ -20,7 +23,9 @@ class CtrlC(Callback):
     def __init__(self, after: int) -> None:
         self.after = after
 
-    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if trainer.global_step >= self.after:
             raise KeyboardInterrupt
 
@@ -28,7 +33,7 @@ class CtrlC(Callback):
 class Broken(Callback):
     """A mistake in the user's own code."""
 
-    def on_train_start(self, *_: Any) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         raise ValueError("mine")
 
 
@@ -74,6 +79,18 @@ def test_g19_a_run_leaves_files_that_agree(command: Command) -> None:
     assert "all prunable" in said.out
     assert "test/accuracy" in said.out
     assert all(str(Path("run") / file) in said.out for file in files - {"hparams.yaml"})
+
+
+def test_what_lightning_says_goes_to_stdout_in_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = [sys.executable, "-m", "lightning_prune", "train", "-cn", "digits_mlp", "hydra.run.dir=run", *SHORT]
+    path = str(Path(__file__).parents[2])
+    done = subprocess.run(words, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "pruning: Polynomial(" in done.stdout
+    assert ": done" not in done.stdout
 
 
 def test_g25_the_saved_config_reproduces_the_run_to_the_bit(command: Command) -> None:

@@ -19,6 +19,6 @@ def composed() -> Compose:
     def compose_recipe(recipe: str, *overrides: str) -> DictConfig:
         with compose.composed(arguments.read(["-cn", recipe, *overrides])) as config:
             keep = {"callbacks", "logger"}  # they point to a run folder
-            return OmegaConf.masked_copy(config, [key for key in config if key not in keep])
+            return OmegaConf.masked_copy(config, [str(key) for key in config if key not in keep])
 
     return compose_recipe

@@ -75,7 +75,7 @@ class Net(pl.LightningModule):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             middle = nn.BatchNorm1d(16) if norm else nn.Identity()
-            self.net = net or nn.Sequential(nn.Linear(12, 16), middle, nn.ReLU(), nn.Linear(16, 4))
+            self.net: Any = net or nn.Sequential(nn.Linear(12, 16), middle, nn.ReLU(), nn.Linear(16, 4))
         self.make_optimizer = optimizer
         self.after_batch: list[Callable[[pl.Trainer], None]] = []
         self.in_step: list[Callable[[pl.Trainer], None]] = []
@@ -85,7 +85,7 @@ class Net(pl.LightningModule):
         x, y = draw(seed, next(self.net.parameters()))
         return nn.functional.cross_entropy(self.net(x).float(), y)
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
         for act in self.in_step:
             act(self.trainer)
         loss = self.loss(self.global_step)
@@ -131,7 +131,8 @@ def fit(
     **options: Any,
 ) -> pl.Trainer:
     """Fit and return the trainer."""
-    run = trainer(callbacks=list(callbacks), **({"limit_val_batches": val} | options))
+    settings: dict[str, Any] = {"callbacks": list(callbacks), "limit_val_batches": val} | options
+    run = trainer(**settings)
     run.fit(model, Batches(batches), Batches(max(1, val)), ckpt_path=ckpt)
     return run
 
@@ -201,4 +202,3 @@ def assert_plain(model: nn.Module, *optimizers: Optimizer, callback: PruningCall
         assert not optimizer._optimizer_step_pre_hooks
     if callback is not None:
         assert not callback.pruner.attached
-

@@ -95,20 +95,27 @@ class Save(Checkpoint):
         self.path = path
         self.at = at
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+    def look(self, trainer: pl.Trainer) -> None:
         batches = trainer.fit_loop.epoch_loop.total_batch_idx + 1
         if batches in self.at:
             trainer.save_checkpoint(self.path.format(batches))
 
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.look(trainer)
+
 
 class SaveEarly(pl.Callback):
-    """The same from a user's callback, which comes before the pruning callback: an update at that step is still to come."""
+    """The same from a user's callback, which comes before the pruning callback: that step's update is still to come."""
 
     def __init__(self, path: str, at: Sequence[int]) -> None:
         self.save = Save(path, at)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.save.on_train_batch_end(trainer)
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.save.look(trainer)
 
 
 class Probe(Checkpoint):
@@ -118,7 +125,7 @@ class Probe(Checkpoint):
         self.state: dict[str, Any] = {}
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        prunings = [c for c in trainer.callbacks if isinstance(c, PruningCallback)]  # type: ignore[attr-defined]
+        prunings = [c for c in trainer.callbacks if isinstance(c, PruningCallback)]  # pyright: ignore[reportAttributeAccessIssue]
         self.state = {
             "global_step": trainer.global_step,
             "model": copied(dict(pl_module.state_dict())),
@@ -141,15 +148,20 @@ def run(
     kill_at: int | None = None,
     out: str | None = None,
 ) -> dict[str, Any]:
-    """Run a case from the start or from a checkpoint; return, and write to `out`, all there is at the end of training."""
+    """Run a case from the start or a checkpoint; return, and write to `out`, all there is at the end of training."""
     made = CASES[case]
     model = (Accumulating if made.accumulate > 1 else Net)(made.optimizer)
     probe = Probe()
     callbacks = [*made.callbacks(), probe]
     if save_at:
-        callbacks += [Save(f"{folder}/{case}-{{}}.ckpt", save_at), SaveEarly(f"{folder}/{case}-early-{{}}.ckpt", save_at)]
+        callbacks += [
+            Save(f"{folder}/{case}-{{}}.ckpt", save_at),
+            SaveEarly(f"{folder}/{case}-early-{{}}.ckpt", save_at),
+        ]
     if save_every:
-        callbacks.append(ModelCheckpoint(folder, f"{case}-every-{{step}}", every_n_train_steps=save_every, save_top_k=-1))
+        callbacks.append(
+            ModelCheckpoint(folder, f"{case}-every-{{step}}", every_n_train_steps=save_every, save_top_k=-1)
+        )
     if fail_at is not None:
         callbacks.append(OnExceptionCheckpoint(folder, f"{case}-exception"))
         callbacks.append(ModelCheckpoint(f"{folder}/{case}-saved", save_on_exception=True))

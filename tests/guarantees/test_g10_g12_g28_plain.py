@@ -123,7 +123,8 @@ def _logged(folder: Path, *callbacks: pl.Callback, **options: Any) -> tuple[Any,
     with (folder / "metrics.csv").open() as file:
         rows = [{k: v for k, v in row.items() if v and not k.startswith("pruning/")} for row in csv.DictReader(file)]
     rows = sorted((row for row in rows if set(row) - {"step", "epoch"}), key=str)
-    generators = [torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()]  # type: ignore[index]
+    keys = np.random.get_state(legacy=False)["state"]["key"].tolist()
+    generators = [torch.get_rng_state(), keys, random.getstate()]
     state = [bits(model), run.optimizers[0].state_dict()["state"]]
     return state, rows, generators
 

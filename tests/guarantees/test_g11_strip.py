@@ -73,7 +73,7 @@ def test_G11_strip_when_the_fit_ends(name: str) -> None:
     kept, callback = Kept(), ramp(regularizer=L1(0.001))
     model = Net(kept)
     during: list[bool] = []
-    model.in_step.append(lambda _: during.append("weight_mask" in vars(model.net[0])))  # type: ignore[index]
+    model.in_step.append(lambda _: during.append("weight_mask" in vars(model.net[0])))
     fit(model, callback, **ENDS[name])
     assert during
     assert all(during)
@@ -184,7 +184,7 @@ def test_G11_a_score_that_is_not_finite_ends_the_run_and_leaves_a_plain_model() 
 
     def poison(run: pl.Trainer) -> None:
         if run.global_step == 7:
-            model.net[3].weight.data[0, 0] = float("nan")  # type: ignore[index,union-attr,operator]
+            model.net[3].weight.data[0, 0] = float("nan")
 
     model.in_step.append(poison)
     with pytest.raises(ValueError, match=r"net\.\d\.weight.*not finite"):

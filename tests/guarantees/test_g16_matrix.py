@@ -10,7 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.plugins import MixedPrecision
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_prune import PruningCallback
 from lightning_prune.regularizer.near_threshold import NearThreshold
@@ -76,11 +76,15 @@ def test_G16_accumulation_and_clipping_end_at_the_exact_sparsity(options: dict[s
 def test_G16_the_norm_that_is_clipped_is_that_of_living_weights_gradients() -> None:
     norms: list[tuple[float, float]] = []
 
+    def grad_of(parameter: Tensor) -> Tensor:
+        assert parameter.grad is not None
+        return parameter.grad
+
     class Clipped(Net):
         def configure_gradient_clipping(self, optimizer: Any, *_: Any, **__: Any) -> None:
             masks = callback.pruner.masks
-            living = [w.parameter.grad[w.mask] for w in masks.values()]
-            rest = [p.grad for p in self.parameters() if p.dim() < 2]
+            living = [grad_of(w.parameter)[w.mask] for w in masks.values()]
+            rest = [grad_of(p) for p in self.parameters() if p.dim() < 2]
             expected = torch.cat([g.flatten() for g in [*living, *rest]]).norm()
             norms.append((float(nn.utils.clip_grad_norm_(self.parameters(), 0.05)), float(expected)))
 
@@ -96,10 +100,10 @@ class Manual(Net):
         self.automatic_optimization = False
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
-        optimizer = self.optimizers()
-        optimizer.zero_grad()  # type: ignore[union-attr]
+        optimizer: Any = self.optimizers()
+        optimizer.zero_grad()
         self.manual_backward(self.loss(self.global_step))
-        optimizer.step()  # type: ignore[union-attr]
+        optimizer.step()
 
 
 def test_G16_manual_optimization_is_bitwise_the_automatic_one() -> None:
@@ -145,7 +149,8 @@ def test_G16_a_compiled_model_prunes_like_the_plain_one() -> None:
 
     plain, compiled = Silent(), Silent()
     fit(plain, ramp(), max_steps=20)
-    fit(torch.compile(compiled, backend="eager"), ramp(), max_steps=20)  # type: ignore[arg-type]
+    wrapped: Any = torch.compile(compiled, backend="eager")
+    fit(wrapped, ramp(), max_steps=20)
     assert differences(bits(plain), bits(compiled)) == []
     assert sparsity(compiled) == ASKED
 
@@ -153,7 +158,7 @@ def test_G16_a_compiled_model_prunes_like_the_plain_one() -> None:
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
 def test_G16_a_compiled_part_prunes_like_the_plain_one(backend: str) -> None:
     plain, compiled = Net(), Net()
-    compiled.net = torch.compile(compiled.net, backend=backend)  # type: ignore[assignment]
+    compiled.net = torch.compile(compiled.net, backend=backend)
     first, second = ramp(), ramp()
     fit(plain, first, max_steps=20)
     fit(compiled, second, max_steps=20)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -169,13 +170,13 @@ def test_G18_a_batch_without_a_loss_moves_nothing() -> None:
 def test_G18_a_frozen_weight_is_left_alone() -> None:
     pruner = Pruner(RAMP, regularizer=L1(STRENGTH), targets=Targets(include=(r"net\.[03]\.weight",)))
     model = Net(norm=False)
-    weight = model.net[0].weight  # type: ignore[index]
-    weight.requires_grad_(False)  # type: ignore[operator]
-    before = weight.detach().clone()  # type: ignore[operator]
+    weight = model.net[0].weight
+    weight.requires_grad_(False)
+    before = weight.detach().clone()
     fit(model, PruningCallback(pruner), max_steps=20)
     kept = weight != 0
-    assert torch.equal(weight[kept], before[kept])  # type: ignore[index]
-    assert int(kept.sum()) < 192  # type: ignore[union-attr]
+    assert torch.equal(weight[kept], before[kept])
+    assert int(kept.sum()) < 192
 
 
 # G19
@@ -225,7 +226,7 @@ def test_G19_report_logs_and_a_count_of_the_saved_file_agree(tag: str, tmp_path:
             assert logged(tmp_path, f"{prefix}threshold/{n}")[step] == state["thresholds"][n]
             assert int((~state["masks"][n]).sum()) == counted[n]
     before = [0, *[sparsities[step] for step in UPDATES]]
-    changed = [after - earlier for earlier, after in zip(before, before[1:], strict=False)]
+    changed = [after - earlier for earlier, after in pairwise(before)]
     assert list(logged(tmp_path, f"{prefix}changed").values()) == pytest.approx(changed)
     assert callback.report is not None
     end = torch.load(tmp_path / "end.ckpt", weights_only=True)["state_dict"]
@@ -239,7 +240,9 @@ def test_G19_report_logs_and_a_count_of_the_saved_file_agree(tag: str, tmp_path:
 def test_G19_the_progress_bar_shows_the_sparsity_that_is() -> None:
     shown: list[tuple[int, float]] = []
     model = Net()
-    model.after_batch.append(lambda run: shown.append((run.global_step, float(run.progress_bar_metrics.get("sparsity", -1.0)))))
+    model.after_batch.append(
+        lambda run: shown.append((run.global_step, float(run.progress_bar_metrics.get("sparsity", -1.0))))
+    )
     fit(model, ramp(), max_steps=20)
     assert [step for step, _ in shown] == list(range(1, 21))
     for step, value in shown:

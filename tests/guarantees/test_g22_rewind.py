@@ -30,7 +30,9 @@ class Watch(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.before[0] = bits(pl_module)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         self.before.setdefault(trainer.global_step, bits(pl_module))
 
     def look(self, trainer: pl.Trainer) -> None:
@@ -45,7 +47,8 @@ def watched(rewind: Any, model: Net | None = None, **options: Any) -> Watch:
     watch = Watch(callback)
     model = model or Net(momentum)
     model.after_batch.append(watch.look)
-    fit(model, watch, callback, **({"max_steps": 20} | options))
+    settings: dict[str, Any] = {"max_steps": 20} | options
+    fit(model, watch, callback, **settings)
     assert sparsity(model) == 205 / 256
     return watch
 
@@ -67,7 +70,9 @@ def test_G22_kept_weights_go_back_to_the_step_bit_by_bit(to: int, accumulate: in
         back = rewound(watch.before[to], watch.masks[step], watch.after[step])
         assert back == (to <= step < UPDATES[-1])
         assert (watch.moments[step] == 0) == back
-    assert not any(rewound(watch.before[to], watch.masks[s], watch.after[s]) for s in range(1, 21) if s not in (*UPDATES, to))
+    assert not any(
+        rewound(watch.before[to], watch.masks[s], watch.after[s]) for s in range(1, 21) if s not in (*UPDATES, to)
+    )
 
 
 def test_G22_after_the_last_update_if_asked() -> None:
@@ -99,8 +104,8 @@ def test_G22_one_shot_with_after_last_is_a_lottery_ticket() -> None:
 
 def test_G22_statistics_and_frozen_parameters_are_not_rewound() -> None:
     model = Net(momentum)
-    model.net[3].bias.requires_grad_(False)  # type: ignore[index,union-attr,operator]
-    model.after_batch.append(lambda _: model.net[3].bias.data.add_(1.0))  # type: ignore[index,union-attr,operator]
+    model.net[3].bias.requires_grad_(False)
+    model.after_batch.append(lambda _: model.net[3].bias.data.add_(1.0))
     watch = watched(0, model)
     for step in UPDATES:
         for name in ("net.1.running_mean", "net.1.running_var", "net.1.num_batches_tracked", "net.3.bias"):
@@ -143,5 +148,3 @@ def test_G22_validation_after_fit_leaves_saved_values_alone() -> None:
     fit(again, callback, max_steps=20)
     fit(twin, PruningCallback(Pruner(RAMP), rewind=0), max_steps=20)
     assert differences(bits(twin), bits(again)) == []
-
-

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 ROOT = Path(__file__).parents[2]
 
 # before the first update, at it, after it (inside an epoch), at an epoch's end that is an update, at the last update
-CUTS = {name: (2, 3, 7, 12, 13) if name == "adamw" else (5, 7, 12) for name in CASES}
-# in batches: an update due on the next one; at step 3; 1, 2 and 3 batches into a step; the end of step 13; inside the next
+CUTS: dict[str, tuple[int, ...]] = {name: (2, 3, 7, 12, 13) if name == "adamw" else (5, 7, 12) for name in CASES}
+# in batches: an update due on the next; at step 3; 1, 2 and 3 batches into a step; the end of step 13; inside the next
 CUTS["accumulated"] = (11, 12, 13, 14, 27, 52, 54)
 STRIPPED = (
     ("adamw", 15),
@@ -76,7 +76,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[str, 
     return {name: (whole[case], ends[name]) for name, case in names.items()}
 
 
-def _process(jobs: list[dict[str, Any]], folder: Path, name: str) -> subprocess.Popen[str]:
+def _process(jobs: list[dict[str, Any]], folder: Path, name: str) -> subprocess.Popen[bytes]:
     file = folder / f"{name}.json"
     file.write_text(json.dumps(jobs))
     command = [sys.executable, "-m", "tests.guarantees.resume_worker", str(file)]

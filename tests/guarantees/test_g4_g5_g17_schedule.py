@@ -1,8 +1,9 @@
-"""G4, G5, G17: every update at its step, with the sparsity of the formula, once; masks only shrink unless reversible."""
+"""G4, G5, G17: every update at its step, once, with the formula's sparsity; masks only shrink unless reversible."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -107,7 +108,7 @@ def test_G5_a_pruned_weight_returns_only_where_reversible(criterion: Any, revers
     model, callback = Net(momentum), ramp(schedule=slow, criterion=criterion, reversible=reversible)
     record = Record(model, callback)
     fit(model, callback, max_steps=STEPS)
-    pairs = [(a[n], b[n]) for a, b in zip(record.masks, record.masks[1:], strict=False) for n in a]
+    pairs = [(a[n], b[n]) for a, b in pairwise(record.masks) for n in a]
     assert len(record.masks) == 11
     returned = sum(int((later & ~earlier).sum()) for earlier, later in pairs)
     assert (returned > 0) == reversible
@@ -129,7 +130,8 @@ class Gan(Net):
     def training_step(self, batch: Any, batch_idx: int) -> None:
         for act in self.in_step:
             act(self.trainer)
-        generator, critic = self.optimizers()  # type: ignore[misc]
+        optimizers: Any = self.optimizers()
+        generator, critic = optimizers
         x, y = draw(self.global_step, next(self.parameters()))
         real = nn.functional.one_hot(y, 4).to(x)
         last = (batch_idx + 1) % self.accumulate == 0

@@ -94,14 +94,14 @@ def test_G7_without_the_callback_momentum_brings_weights_back() -> None:
     pruned: list[Tensor] = []
 
     def prune_once(trainer: pl.Trainer) -> None:
-        weight = model.net[0].weight.data  # type: ignore[index,union-attr]
+        weight = model.net[0].weight.data
         if trainer.global_step == 5:
             pruned.append(weight.abs() < 0.2)
             weight.masked_fill_(pruned[0], 0.0)
 
     model.after_batch.append(prune_once)
     fit(model, max_steps=6)
-    assert (model.net[0].weight.detach()[pruned[0]] != 0).any()  # type: ignore[index,union-attr]
+    assert (model.net[0].weight.detach()[pruned[0]] != 0).any()
 
 
 def test_G7_lbfgs_whose_step_reads_no_moments_is_masked_after_it() -> None:
@@ -198,12 +198,13 @@ def _dicts(saved: dict[str, Any]) -> list[dict[str, Any]]:
 def test_G6_an_average_left_alone_is_not_zero(average: str) -> None:
     made = AVERAGES[average]
     assert made is not None
-    callback, other = ramp(), made()
+    callback = ramp()
+    other: Any = made()
     model = Net(momentum)
     seen: list[bool] = []
 
     def look(trainer: pl.Trainer) -> None:
-        own = dict(other._average_model.named_parameters())  # type: ignore[attr-defined]
+        own = dict(other._average_model.named_parameters())
         masks = {n.removeprefix("module."): p for n, p in own.items()}
         for name, weight in callback.pruner.masks.items():
             seen.append(bool((masks[name].detach()[~weight.mask] != 0).any()))
@@ -235,7 +236,7 @@ def _fail() -> None:
 def test_G6_an_average_over_a_compiled_part_is_masked_in_files_too(tmp_path: Path) -> None:
     callback = ramp()
     model = Net(momentum)
-    model.net = torch.compile(model.net, backend="eager")  # type: ignore[assignment]
+    model.net = torch.compile(model.net, backend="eager")
     save = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=14, save_top_k=-1)
     fit(model, callback, ema(), save, batches=5, max_epochs=3)
     checkpoint = torch.load(tmp_path / "step=14.ckpt", weights_only=True)

@@ -22,7 +22,8 @@ SHAPES = [(1, 1), (4, 3), (1, 9), (5, 2, 3, 3), (3, 4, 5)]
 
 def weight_and_grad(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, seed: int = 0) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
-    return tuple(torch.randn(shape, generator=generator).to(dtype) for _ in range(2))  # type: ignore[return-value]
+    weight, grad = (torch.randn(shape, generator=generator).to(dtype) for _ in range(2))
+    return weight, grad
 
 
 @CRITERIA
@@ -50,10 +51,10 @@ def test_G1_deterministic_with_the_global_generators_untouched(criterion: Any) -
     for seed in (1, 2):
         torch.manual_seed(seed)
         np.random.seed(seed)
-        before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[union-attr]
+        before, numpy_before = torch.get_rng_state(), np.random.get_state(legacy=False)
         found.append(criterion_at(criterion, "layer.weight", 30)(weight, grad))
         assert torch.equal(torch.get_rng_state(), before)
-        assert np.random.get_state()[1].tolist() == numpy_before  # type: ignore[union-attr]
+        np.testing.assert_equal(np.random.get_state(legacy=False), numpy_before)
     assert torch.equal(*found)
 
 

@@ -114,14 +114,15 @@ def test_many_weights() -> None:
 
 def test_odd_weights() -> None:
     """Nothing left, everything the same, not finite: a picture all the same."""
-    model = nn.ModuleList([nn.Linear(4, 4) for _ in range(3)])
+    layers = [nn.Linear(4, 4) for _ in range(3)]
+    model = nn.ModuleList(layers)
     with torch.no_grad():
-        model[1].weight.fill_(0.5)  # type: ignore[union-attr, operator]
+        layers[1].weight.fill_(0.5)
     pruner = Pruner(OneShot(0.0, 0), targets=Targets(sparsity={"0": 1.0}))
     pruner.attach(model)
     pruner.after_step(0)
     with torch.no_grad():
-        model[2].weight[0, 0] = torch.nan  # type: ignore[index]
+        layers[2].weight[0, 0] = torch.nan
     figure = histograms(pruner)
     assert [[text.get_text() for text in axis.texts] for axis in figure.axes] == [["nothing is left"], [], []]
 

@@ -40,7 +40,7 @@ def test_the_progress_bar_shows_the_sparsity_after_every_batch(
     shown: list[float] = []
 
     def look() -> None:
-        shown.append(trainer.progress_bar_metrics["sparsity"])  # type: ignore[arg-type]
+        shown.append(float(trainer.progress_bar_metrics["sparsity"]))
         assert shown[-1] == pytest.approx(sparsity(model), abs=1e-7)
 
     model.after_batch = look

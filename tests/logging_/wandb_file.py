@@ -73,7 +73,7 @@ def read(folder: Path, timeout: float = 30.0) -> WandbRun:
 
 
 def _read(file: Path) -> WandbRun:
-    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
+    from wandb.proto.wandb_internal_pb2 import Record  # pyright: ignore[reportAttributeAccessIssue]
 
     run = WandbRun(file.parent)
     for data in records(file):

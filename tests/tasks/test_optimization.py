@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from math import cos, pi
+from typing import Any
 
 import pytest
 import torch
@@ -90,7 +91,9 @@ class StopAfter(Callback):
     def __init__(self, batches: int) -> None:
         self.batches = batches
 
-    def on_train_batch_end(self, trainer: Trainer, *_: object, **__: object) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         trainer.should_stop = trainer.global_step >= self.batches
 
 

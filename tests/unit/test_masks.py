@@ -1,6 +1,7 @@
 """Masks in place: zeros to the bit, all else untouched to the bit, nothing left on the modules."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -153,7 +154,7 @@ def test_G6_copies_in_nested_states_are_masked_and_nothing_else_is() -> None:
     masks = masks_of(model)
     mask = random_mask((3, 3))
     masks["0.weight"].write(mask, 0.0)
-    saved = {
+    saved: dict[Any, Any] = {
         "state_dict": {"0.weight": torch.ones(3, 3), "1.weight": torch.ones(3, 3), "0.bias": torch.ones(3)},
         "averages": {"inner": {"0.weight": torch.ones(3, 3, dtype=torch.float64)}},
         "0.weight": torch.ones(2, 2),
@@ -163,9 +164,9 @@ def test_G6_copies_in_nested_states_are_masked_and_nothing_else_is() -> None:
     }
     others = copy.deepcopy(saved)
     masks.apply_to(saved)
-    assert torch.equal(saved["state_dict"].pop("0.weight") != 0, mask)  # type: ignore[attr-defined]
-    assert torch.equal(saved["averages"]["inner"].pop("0.weight") != 0, mask)  # type: ignore[index]
-    del others["state_dict"]["0.weight"], others["averages"]["inner"]["0.weight"]  # type: ignore[attr-defined, index]
+    assert torch.equal(saved["state_dict"].pop("0.weight") != 0, mask)
+    assert torch.equal(saved["averages"]["inner"].pop("0.weight") != 0, mask)
+    del others["state_dict"]["0.weight"], others["averages"]["inner"]["0.weight"]
     assert same(saved, others)
 
 

@@ -100,8 +100,12 @@ def test_G13_a_window_past_the_end_warns_and_names_what_will_be_reached() -> Non
 
 
 def test_G13_a_trial_may_be_too_short_and_a_dense_schedule_may_be_anywhere() -> None:
-    Pruner(OneShot(0.9, 70)).attach(mlp(), 1, trial=True)
-    Pruner(OneShot(0.0, 70)).attach(mlp(), 1)
+    trial, dense = Pruner(OneShot(0.9, 70)), Pruner(OneShot(0.0, 70))
+    trial.attach(mlp(), 1, trial=True)
+    dense.attach(mlp(), 1)
+    assert trial.resolved_schedule.end_step == dense.resolved_schedule.end_step == 70
+    assert not trial.after_step(1)
+    assert trial.strip().zeros == dense.strip().zeros == 0
 
 
 def test_G13_scores_of_another_shape_are_refused() -> None:

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_prune import ranking
+from lightning_prune import bracket, order, ranking
 from tests.helpers import FLOATS, keep_by_sorting
 
-BIG = ranking._PARALLEL_FROM + 12_345
+BIG = bracket._PARALLEL_FROM + 12_345
 """From here on the work is shared between threads."""
 PERIOD = 4
-MEDIUM = PERIOD * ranking._SAMPLE
+MEDIUM = PERIOD * bracket._SAMPLE
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def normal(size: int, seed: int = 0) -> Tensor:
 
 
 def missed_by_the_sample(values: Tensor, drop: int) -> bool:
-    return ranking._by_bracket([values], [None], drop, False, values.numel()) is None
+    return bracket.by_bracket([values], [None], drop, False, values.numel()) is None
 
 
 @pytest.mark.parametrize("absolute", [False, True])
@@ -103,8 +103,8 @@ def test_G24_not_finite_wherever_it_is(bad: float, size: int) -> None:
     for place in (0, size // 2, size - 1):
         values = [torch.ones(3), torch.ones(size)]
         values[1][place] = bad
-        with pytest.raises(ranking.NotFinite) as caught:
+        with pytest.raises(order.NotFiniteError) as caught:
             ranking.keep_largest(values, [None, None], 2, True)
         assert caught.value.index == 1
-        with pytest.raises(ranking.NotFinite):
+        with pytest.raises(order.NotFiniteError):
             ranking._by_counting(values, [None, None], 2, False)

@@ -1,0 +1,192 @@
+"""The documents keep up with the code: tests that are named exist, Python code runs, links lead somewhere.
+
+A Python block that cannot run is skipped when the line above it is `<!-- not run: why -->`.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelPruning
+from torch import Tensor, nn
+
+from lightning_prune import Pruner, PruningCallback
+from lightning_prune.schedule.one_shot import OneShot
+from lightning_prune.schedule.polynomial import Polynomial
+from lightning_prune.targets import Targets
+from tests.guarantees.helpers import Batches, Net, sparsity, trainer
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+EVERY_DOCUMENT = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+
+# Named tests
+
+GUARANTEES = ROOT / "docs" / "guarantees.md"
+FILE_OR_TEST = re.compile(r"\]\(([^)\s]+\.py)\)|`(test_\w+)`")
+
+
+@cache
+def functions(file: Path) -> set[str]:
+    """Return the names of the test functions of a file."""
+    return {node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef)}
+
+
+def lines() -> list[str]:
+    """Return the rows of the tables, and what else names a test."""
+    every = GUARANTEES.read_text().splitlines()
+    heads = {line for line, below in pairwise(every) if below.startswith("| ---")}
+    return [
+        line
+        for line in every
+        if (line.startswith("| ") and line not in heads and "---" not in line) or FILE_OR_TEST.search(line)
+    ]
+
+
+@pytest.mark.parametrize("line", lines(), ids=lambda line: line[:32].strip("| "))
+def test_each_test_that_the_guarantees_name_exists(line: str) -> None:
+    file, named = None, 0
+    for path, name in FILE_OR_TEST.findall(line):
+        if path:
+            file = (GUARANTEES.parent / path).resolve()
+            assert file.is_file(), path
+        else:
+            assert file is not None, f"{name} stands before any file"
+            assert name in functions(file), f"no {name} in {file.relative_to(ROOT)}"
+            named += 1
+    assert named or line.endswith("No test. |")
+
+
+def test_every_guarantee_has_its_row() -> None:
+    ids = [found[1] for line in lines() if (found := re.match(r"\| (G\d+) \|", line))]
+    assert ids == [f"G{i}" for i in range(1, 29)]
+
+
+# Code
+
+PYTHON = re.compile(r"^(?P<skip><!-- not run: .+ -->\n\n?)?```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+Names = dict[str, Any]
+
+
+class Data(pl.LightningDataModule):
+    def train_dataloader(self) -> Batches:
+        return Batches(6)
+
+    def val_dataloader(self) -> Batches:
+        return Batches(1)
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """What a document's code takes for granted, and what must hold after it has run."""
+
+    names: Callable[[], Names]
+    check: Callable[[Names], None]
+
+
+def readme_names() -> Names:
+    return {"pl": SimpleNamespace(Trainer=trainer), "model": Net(), "data": Data()}
+
+
+def readme_check(names: Names) -> None:
+    assert sparsity(names["model"]) == round(0.9 * 256) / 256
+
+
+def guide_names() -> Names:
+    torch.manual_seed(0)
+    coder = nn.ModuleDict({"encoder": nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), "head": nn.Linear(4, 2)})
+    model = nn.Linear(5, 2)
+
+    def find(**rules: Any) -> Targets:
+        targets = Targets(**rules)
+        assert {t.name: t.rule for t in targets.find(coder).targets} == {
+            "encoder.0.weight": r"encoder\.0\.",
+            "encoder.1.weight": None,
+        }
+        return targets
+
+    def loss(module: nn.Module, batch: Tensor) -> Tensor:
+        return module(batch).square().mean()
+
+    return {
+        "Targets": find,
+        "Pruner": Pruner,
+        "Polynomial": Polynomial,
+        "dataclass": dataclass,
+        "Tensor": Tensor,
+        "model": model,
+        "optimizer": torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9),
+        "batches": torch.randn(4001, 3, 5),
+        "loss": loss,
+    }
+
+
+def guide_check(names: Names) -> None:
+    assert int((names["model"].weight == 0).sum()) == 9
+    pruner = Pruner(OneShot(0.5, 1), criterion=names["GradientMagnitude"]())
+    layer = nn.Linear(2, 2, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[9.0, 1.0], [1.0, 9.0]]))
+    layer.weight.grad = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    pruner.attach(layer)
+    assert pruner.after_step(1)
+    assert layer.weight.tolist() == [[0.0, 1.0], [1.0, 0.0]]
+
+
+def migration_names() -> Names:
+    return {"PruningCallback": PruningCallback, "ModelPruning": ModelPruning}
+
+
+STAND_INS = {
+    "README.md": StandIn(readme_names, readme_check),
+    "guide.md": StandIn(guide_names, guide_check),
+    "migration.md": StandIn(migration_names, lambda names: None),
+    "guarantees.md": StandIn(dict, lambda names: None),
+}
+
+
+@EVERY_DOCUMENT
+def test_python_code_runs(document: Path) -> None:
+    """The blocks of a document share their names, in order."""
+    text = document.read_text()
+    assert text.count("```python") == len(PYTHON.findall(text)), "a block is not closed"
+    stand_in = STAND_INS[document.name]
+    names = stand_in.names() | {"__name__": "document"}
+    for block in PYTHON.finditer(text):
+        if not block["skip"]:
+            line = text.count("\n", 0, block.start("code"))
+            exec(compile("\n" * line + block["code"], document, "exec", dont_inherit=True), names)
+    stand_in.check(names)
+
+
+# Links
+
+LINK = re.compile(r"\]\((?!\w+:)([^)\s#]*)(?:#([^)\s]+))?\)")
+
+
+def anchors(document: Path) -> set[str]:
+    """Return what links may name after `#`."""
+    titles = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@EVERY_DOCUMENT
+def test_links_lead_somewhere(document: Path) -> None:
+    for path, anchor in LINK.findall(document.read_text()):
+        target = (document.parent / path).resolve() if path else document
+        assert target.exists(), f"{document.name} links to {path}"
+        assert target.is_relative_to(ROOT), f"{document.name} links out of the project: {path}"
+        if anchor:
+            assert anchor in anchors(target), f"{document.name} links to {path}#{anchor}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ def trainer(config: DictConfig, prune: PruningCallback) -> pl.Trainer:
     chosen: dict[str, Any] = {"callbacks": callbacks, "logger": loggers or False}
     if "enable_checkpointing" not in (config.trainer or {}):
         chosen["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
+    if (config.trainer or {}).get("enable_progress_bar", False) is None:  # in a log file each step would be a line
+        chosen["enable_progress_bar"] = sys.stdout.isatty()
     return _make(config, "trainer", **chosen)
 
 

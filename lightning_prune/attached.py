@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_prune import checks
+from lightning_prune.claim import Claim, claim
 from lightning_prune.competition import Competition, Decision
-from lightning_prune.masks import Masks, count
-from lightning_prune.protocols import Criterion, Pattern, Schedule, Scope, Selection, SitedPattern
+from lightning_prune.masks import MaskedWeight, Masks, count
+from lightning_prune.protocols import (
+    CoupledPattern,
+    Criterion,
+    Moment,
+    Pattern,
+    Regularizer,
+    Schedule,
+    Scope,
+    Selection,
+    SitedCriterion,
+    SitedPattern,
+    SitedRegularizer,
+)
 from lightning_prune.report import Report, WeightReport
-from lightning_prune.targets import Targets, groups
+from lightning_prune.targets import Found, Targets, groups
+from lightning_prune.unit_competition import UnitCompetition
 
 STATE_VERSION = 1
 
@@ -33,11 +47,12 @@ class Ideas(Protocol):
     """What a pruner composes."""
 
     schedule: Schedule
-    criterion: Criterion
-    pattern: Pattern | SitedPattern
+    criterion: Criterion | SitedCriterion
+    pattern: Pattern | SitedPattern | CoupledPattern
     scope: Scope
     selection: Selection
     targets: Targets
+    regularizer: Regularizer | SitedRegularizer | None
     reversible: bool
 
 
@@ -45,7 +60,8 @@ class Attached:
     """A pruner's ideas on one model, with the schedule in whole steps.
 
     Attributes:
-        masks: the masked weights by name.
+        masks: the masked tensors by name.
+        counted: the names of those that are weights of the rule; the others, biases and norms, go with units.
         schedule: resolved for a run of `length` optimizer steps.
         step: the step of the latest update, None before the first.
         changed: the share of all mask entries that the latest update changed.
@@ -58,15 +74,20 @@ class Attached:
         self, ideas: Ideas, model: nn.Module, length: int | None, total_steps: int | None, trial: bool
     ) -> None:
         self._ideas = ideas
-        self._found = ideas.targets.find(model)
+        found = ideas.targets.find(model)
+        self._found = found
+        self._claim = self._claimed(model, found)
         self._parameters = sum(p.numel() for p in model.parameters())
         self.step: int | None = None
         self.changed = 0.0
+        self._going: dict[str, Tensor] = {}
         schedules = self._resolve(length)
         if not trial:
             pruning = [schedule for schedule in (self.schedule, *schedules.values()) if schedule.final_sparsity]
             checks.check_window(pruning[0] if pruning else self.schedule, total_steps)
-        self.masks = Masks(self._found.targets, ideas.reversible)
+        targets = found.targets if self._claim is None else self._claim.targets
+        self.masks = Masks(targets, ideas.reversible)
+        self.counted = frozenset(self.masks) if self._claim is None else self._claim.counted
         try:
             self._compete(schedules)
         except BaseException:
@@ -80,9 +101,33 @@ class Attached:
         finals = self._ideas.targets.sparsity
         return {rule: checks.with_final(self.schedule, rule, finals) for rule, _ in groups(self._found)}
 
+    def _claimed(self, model: nn.Module, found: Found) -> Claim | None:
+        """Return what a coupled pattern prunes, None for another pattern."""
+        pattern = self._ideas.pattern
+        if not isinstance(pattern, CoupledPattern):
+            return None
+        return claim(model, found, pattern.couple(model))
+
     def _compete(self, schedules: Mapping[str | None, Schedule]) -> None:
         """Set up a competition for the targets without a rule of their own, and one for each rule."""
         ideas = self._ideas
+        if self._claim is not None and isinstance(ideas.pattern, CoupledPattern):
+            self._competitions = [
+                UnitCompetition(
+                    self.schedule,
+                    self._claim.groups,
+                    self.masks,
+                    [weight for name, weight in self.masks.items() if name in self.counted],
+                    ideas.criterion,
+                    ideas.pattern,
+                    ideas.scope,
+                    ideas.selection,
+                    ideas.reversible,
+                )
+            ]
+            self._competitions[0].check_pattern()
+            return
+        assert not isinstance(ideas.pattern, CoupledPattern)
         self._competitions = [
             Competition(
                 schedules[rule],
@@ -97,6 +142,12 @@ class Attached:
         ]
         for competition in self._competitions:
             competition.check_pattern()
+        norms = self._claim.norms if self._claim is not None else ()
+        if getattr(ideas.regularizer, "needs_norm", False) and not norms:
+            raise ValueError(
+                f"regularizer={ideas.regularizer} knows of no norm layer behind what is pruned: use it with "
+                "pattern=Channel() on a model that has norms, or use another one"
+            )
 
     def update(self, step: int, optimizers: Iterable[Optimizer]) -> bool:
         """Update the masks if an update is due, and return whether one was."""
@@ -104,21 +155,57 @@ class Attached:
         if due is None or (self.step is not None and due <= self.step):
             return False
         changed = sum(d.weight.write(d.mask, d.threshold) for d in self._decide(due))
-        self.step, self.changed = due, changed / sum(competition.size for competition in self._competitions)
+        self.step, self.changed = due, changed / sum(weight.mask.numel() for weight in self.masks.values())
         if changed:
             stepping = tuple(optimizers)
             for weight in self.masks.values():
                 weight.apply_to_moments(stepping)
+        if getattr(self._ideas.regularizer, "needs_going", False):
+            self._foresee()
         return True
 
     def _decide(self, step: int) -> list[Decision]:
-        remembered = {name: dict(weight.memory) for name, weight in self.masks.items()}
+        remembered = self._memories()
         try:
             return [decision for competition in self._competitions for decision in competition.decide(step)]
         except BaseException:
-            for name, weight in self.masks.items():
-                weight.memory = remembered[name]
+            self._remember(remembered)
             raise
+
+    def _foresee(self) -> None:
+        """Find what would go if the final sparsity were asked for now."""
+        remembered = self._memories()
+        ends = self._decide(int(self.schedule.end_step))
+        self._remember(remembered)
+        self._going = {d.weight.target.name: d.weight.mask & ~d.mask.to(d.weight.mask.device) for d in ends}
+
+    def _memories(self) -> dict[str, dict[str, Tensor]]:
+        return {name: dict(weight.memory) for name, weight in self.masks.items()}
+
+    def _remember(self, memories: Mapping[str, dict[str, Tensor]]) -> None:
+        for name, weight in self.masks.items():
+            weight.memory = memories[name]
+
+    def regularizers(self, weights: Sequence[MaskedWeight]) -> list[tuple[MaskedWeight, Regularizer]]:
+        """Return which regularizer acts on which of the weights."""
+        regularizer = self._ideas.regularizer
+        if regularizer is None:
+            return []
+        if not isinstance(regularizer, SitedRegularizer):
+            return [(weight, regularizer) for weight in weights if weight.target.name in self.counted]
+        window = max(1.0, float(self.schedule.end_step - self.schedule.begin_step))
+        progress = 0.0 if self.step is None else min(1.0, (self.step - self.schedule.begin_step) / window)
+        asked: list[tuple[MaskedWeight, Regularizer]] = []
+        for weight in weights:
+            entries = self._going.get(weight.target.name)
+            moment = Moment(self._role(weight), progress, None if entries is None else weight.canonical(entries))
+            asked.append((weight, regularizer.at(moment)))
+        return asked
+
+    def _role(self, weight: MaskedWeight) -> Literal["weight", "norm", "bias"]:
+        if weight.target.name in self.counted or self._claim is None:
+            return "weight"
+        return "norm" if weight.target.name in self._claim.norms else "bias"
 
     def report(self) -> Report:
         """Return the numbers of now."""
@@ -138,9 +225,12 @@ class Attached:
                 finals.get(name),
             )
             for name, weight in self.masks.items()
+            if name in self.counted
         ]
+        skipped = self._found.skipped if self._claim is None else self._claim.skipped
         total = sum(weight.size for weight in weights)
-        return Report(weights, self._found.skipped, asked / total, final / total, self._parameters, self.step)
+        grain = max(competition.grain for competition in self._competitions)
+        return Report(weights, skipped, asked / total, final / total, self._parameters, self.step, grain)
 
     def header(self) -> dict[str, Any]:
         """Return the part of the state that is a few numbers."""
@@ -160,6 +250,8 @@ class Attached:
             "thresholds": {name: float(weight.threshold) for name, weight in self.masks.items()},
             "memory": {name: dict(weight.memory) for name, weight in self.masks.items() if weight.memory},
         }
+        if self._going:
+            state["going"] = dict(self._going)
         if self._ideas.reversible:
             state["dense"] = {name: weight.ranked() for name, weight in self.masks.items()}
         return state
@@ -169,10 +261,11 @@ class Attached:
         if not state.get("stripped"):
             checks.check_masks({name: tuple(w.mask.shape) for name, w in self.masks.items()}, state["masks"])
         self._compete(self._resolve(state["total_steps"] or self._length))
-        for name, weight in self.masks.items():
-            if state.get("stripped"):
-                weight.write(weight.parameter.detach() != 0, state.get("thresholds", {}).get(name, 0.0))
-                continue
+        thresholds = state["thresholds"]
+        for competition in self._competitions if state.get("stripped") else ():
+            for decision in competition.from_zeros():
+                decision.weight.write(decision.mask, thresholds.get(decision.weight.target.name, 0.0))
+        for name, weight in self.masks.items() if not state.get("stripped") else ():
             device = weight.parameter.device
             weight.memory = {key: value.to(device) for key, value in state["memory"].get(name, {}).items()}
             dense = state.get("dense", {}).get(name)
@@ -180,5 +273,7 @@ class Attached:
                 with torch.no_grad():
                     weight.parameter.copy_(dense)
                 weight.dense = dense.to(device)
-            weight.write(state["masks"][name].to(device), state["thresholds"][name])
+            weight.write(state["masks"][name].to(device), thresholds[name])
+        devices = {name: weight.mask.device for name, weight in self.masks.items()}
+        self._going = {name: going.to(devices[name]) for name, going in state.get("going", {}).items()}
         self.step = state["last_update"]

@@ -13,13 +13,16 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lightning_prune import wandb_media
+from lightning_prune.cost import CostReport, compare
+from lightning_prune.coupling.couple import plain_copy
 from lightning_prune.masks import zero_copies
-from lightning_prune.protocols import Schedule
+from lightning_prune.protocols import CoupledPattern, Schedule
 from lightning_prune.pruner import Pruner
 from lightning_prune.report import Report, percent
 from lightning_prune.rewind import Rewind, Rewinder
 from lightning_prune.run_length import run_length
 from lightning_prune.schedule.polynomial import Polynomial
+from lightning_prune.shrink import ShrinkReport, check_shrinkable, shrink_
 from lightning_prune.targets import plain_name
 
 
@@ -31,7 +34,9 @@ class PruningCallback(Callback):
 
     Args:
         pruner: a `Pruner`; or a schedule, or a final sparsity in [0, 1], for a pruner with all else at its default.
-        shrink: remove dead channels physically at the end. Not in this version.
+        shrink: take dead units out of the model at the end, which leaves it smaller and dense: with
+            `pattern=Channel()`, or whatever else leaves whole units without weights. The module needs an
+            `example_input_array`.
         rewind: what becomes of kept weights after an update: None leaves them, an int is the step to go back to, "init"
             draws them anew; a `Rewind` says more.
         tag: tells two callbacks in one Trainer apart, in logs and in checkpoints.
@@ -47,14 +52,17 @@ class PruningCallback(Callback):
         rewind: Rewind | int | Literal["init"] | None = None,
         tag: str = "",
     ) -> None:
-        if shrink:
-            raise ValueError("shrink=True is not in this version: it leaves zeros in place. Use shrink=False")
         self.pruner = _pruner(pruner)
         self.rewind = rewind if rewind is None or isinstance(rewind, Rewind) else Rewind(rewind)
+        self.shrink = shrink
         self.tag = tag
         self.report: Report | None = None
+        self.shrink_report: ShrinkReport | None = None
+        self.cost_report: CostReport | None = None
+        self._recipe: dict[str, Any] = {}  # of the model shrunk in the latest fit
         self._sparsity = 0.0
         self._stage = "fit"
+        self._idle = False
         self._shown = False  # whether the progress bar of this fit has the sparsity
         self._fitted = 0  # the id of the model of the latest fit
         self._step = 0  # optimizer steps completed at the end of the batch before
@@ -62,6 +70,11 @@ class PruningCallback(Callback):
         self._rewinder_state: dict[str, Any] = {}
         self._hooks: list[RemovableHandle] = []
         self._media: wandb_media.Media | None = None
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """How a plain model gets the shapes of the one that the latest fit has shrunk; empty if it shrank none."""
+        return self._recipe
 
     @property
     def state_key(self) -> str:
@@ -81,7 +94,11 @@ class PruningCallback(Callback):
             self._release()  # what a fit before this one left, where it broke off and no hook was called
             if self.pruner.attached:
                 self.pruner.strip()
-            goes_on = trainer.global_step > 0 and self._fitted == id(pl_module) and self._left_its_zeros(pl_module)
+            same = trainer.global_step > 0 and self._fitted == id(pl_module)
+            self._idle = same and bool(self._recipe)  # pruned and shrunk: what follows is fine-tuning
+            if not self._idle:
+                self._recipe, self.shrink_report, self.cost_report = {}, None, None
+            goes_on = same and self._left_its_zeros(pl_module)
             left = self.state_dict() if goes_on else {}
             self._fitted, self._rewinder, self._rewinder_state = id(pl_module), None, {}
             if left:  # the same trainer fits the same model further
@@ -89,6 +106,10 @@ class PruningCallback(Callback):
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Attach the pruner: the model is on its device, and a checkpoint's weights and state are loaded."""
+        if self._idle:
+            return
+        if self.shrink:
+            check_shrinkable(pl_module, self._example())
         # Asking for the run's length builds the loader, which must not happen before a resumed loop knows its progress.
         saved = self.pruner.saved_length
         trial = saved is not None or bool(trainer.fast_dev_run)  # pyright: ignore
@@ -106,9 +127,13 @@ class PruningCallback(Callback):
         plan = self.pruner.report()
         self._sparsity = plan.sparsity
         rank_zero_info(f"{self._title}: {self.pruner.resolved_schedule}\n{plan.plan()}")
+        if trainer.max_steps == 0:  # nothing is trained, and no hook of a step called: prune the model as it is
+            self._advance(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Guard every optimizer's step, and catch up with updates that are due before the first one."""
+        if self._idle:
+            return
         for optimizer in trainer.optimizers:
             self._hooks.append(optimizer.register_step_post_hook(self._after_optimizer_step))
         self._shown, self._step = False, trainer.global_step
@@ -120,7 +145,8 @@ class PruningCallback(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:
         """Put the regularizer's gradient in and take pruned gradients out, before clipping."""
-        self.pruner.before_step(_plain(optimizer), grad_scale=_grad_scale(trainer, optimizer))
+        if not self._idle:
+            self.pruner.before_step(_plain(optimizer), grad_scale=_grad_scale(trainer, optimizer))
 
     def _after_optimizer_step(self, optimizer: Optimizer, *_: Any) -> None:
         if self.pruner.attached:
@@ -130,6 +156,8 @@ class PruningCallback(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Update the masks if an update is due, and log."""
+        if self._idle:
+            return
         updated = self._advance(trainer)
         if updated or batch_idx == 0 or not self._shown:
             pl_module.log(self._name("sparsity"), self._sparsity, prog_bar=True, logger=False)
@@ -191,7 +219,8 @@ class PruningCallback(Callback):
         """Return masks, thresholds and schedule position, and values kept for a rewind."""
         state = self.pruner.state_dict()
         rewinding = self._rewinder.state_dict() if self._rewinder is not None else self._rewinder_state
-        return state | {"rewind": rewinding} if state and rewinding else state
+        state = state | {"rewind": rewinding} if state and rewinding else state
+        return state | {"shrunk": self._recipe} if self._recipe else state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a checkpoint's state, for the attach to come or, with strategies that restore late, at once."""
@@ -213,12 +242,14 @@ class PruningCallback(Callback):
         if "stripped" in self.pruner.state_dict():  # else the run stopped early, and can be resumed
             self._rewinder = None
         rank_zero_info(f"{self._title}: done\n{self.report.table()}")
-        if self.report.sparsity < self.report.final_sparsity - 1.0 / max(1, self.report.size):
+        if self.report.sparsity < self.report.final_sparsity - self.report.grain / max(1, self.report.size):
             warnings.warn(
                 f"{self._title}: reached a sparsity of {percent(self.report.sparsity)}, less than the "
                 f"{percent(self.report.final_sparsity)} asked for; {self._why_less()}",
                 stacklevel=2,
             )
+        if self.shrink and "stripped" in self.pruner.state_dict():
+            self._make_smaller(trainer, pl_module)
         if self._media is not None and trainer.is_global_zero:
             self._media.finish(self.report, pl_module)
 
@@ -231,6 +262,20 @@ class PruningCallback(Callback):
             self._rewinder = None
         else:
             self.pruner.forget()  # a fit that never began must leave nothing for the next one
+
+    def _example(self) -> Any:
+        pattern = self.pruner.pattern
+        return pattern.example_inputs if isinstance(pattern, CoupledPattern) else None
+
+    def _make_smaller(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        larger = plain_copy(pl_module)
+        self.shrink_report, self._recipe = shrink_(pl_module, self._example())
+        trainer.strategy.optimizers = []  # they know the larger parameters
+        rank_zero_info(f"{self._title}: shrunk\n{self.shrink_report.table()}")
+        if trainer.is_global_zero:
+            self.cost_report = compare(larger, pl_module, self._example())
+            rank_zero_info(self.cost_report.table())
+            self._write(trainer, self.cost_report.scalars())
 
     # Helpers
 
@@ -250,6 +295,8 @@ class PruningCallback(Callback):
         last = self.pruner.last_update
         if last is None or last < schedule.end_step:
             return f"the run ended before end_step={schedule.end_step}"
+        if isinstance(self.pruner.pattern, CoupledPattern):
+            return "each group of units keeps one at least, and a multiple where one is asked for"
         return f"{self.pruner.selection} does not keep to the exact number"
 
     def _left_its_zeros(self, model: pl.LightningModule) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from lightning_prune.protocols import Schedule, SitedPattern
+from lightning_prune.protocols import CoupledPattern, Schedule, SitedPattern
 from lightning_prune.targets import Targets
 
 
@@ -18,7 +18,7 @@ def check_ideas(
 ) -> None:
     """Raise ValueError if an argument is no such idea, or if pattern, selection and sparsities do not go together."""
     ideas = {"schedule": schedule, "criterion": criterion, "pattern": pattern, "scope": scope, "selection": selection}
-    verbs = {"schedule": ("last_update",), "pattern": ("units", "at")}
+    verbs = {"schedule": ("last_update",), "criterion": ("__call__", "at"), "pattern": ("units", "at", "couple")}
     for key, idea in (ideas | {"targets": targets, "regularizer": regularizer}).items():
         if isinstance(idea, type):
             raise ValueError(f"{key}={idea.__name__} is a class: pass an instance, {idea.__name__}(...)")
@@ -29,7 +29,12 @@ def check_ideas(
         raise ValueError(f"regularizer={regularizer!r} is no regularizer; see lightning_prune.protocols.Regularizer")
     if not hasattr(targets, "find"):
         raise ValueError(f"targets={targets!r} must be a Targets(include=..., exclude=...)")
-    if isinstance(pattern, SitedPattern):
+    if isinstance(pattern, CoupledPattern) and targets.sparsity:
+        raise ValueError(
+            f"pattern={pattern} shares its units between weights, so that Targets(sparsity=...) cannot hold for some "
+            "of them: give the schedule one final sparsity"
+        )
+    if isinstance(pattern, (SitedPattern, CoupledPattern)):
         return
     least = pattern.least_sparsity
     if least and not selection.exact:
@@ -43,7 +48,7 @@ def check_window(schedule: Schedule, total_steps: int | None) -> None:
     """Raise ValueError if the window begins past the end of the run; warn if it ends there."""
     if total_steps is None or schedule.final_sparsity == 0:
         return
-    if schedule.begin_step >= total_steps:
+    if schedule.begin_step >= max(1, total_steps):  # a run of no steps prunes what it is given, at step 0
         raise ValueError(
             f"begin_step={schedule.begin_step} is at or past the end of the run, "
             f"which takes {total_steps} optimizer steps: nothing would be pruned"

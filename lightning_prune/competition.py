@@ -22,7 +22,6 @@ from lightning_prune.protocols import (
     SitedPattern,
     Units,
 )
-from lightning_prune.targets import Target
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class Competition:
 
     schedule: Schedule
     groups: Mapping[str, Sequence[MaskedWeight]]
-    criterion: Criterion
+    criterion: Criterion | SitedCriterion
     pattern: Pattern | SitedPattern
     scope: Scope
     selection: Selection
@@ -60,6 +59,11 @@ class Competition:
     def size(self) -> int:
         """How many weights compete."""
         return sum(weight.mask.numel() for members in self.groups.values() for weight in members)
+
+    @property
+    def grain(self) -> int:
+        """The budget is met to one weight; patterns of whole blocks say so where they are documented."""
+        return 1
 
     def decide(self, step: int) -> list[Decision]:
         """Return the masks for the update at `step`. Writes to no weight and no mask.
@@ -73,7 +77,10 @@ class Competition:
         return decisions
 
     def check_pattern(self) -> None:
-        """Raise ValueError if the scope leaves weights too dense for the pattern to hold in the end."""
+        """Raise ValueError if the criterion asks for norms, or the scope leaves weights too dense for the pattern."""
+        if getattr(self.criterion, "needs_norm", False):
+            name = next(weight.target.name for members in self.groups.values() for weight in members)
+            raise ValueError(f"{self.criterion} knows of no norm layer behind '{name}': use a channel pattern")
         if isinstance(self.pattern, SitedPattern):
             return
         least, final = self.pattern.least_sparsity, self.schedule.final_sparsity
@@ -94,11 +101,19 @@ class Competition:
             for weight in members[pool.names[0]]
         }
 
+    def from_zeros(self) -> list[Decision]:
+        """Return the masks that the zeros of a stripped model show."""
+        return [
+            Decision(weight, weight.parameter.detach() != 0, 0.0)
+            for members in self.groups.values()
+            for weight in members
+        ]
+
     def _layers(self) -> list[Layer]:
         return [self._layer(name, members) for name, members in self.groups.items()]
 
     def _layer(self, name: str, members: Sequence[MaskedWeight]) -> Layer:
-        shapes = [_canonical(w.mask, w.target).shape for w in members]
+        shapes = [w.canonical(w.mask).shape for w in members]
         shape = shapes[0] if len(shapes) == 1 else (shapes[0][0], sum(s[1] for s in shapes))
         pruned = 0 if self.reversible else sum(w.pruned for w in members)
         return Layer(name, tuple(shape), sum(w.mask.numel() for w in members), pruned)
@@ -106,13 +121,15 @@ class Competition:
     def _select(self, pool: Pool, members: Sequence[MaskedWeight], step: int) -> list[Decision]:
         patterns = [self._pattern_at(weight, step) for weight in members]
         units = [self._units(weight, pattern, step) for weight, pattern in zip(members, patterns, strict=True)]
-        keeps, threshold = self.selection(units, pool.drop, pool.sparsity)
+        spared = sum(_spared(u) for u, p in zip(units, patterns, strict=True) if getattr(p, "spares", False))
+        most = sum(weight.mask.numel() for weight in members) - spared
+        keeps, threshold = self.selection(units, min(pool.drop, most), pool.sparsity)
         decisions: list[Decision] = []
         for weight, pattern, keep in zip(members, patterns, keeps, strict=True):
             mask = keep
             if not pattern.single:
-                shape = _canonical(weight.mask, weight.target).shape
-                mask = _canonical(pattern.expand(keep, shape), weight.target).contiguous()
+                shape = weight.canonical(weight.mask).shape
+                mask = weight.canonical(pattern.expand(keep, shape)).contiguous()
                 mask = mask if self.reversible else mask & weight.mask
             decisions.append(Decision(weight, mask, threshold))
         return decisions
@@ -122,28 +139,15 @@ class Competition:
         mask = None if self.reversible or weight.pruned == 0 else weight.mask
         if pattern.single and getattr(self.criterion, "absolute", False):
             return Units(name, weight.ranked(), True, mask, threshold=threshold)
-        scores = self._scores(weight, step)
+        scores = scores_of(self.criterion, weight, step, self.schedule.sparsity(step))
         if pattern.single:
-            return Units(name, scores, False, mask, threshold=threshold)
-        scores = _canonical(Units(name, scores).scores(), weight.target)  # not finite must not be pooled away
+            return Units(name, weight.canonical(scores), False, mask, threshold=threshold)
+        scores = Units(name, scores).scores()  # not finite must not be pooled away
         units = pattern.units(scores)
-        alive = None if mask is None else pattern.units(_canonical(mask, weight.target).float()) > 0
+        alive = None if mask is None else pattern.units(weight.canonical(mask).float()) > 0
         lowest = torch.finfo(units.dtype).min
         protected = pattern.protected(units if alive is None else units.masked_fill(~alive, lowest))
         return Units(name, units, False, alive, protected, pattern.weights_per_unit(scores.shape), threshold)
-
-    def _scores(self, weight: MaskedWeight, step: int) -> Tensor:
-        criterion = self.criterion
-        if isinstance(criterion, SitedCriterion):
-            criterion = criterion.at(Site(weight.target.name, step, weight.memory))
-        with torch.no_grad():
-            scores = criterion(weight.ranked(), weight.parameter.grad).detach()
-        if scores.shape != weight.mask.shape or not scores.is_floating_point():
-            raise ValueError(
-                f"{type(self.criterion).__name__} must give a float score for every entry of '{weight.target.name}', "
-                f"of shape {tuple(weight.mask.shape)}; it gave {scores.dtype} of shape {tuple(scores.shape)}"
-            )
-        return scores
 
     def _pattern_at(self, weight: MaskedWeight, step: int) -> Pattern:
         if isinstance(self.pattern, SitedPattern):
@@ -151,6 +155,31 @@ class Competition:
         return self.pattern
 
 
-def _canonical(tensor: Tensor, target: Target) -> Tensor:
-    """Return a view with the output dimension first and the input dimension second, or back again."""
-    return tensor.transpose(0, 1) if target.transposed else tensor
+def _spared(units: Units) -> int:
+    """Return how many weights the protected units hold that are alive."""
+    if units.protected is None:
+        return 0
+    safe = units.protected if units.alive is None else units.protected & units.alive
+    return int((safe * units.weights).sum())
+
+
+def scores_of(
+    criterion: Criterion | SitedCriterion, weight: MaskedWeight, step: int, sparsity: float, norm: Tensor | None = None
+) -> Tensor:
+    """Return the criterion's scores of a weight, output dimension first.
+
+    Raises:
+        ValueError: they have another shape than the weight, or are no floats.
+    """
+    asked = criterion
+    if isinstance(criterion, SitedCriterion):
+        asked = criterion.at(Site(weight.target.name, step, weight.memory, sparsity, norm))
+    values, grad = weight.canonical(weight.ranked()), weight.parameter.grad
+    with torch.no_grad():
+        scores = asked(values, None if grad is None else weight.canonical(grad)).detach()  # pyright: ignore
+    if scores.shape != values.shape or not scores.is_floating_point():
+        raise ValueError(
+            f"{type(criterion).__name__} must give a float score for every entry of '{weight.target.name}', "
+            f"of shape {tuple(values.shape)}; it gave {scores.dtype} of shape {tuple(scores.shape)}"
+        )
+    return scores

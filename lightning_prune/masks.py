@@ -78,6 +78,10 @@ class MaskedWeight:
         """The weight itself."""
         return self.target.parameter
 
+    def canonical(self, tensor: Tensor) -> Tensor:
+        """Return a view with the output dimension first and the input dimension second, or back again."""
+        return tensor.transpose(0, 1) if self.target.transposed else tensor
+
     def ranked(self) -> Tensor:
         """Return the values to rank: the weight, with pruned entries at their last dense values where reversible."""
         weight = self.parameter.detach()

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from lightning_prune.coupling.units import Coupling
 
 
 class Schedule(Protocol):
@@ -47,18 +49,25 @@ class Site:
         name: dotted name of the weight.
         step: the update step, in optimizer steps.
         memory: tensors that a criterion keeps from one update to the next for this weight; saved with the pruner.
+        sparsity: the share that the schedule asks for at this update.
+        norm: the scales of the norms behind the weight, one per output, where the pattern knows them.
     """
 
     name: str
     step: int
     memory: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    sparsity: float = 0.0
+    norm: Tensor | None = None
 
 
 class Criterion(Protocol):
     """What a weight is worth."""
 
     def __call__(self, weight: Tensor, grad: Tensor | None) -> Tensor:
-        """Return finite scores of the weight's shape; a higher score is kept longer. Must not change its inputs."""
+        """Return finite scores of the weight's shape; a higher score is kept longer. Must not change its inputs.
+
+        The output dimension comes first: a transposed convolution's weight is handed over turned.
+        """
         ...
 
 
@@ -104,6 +113,30 @@ class SitedPattern(Protocol):
     """A pattern that differs by weight: `at(site)` gives the one for that weight."""
 
     def at(self, site: Site) -> Pattern: ...
+
+
+@runtime_checkable
+class CoupledPattern(Protocol):
+    """A pattern whose units are slices of many weights: `couple(model)` finds them, once, when pruning starts."""
+
+    @property
+    def multiple(self) -> int:
+        """Each group keeps a multiple of so many units, where it has as many."""
+        ...
+
+    @property
+    def normalize(self) -> bool:
+        """Whether scores are divided by their group's mean before groups are ranked together."""
+        ...
+
+    @property
+    def example_inputs(self) -> Any:
+        """What one forward takes; None for the module's `example_input_array`."""
+        ...
+
+    def couple(self, model: nn.Module) -> Coupling:
+        """Return the groups of units that can be removed. Raises ValueError if the model cannot be traced."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -183,9 +216,32 @@ class Selection(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Moment:
+    """Where and when a regularizer is asked.
+
+    Attributes:
+        role: what the tensor is: a weight, the scales of a norm, or a bias; the last two with coupled patterns alone.
+        progress: through the schedule's window at the latest update, from 0 to 1.
+        going: bool in the tensor's shape, the entries that would go if the final sparsity were asked for at the latest
+            update; None before the first.
+    """
+
+    role: Literal["weight", "norm", "bias"] = "weight"
+    progress: float = 0.0
+    going: Tensor | None = None
+
+
 class Regularizer(Protocol):
     """What is added to the loss for one pruned weight. Its gradient is taken by autograd."""
 
     def __call__(self, weight: Tensor, threshold: float) -> Tensor:
         """Return a scalar."""
         ...
+
+
+@runtime_checkable
+class SitedRegularizer(Protocol):
+    """A regularizer that differs by role and time: `at(moment)` gives the one to call; also for norms and biases."""
+
+    def at(self, moment: Moment) -> Regularizer: ...

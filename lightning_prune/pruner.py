@@ -14,7 +14,18 @@ from lightning_prune.attached import Attached, check_version
 from lightning_prune.criterion.magnitude import Magnitude
 from lightning_prune.masks import Masks
 from lightning_prune.pattern.element import Element
-from lightning_prune.protocols import Criterion, Pattern, Regularizer, Schedule, Scope, Selection, SitedPattern
+from lightning_prune.protocols import (
+    CoupledPattern,
+    Criterion,
+    Pattern,
+    Regularizer,
+    Schedule,
+    Scope,
+    Selection,
+    SitedCriterion,
+    SitedPattern,
+    SitedRegularizer,
+)
 from lightning_prune.regularize import add_gradient
 from lightning_prune.report import Report
 from lightning_prune.scope.global_ranking import GlobalRanking
@@ -48,12 +59,12 @@ class Pruner:
     def __init__(
         self,
         schedule: Schedule,
-        criterion: Criterion = Magnitude(),
-        pattern: Pattern | SitedPattern = Element(),
+        criterion: Criterion | SitedCriterion = Magnitude(),
+        pattern: Pattern | SitedPattern | CoupledPattern = Element(),
         scope: Scope = GlobalRanking(),
         selection: Selection = Exact(),
         targets: Targets = Targets(),
-        regularizer: Regularizer | None = None,
+        regularizer: Regularizer | SitedRegularizer | None = None,
         reversible: bool = False,
         name: str = "pruning",
     ) -> None:
@@ -169,7 +180,7 @@ class Pruner:
         """
         weights = self.masks.of(optimizer)
         if self.regularizer is not None:
-            value = add_gradient(self.regularizer, weights, grad_scale)
+            value = add_gradient(self._on_model.regularizers(weights), grad_scale)
             if value is not None:
                 self._penalties[id(optimizer)] = value
         for weight in weights:

@@ -49,6 +49,7 @@ class Report:
         final_sparsity: what it will ask for in the end.
         parameters: how many entries all parameters of the model have.
         step: the step of the latest update, None before the first.
+        grain: how many weights the largest unit holds: the budget is met no nearer than that.
     """
 
     weights: Sequence[WeightReport]
@@ -57,6 +58,7 @@ class Report:
     final_sparsity: float
     parameters: int
     step: int | None
+    grain: int = 1
 
     @property
     def size(self) -> int:
@@ -115,11 +117,15 @@ class Report:
         rows.append(("all prunable", "", f"{self.size:,}", percent(self.final_sparsity)))
         return "\n".join([columns(rows, rules={1, len(rows) - 1}), *self._footer()])
 
+    def _asked(self) -> str:
+        return percent(self.target_sparsity if self.step is not None else self.final_sparsity)
+
     def _footer(self) -> list[str]:
         by_reason: dict[str, list[str]] = {}
         for name, reason in self.skipped.items():
             by_reason.setdefault(reason, []).append(name)
-        lines = [f"left whole, {reason}: {', '.join(names)}" for reason, names in by_reason.items()]
+        whole = [] if self.grain == 1 else [f"whole units of up to {self.grain:,} weights; asked for {self._asked()}"]
+        lines = whole + [f"left whole, {reason}: {', '.join(names)}" for reason, names in by_reason.items()]
         return [f"{self.size:,} of {self.parameters:,} parameters are prunable", *lines]
 
 

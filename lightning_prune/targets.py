@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -30,7 +30,7 @@ class Target:
         parameter: the parameter itself.
         owners: (module, attribute) for every name.
         group: the name under which a scope sees it; the two weights of a recurrent layer share one.
-        transposed: the input dimension comes first, as in transposed convolutions.
+        transposed: the input dimension comes first, as in transposed convolutions and GPT-2's `Conv1D`.
         rule: the pattern in `Targets.sparsity` that sets its final sparsity, or None.
     """
 
@@ -159,9 +159,15 @@ class Targets:
             parameter=parameter,
             owners=tuple((module, attribute) for _, module, attribute in uses),
             group=group,
-            transposed=isinstance(module, _ConvTransposeNd) and attribute == "weight",
+            transposed=attribute == "weight" and (isinstance(module, _ConvTransposeNd) or _is_conv1d(module)),
             rule=rule,
         )
+
+
+def targets_named(model: nn.Module, names: Iterable[str]) -> tuple[Target, ...]:
+    """Return the parameters of these names as targets, whatever they are."""
+    uses = {name: found for found in _uses(model) for name, _, _ in found}
+    return tuple(Targets()._target(uses[name]) for name in names)  # pyright: ignore[reportPrivateUsage]
 
 
 def plain_name(name: str) -> str:
@@ -184,6 +190,10 @@ def _uses(model: nn.Module) -> list[list[Use]]:
                 if name not in [other for other, _, _ in found]:
                     found.append((name, module, attribute))
     return list(uses.values())
+
+
+def _is_conv1d(module: nn.Module) -> bool:
+    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
 
 
 def _default_reason(name: str, module: nn.Module, attribute: str, dimensions: int) -> str | None:

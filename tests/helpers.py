@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_prune.protocols import Site, SitedCriterion, SitedPattern
+from lightning_prune.protocols import CoupledPattern, Site, SitedCriterion, SitedPattern
 from lightning_prune.pruner import Pruner
 from lightning_prune.schedule.one_shot import OneShot
 
@@ -33,16 +33,32 @@ def ideas(noun: str) -> list[Any]:
     return found
 
 
+def patterns() -> list[Any]:
+    """Return the patterns whose units lie in one weight."""
+    return [case for case in ideas("pattern") if not isinstance(case.values[0], CoupledPattern)]
+
+
 def vary(idea: Any, **values: Any) -> Any:
     """Return the idea with those of the values that it has a field for."""
     names = {field.name for field in fields(idea)}
     return replace(idea, **{name: value for name, value in values.items() if name in names})
 
 
-def criterion_at(criterion: Any, name: str = "w", step: int = 0, memory: dict[str, Tensor] | None = None) -> Any:
-    """Return the criterion to call for that weight at that step."""
+def criteria_without_norm() -> list[Any]:
+    """Return the criteria that do not ask for the norm behind a weight, which channel patterns alone know."""
+    return [case for case in ideas("criterion") if "norm" not in vars(case.values[0])]
+
+
+def criterion_at(
+    criterion: Any,
+    name: str = "w",
+    step: int = 0,
+    memory: dict[str, Tensor] | None = None,
+    norm: Tensor | None = None,
+) -> Any:
+    """Return the criterion to call for that weight at that step, where half is to go."""
     if isinstance(criterion, SitedCriterion):
-        return criterion.at(Site(name, step, {} if memory is None else memory))
+        return criterion.at(Site(name, step, {} if memory is None else memory, 0.5, norm))
     return criterion
 
 

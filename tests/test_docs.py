@@ -158,8 +158,9 @@ STAND_INS = {
 
 
 @EVERY_DOCUMENT
-def test_python_code_runs(document: Path) -> None:
+def test_python_code_runs(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of a document share their names, in order."""
+    monkeypatch.chdir(tmp_path)
     text = document.read_text()
     assert text.count("```python") == len(PYTHON.findall(text)), "a block is not closed"
     stand_in = STAND_INS[document.name]

@@ -1,4 +1,4 @@
-"""The command line: `lightning-prune train | plan | inspect`. One command a file; Hydra is known here alone."""
+"""The command line: `lightning-prune COMMAND`. One command a file; Hydra is known here alone."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ usage: lightning-prune COMMAND ...
   train -cn RECIPE [key=value ...]    train and prune; writes a folder with config, metrics, report, picture, model
   plan -cn RECIPE [key=value ...]     what would be pruned, and when, without training
   inspect FILE [--json]               sparsity by layer of a checkpoint, this library's or any other
+  compare FOLDER ...                  accuracy and loss against sparsity, of any set of runs: table, picture, wandb
+  export RUN --format 2:4|onnx        a run's model for sparse tensor cores, or as ONNX
+  shrink RUN                          a run's model without its dead units, smaller and dense
   COMMAND --help                      more about one of them, and the recipes
 
 examples:
   lightning-prune train -cn digits_cnn
   lightning-prune train -cn mnist_lenet300 pruner/schedule=geometric pruner.schedule.final_sparsity=0.98
   lightning-prune inspect runs/digits_cnn/*/model.pt
+  lightning-prune compare runs/digits_cnn runs/digits_mlp
 
 An error is one line; HYDRA_FULL_ERROR=1 shows where it came from.
 """
@@ -63,9 +67,24 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from lightning_prune.cli import inspect
 
         return inspect.main
+    if name == "compare":
+        from lightning_prune.cli import compare
+
+        return compare.main
+    if name == "export":
+        from lightning_prune.cli import export
+
+        return export.main
+    if name == "shrink":
+        from lightning_prune.cli import shrink
+
+        return shrink.main
     if name == "--version":
         return _version
-    raise ValueError(f"unknown command {name!r}: there are train, plan and inspect; see lightning-prune --help")
+    raise ValueError(
+        f"unknown command {name!r}: there are train, plan, inspect, compare, export and shrink; "
+        "see lightning-prune --help"
+    )
 
 
 def _version(_: list[str]) -> int:

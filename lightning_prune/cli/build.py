@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +17,11 @@ from pytorch_lightning.loggers import Logger
 
 from lightning_prune import hparams
 from lightning_prune.callback import PruningCallback
+from lightning_prune.cli import inspect
 from lightning_prune.cli.check import check
 from lightning_prune.cli.errors import UserError, message
+from lightning_prune.rounds import PruningRounds
+from lightning_prune.shrink import RECIPE, rebuild
 
 
 @dataclass(frozen=True)
@@ -25,7 +30,20 @@ class Parts:
 
     task: pl.LightningModule
     data: pl.LightningDataModule
-    prune: PruningCallback
+    pruning: PruningCallback | PruningRounds
+
+    @property
+    def prune(self) -> PruningCallback:
+        """The callback. Raises UserError where there are rounds."""
+        if isinstance(self.pruning, PruningRounds):
+            raise UserError("the recipe prunes in rounds, which only train and plan know")
+        return self.pruning
+
+    @property
+    def rounds(self) -> PruningRounds:
+        """The rounds, where there are some."""
+        assert isinstance(self.pruning, PruningRounds)
+        return self.pruning
 
 
 def parts(config: DictConfig) -> Parts:
@@ -33,16 +51,18 @@ def parts(config: DictConfig) -> Parts:
     check(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     found = Parts(_make(config, "task"), _make(config, "data"), _pruning(config))
-    kinds = (pl.LightningModule, pl.LightningDataModule, PruningCallback)
-    for key, made, kind in zip(("task", "data", "prune"), (found.task, found.data, found.prune), kinds, strict=True):
+    in_rounds = config.get("rounds") is not None
+    kinds = (pl.LightningModule, pl.LightningDataModule, PruningRounds if in_rounds else PruningCallback)
+    keys = ("task", "data", "rounds" if in_rounds else "prune")
+    for key, made, kind in zip(keys, (found.task, found.data, found.pruning), kinds, strict=True):
         if not isinstance(made, kind):
-            raise UserError(f"{key} is a {type(made).__name__}; it must be a {kind.__name__} of pytorch_lightning")
+            raise UserError(f"{key} is a {type(made).__name__}; it must be a {kind.__name__}")
     return found
 
 
-def trainer(config: DictConfig, prune: PruningCallback) -> pl.Trainer:
+def trainer(config: DictConfig, prune: PruningCallback | None) -> pl.Trainer:
     """Return the trainer with its callbacks and loggers. Raises UserError that names the key at fault."""
-    callbacks: list[Callback] = [prune, *_each(config, "callbacks")]
+    callbacks: list[Callback] = [*([prune] if prune else []), *_each(config, "callbacks")]
     loggers: list[Logger] = _each(config, "logger")
     chosen: dict[str, Any] = {"callbacks": callbacks, "logger": loggers or False}
     if "enable_checkpointing" not in (config.trainer or {}):
@@ -68,7 +88,35 @@ def checkpoint(config: DictConfig) -> str | None:
     return path
 
 
-def _pruning(config: DictConfig) -> PruningCallback:
+def load_weights(config: DictConfig, task: pl.LightningModule) -> dict[str, str] | None:
+    """Load `weights`, if any, into the task, and return what to say of them. Raises UserError if they do not fit."""
+    path = config.get("weights")  # configs of earlier versions do not have it
+    if path is None:
+        return None
+    if config.ckpt_path is not None:
+        raise UserError(f"ckpt_path={config.ckpt_path} brings weights of its own: drop weights={path}")
+    if not Path(path).is_file():
+        raise UserError(f"weights={path}: there is no such file")
+    content = inspect.load(Path(path))
+    state = content.get("state_dict", content) if isinstance(content, dict) else {}
+    recipe = Path(path).parent / RECIPE
+    try:
+        if recipe.is_file():
+            rebuild(task, json.loads(recipe.read_text()))
+        task.load_state_dict(state)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"weights={path}: {message(error)}") from error
+    return {"file": str(path), "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+
+
+def _pruning(config: DictConfig) -> PruningCallback | PruningRounds:
+    if config.get("rounds") is not None:
+        for key in ("prune", "pruning_hparams"):
+            if config.get(key) is not None:
+                raise UserError(f"{key} has no effect beside rounds: set {key}=null")
+        return _make(config, "rounds")
+    if config.get("first") is not None:
+        raise UserError("first has an effect only with rounds: set first=null")
     if config.pruning_hparams is None:
         return _make(config, "prune")
     try:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, open_dict, read_write
 
 from lightning_prune.cli.arguments import Arguments
 from lightning_prune.cli.errors import UserError
@@ -108,6 +110,20 @@ def hidden() -> Generator[None, None, None]:
     """Hide Hydra from Lightning, which would start helper processes with a command line of Hydra's, not ours."""
     here = HydraConfig.instance()
     before, here.cfg = here.cfg, None
+    try:
+        yield
+    finally:
+        here.cfg = before
+
+
+@contextmanager
+def output_folder(hydra_config: DictConfig, folder: Path) -> Generator[None, None, None]:
+    """Let `hydra:runtime.output_dir` be this folder, for what is built meanwhile."""
+    here: Any = HydraConfig.instance()
+    ours = copy.deepcopy(hydra_config)
+    with read_write(ours.hydra):
+        ours.hydra.runtime.output_dir = str(folder)
+    before, here.cfg = here.cfg, ours
     try:
         yield
     finally:

@@ -16,6 +16,9 @@ _EXTRAS = {
     "pytorch_lightning": "hydra",
     "torchmetrics": "hydra",
     "wandb": "wandb",
+    "onnx": "export",
+    "onnxscript": "export",
+    "onnxruntime": "export",
 }
 _CHECKED = ("lightning_prune.", "pytorch_lightning.", "lightning_fabric.", "torch.optim.")
 """Modules whose errors are about what they were given."""

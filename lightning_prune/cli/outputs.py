@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from lightning_prune.report import Report
+from lightning_prune.shrink import RECIPE
 
 Curves = dict[str, list[tuple[int, float]]]
 """Name of a metric -> its values over steps."""
@@ -23,6 +24,13 @@ def save_model(model: nn.Module, folder: Path) -> Path:
     """Write `model.pt`, a plain state_dict that loads with `weights_only=True`."""
     path = folder / "model.pt"
     torch.save(model.state_dict(), path)
+    return path
+
+
+def save_recipe(recipe: Mapping[str, Any], folder: Path) -> Path:
+    """Write `shrunk.json`: how a plain model gets the shapes of the one in `model.pt`."""
+    path = folder / RECIPE
+    path.write_text(json.dumps(recipe, indent=1) + "\n")
     return path
 
 

@@ -39,6 +39,11 @@ def main(argv: list[str]) -> int:
 
     with compose.composed(arguments) as config, _quiet():
         parts = build.parts(config)
+        if config.get("rounds") is not None:
+            from lightning_prune.cli import rounds
+
+            print(rounds.plan(parts))
+            return 0
         try:
             steps = _fit_start(config, parts)
             unknown = None
@@ -71,6 +76,9 @@ def _fit_start(config: Any, parts: Parts) -> int | None:
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
             self.steps = run_length(trainer)
             raise _Planned
+
+        def on_fit_end(self, trainer: Any, pl_module: Any) -> None:  # trainer.max_steps=0
+            self.on_train_start(trainer, pl_module)
 
     stop = Stop()
     try:

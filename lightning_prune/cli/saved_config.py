@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -29,3 +30,16 @@ def _value(parent: DictConfig | ListConfig, key: Any) -> Any:
     if isinstance(value, (DictConfig, ListConfig)):
         return raw if OmegaConf.is_interpolation(parent, key) else _values(value)
     return raw if OmegaConf.is_interpolation(parent, key) and "hydra:runtime." in str(raw) else value
+
+
+def flat(text: str) -> dict[str, Any]:
+    """Return a saved config as dotted key -> value; references stay as they are, and lists are values."""
+    return dict(_flat(OmegaConf.to_container(OmegaConf.create(text), resolve=False), ""))
+
+
+def _flat(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(node, dict) and node:
+        for key, value in node.items():
+            yield from _flat(value, f"{prefix}.{key}".lstrip("."))
+    else:
+        yield prefix, node

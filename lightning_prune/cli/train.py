@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_prune.cli.arguments import read, recipes
+from lightning_prune.cli.sweep import Sweep, from_here
 
 HELP = """\
 usage: lightning-prune train -cn RECIPE [--config-dir FOLDER] [key=value ...] [-m]
@@ -29,8 +30,12 @@ report.json, report.png and model.pt, the plain state_dict of the pruned model.
   pruning_hparams=...    the older system's string in place of the pruner:
                          pruning_hparams=name=mine,target_sparsity=0.9
   ckpt_path=FILE         resume from a checkpoint
-  hydra.run.dir=FOLDER   where the run goes
+  weights=FILE           start with the weights of a model.pt or checkpoint; with trainer.max_steps=0 they are pruned
+                         as they are (pruner/schedule=one_shot pruner.schedule.step=0)
+  hydra.run.dir=FOLDER   where the run goes; a recipe in rounds goes on there where it was stopped
   -m, --multirun         a run for each of several values: pruner.schedule.final_sparsity=0.9,0.95
+                         A run that fails is named at the end. With hydra.sweep.dir=FOLDER of an earlier sweep, runs
+                         that are finished there are left out
   --cfg job              show the config and do nothing; --hydra-help for all of Hydra's options
 
 Run it again to the bit: lightning-prune train --config-dir RUN -cn config
@@ -61,47 +66,69 @@ def main(argv: list[str]) -> int:
     arguments = read([*argv, *folder])
     from lightning_prune.cli import compose
 
+    sweep = Sweep()
     try:
-        compose.run(arguments, _job)
+        compose.run(arguments, lambda config: _run(config, sweep))
     except SystemExit as stop:  # Lightning's way to end after Ctrl-C, and Hydra's after --cfg and the like
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    return 0
+        status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+        sweep.end(stopped=status != 0)
+        return status
+    return sweep.end()
 
 
-def _job(config: Any) -> None:
+def _run(config: Any, sweep: Sweep) -> None:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    hydra = HydraConfig.get()
+    folder = Path(hydra.runtime.output_dir)
+    if hydra.mode == RunMode.MULTIRUN:
+        sweep.attempt(lambda: _job(config, folder, sweep), folder, hydra.sweep.dir)
+    else:
+        _job(config, folder, None)
+
+
+def _job(config: Any, folder: Path, sweep: Sweep | None) -> None:
     importlib.import_module("pytorch_lightning")  # its log handlers are there from here on
 
     with warnings.catch_warnings(), _log_to_stdout():
         for text in _NOISE:
             warnings.filterwarnings("ignore", text)
         try:
-            _train(config)
+            _train(config, folder, sweep)
         finally:
             wandb = sys.modules.get("wandb")
             if wandb is not None and wandb.run is not None:  # the next job of a sweep is another wandb run
                 wandb.finish()
 
 
-def _train(config: Any) -> None:
-    from hydra.core.hydra_config import HydraConfig
-
+def _train(config: Any, folder: Path, sweep: Sweep | None) -> None:
     from lightning_prune.cli import build, compose, saved_config
     from lightning_prune.cli.errors import UserError
 
-    folder = Path(HydraConfig.get().runtime.output_dir)
-    if not _is_helper() and (folder / "config.yaml").exists():
+    if config.get("rounds") is not None:
+        from lightning_prune.cli import rounds
+
+        helper = _is_helper()
+        with compose.environment(_RUN_FOLDER, str(folder)):
+            rounds.train(config, folder, sweep, helper)
+        return
+    if sweep is None and not _is_helper() and (folder / "config.yaml").exists():
         raise UserError(f"{folder} holds a run already: choose another hydra.run.dir")
     try:
         parts = build.parts(config)
+        started_from = build.load_weights(config, parts.task)
+        text = saved_config.to_yaml(config)
+        if sweep is not None and not _is_helper() and not sweep.due(folder, text, started_from):
+            return
         trainer = build.trainer(config, parts.prune)
         ckpt_path = build.checkpoint(config)
-        text = saved_config.to_yaml(config)
     except BaseException:
         _clear(folder)
         raise
     if trainer.is_global_zero:
         (folder / "config.yaml").write_text(text)
-    facts: dict[str, Any] = {"recipe": config.recipe, "seed": config.seed}
+    facts: dict[str, Any] = {"recipe": config.recipe, "seed": config.seed, "started_from": started_from}
     with compose.hidden(), compose.environment(_RUN_FOLDER, str(folder)):
         try:
             trainer.fit(parts.task, datamodule=parts.data, ckpt_path=ckpt_path)
@@ -139,10 +166,15 @@ def _finish(parts: Any, trainer: Any, folder: Path, facts: dict[str, Any]) -> No
     from lightning_prune.cli import outputs, picture
 
     outputs.save_model(parts.task, folder)
-    outputs.save_report(report, folder, **facts, steps=trainer.global_step)
+    if parts.prune.shrink_report is not None:
+        outputs.save_recipe(parts.prune.recipe, folder)
+        facts |= {"shrink": parts.prune.shrink_report.to_dict(), "cost": parts.prune.cost_report.to_dict()}
     title = f"{facts['recipe']}: {100 * report.sparsity:.2f} % of {report.size:,} weights pruned"
     picture.save_picture(report, outputs.read_metrics(folder), folder, title)
+    outputs.save_report(report, folder, **facts, steps=trainer.global_step)  # last: a sweep takes it for the end
     print(f"\n{report.table()}\n")
+    if parts.prune.shrink_report is not None:
+        print(f"{parts.prune.shrink_report.table()}\n\n{parts.prune.cost_report.table()}\n")
     if facts["interrupted"]:
         print(f"interrupted after {trainer.global_step} steps; this is what there was")
     for name, value in facts["test"].items():
@@ -151,11 +183,7 @@ def _finish(parts: Any, trainer: Any, folder: Path, facts: dict[str, Any]) -> No
     files = {name: folder / file for name, file in _RESULTS.items()} | ({"checkpoint": newest} if newest else {})
     for name, file in files.items():
         if file.is_file():
-            print(f"{name:<16} {_from_here(file)}")
-
-
-def _from_here(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+            print(f"{name:<16} {from_here(file)}")
 
 
 def _is_helper() -> bool:

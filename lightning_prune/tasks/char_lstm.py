@@ -4,6 +4,10 @@ from typing import final
 
 from torch import Tensor, nn
 
+from lightning_prune.tasks.example import example_characters
+
+EXAMPLE_LENGTH = 8
+
 
 @final
 class CharLSTM(nn.Module):
@@ -36,6 +40,7 @@ class CharLSTM(nn.Module):
         self.lstm = nn.LSTM(embedding, hidden, layers, batch_first=True, dropout=dropout if layers > 1 else 0.0)
         self.dropout = nn.Dropout(dropout)
         self.linear = nn.Linear(hidden, vocab)
+        self.example_input = example_characters(vocab, EXAMPLE_LENGTH)
 
     def forward(self, characters: Tensor) -> Tensor:
         """Logits ``(batch, length, vocab)`` for int64 ``characters`` ``(batch, length)``, from a zero state."""

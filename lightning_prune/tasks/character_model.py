@@ -21,7 +21,7 @@ class CharacterModel(LightningModule):
     ``(batch, length, vocab)``.
 
     Args:
-        net: The network.
+        net: The network. Its ``example_input``, if it has one, becomes the module's ``example_input_array``.
         lr: Learning rate at its full value.
         weight_decay: Decoupled weight decay.
         warmup: Share of the run over which the rate rises to its full value.
@@ -47,6 +47,7 @@ class CharacterModel(LightningModule):
         # Numbers only: modules and functions in a checkpoint's hyperparameters would not load with weights_only.
         self.save_hyperparameters("lr", "weight_decay", "warmup", "hold")
         self.net = net
+        self.example_input_array = getattr(net, "example_input", None)
         self.lr = lr
         self.weight_decay = weight_decay
         self.course = LearningRate(warmup, hold)

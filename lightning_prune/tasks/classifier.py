@@ -18,7 +18,7 @@ class Classifier(LightningModule):
     A batch is ``(inputs, labels)`` with int64 labels of shape ``(batch,)``; ``net(inputs)`` is ``(batch, classes)``.
 
     Args:
-        net: The network.
+        net: The network. Its ``example_input``, if it has one, becomes the module's ``example_input_array``.
         lr: Learning rate at its full value.
         weight_decay: Decoupled weight decay.
         warmup: Share of the run over which the rate rises to its full value.
@@ -43,6 +43,7 @@ class Classifier(LightningModule):
         # Numbers only: modules and functions in a checkpoint's hyperparameters would not load with weights_only.
         self.save_hyperparameters("lr", "weight_decay", "warmup", "hold")
         self.net = net
+        self.example_input_array = getattr(net, "example_input", None)
         self.lr = lr
         self.weight_decay = weight_decay
         self.course = LearningRate(warmup, hold)

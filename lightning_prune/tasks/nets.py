@@ -1,10 +1,15 @@
-"""Networks for small images, as plain modules that return logits of shape ``(batch, classes)``."""
+"""Networks for small images, as plain modules that return logits of shape ``(batch, classes)``.
+
+Each holds an ``example_input``, two images to trace it with.
+"""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import final
 
 from torch import Tensor, nn
+
+from lightning_prune.tasks.example import example_images
 
 
 @final
@@ -27,6 +32,7 @@ class MLP(nn.Module):
         for inputs, outputs in pairwise(sizes):
             layers += [nn.Linear(inputs, outputs), activation()]
         self.layers = nn.Sequential(*layers[:-1])
+        self.example_input = example_images(sizes[0])
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(batch, sizes[-1])`` of ``images``, whose dimensions after the first hold ``sizes[0]`` numbers."""
@@ -40,7 +46,7 @@ def lenet300() -> MLP:
 
 def lenet5() -> nn.Sequential:
     """LeNet-5 for 1x28x28 images, with ReLU and max pooling: 61,470 weights in five layers."""
-    return nn.Sequential(
+    net = nn.Sequential(
         nn.Conv2d(1, 6, kernel_size=5, padding=2),
         nn.ReLU(),
         nn.MaxPool2d(2),
@@ -54,11 +60,13 @@ def lenet5() -> nn.Sequential:
         nn.ReLU(),
         nn.Linear(84, 10),
     )
+    net.example_input = example_images(1, 28, 28)
+    return net
 
 
 def digits_cnn() -> nn.Sequential:
     """Three convolutions with BatchNorm and a linear layer for 1x8x8 images: 58,144 weights."""
-    return nn.Sequential(
+    net = nn.Sequential(
         *_convolution(1, 32),
         *_convolution(32, 64),
         nn.MaxPool2d(2),
@@ -67,6 +75,8 @@ def digits_cnn() -> nn.Sequential:
         nn.Flatten(),
         nn.Linear(64 * 2 * 2, 10),
     )
+    net.example_input = example_images(1, 8, 8)
+    return net
 
 
 def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, ...]:

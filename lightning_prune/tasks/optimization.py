@@ -80,7 +80,7 @@ def configure(
         ValueError: If the rate changes over the run and the trainer does not know how long the run is.
     """
     made = optimizer(parameters, lr=lr, weight_decay=weight_decay)
-    if course.constant:
+    if course.constant or trainer.max_steps == 0:
         return made
     steps = trainer.estimated_stepping_batches
     if not isfinite(steps) or steps < 1:

@@ -12,7 +12,7 @@ from lightning_prune.cli.errors import near
 from .conftest import Command
 
 MISTAKES = {
-    "train": "which recipe? Give -cn RECIPE, one of: digits_cnn, digits_mlp",
+    "train": "which recipe? Give -cn RECIPE, one of: cifar10_resnet20, ",
     "train -cn": "which recipe?",
     "train -cn seed=1": "which recipe?",
     "train -cn digits_mpl": "no recipe 'digits_mpl': did you mean digits_mlp",
@@ -45,7 +45,7 @@ MISTAKES = {
     "plan -cn digits_mlp pruner.schedule.begin=3": "did you mean pruner.schedule.begin_step",
     "plan -cn digits_mlp -m": "this command takes -cn",
     "inspect gone.pt": "there is no such file",
-    "tarin": "there are train, plan and inspect",
+    "tarin": "there are train, plan, inspect, compare, export",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -45,10 +46,13 @@ def test_the_older_systems_string(command: Command) -> None:
     assert "5 updates of 1,170 steps, the first at step 100, the last at step 500" in said.out
 
 
-@pytest.mark.parametrize("recipe", [name for name in recipes() if not name.startswith("digits")])
+GRADUAL = [name for name in recipes() if not name.startswith("digits") and not name.endswith("_iterative")]
+
+
+@pytest.mark.parametrize("recipe", GRADUAL)
 def test_without_the_data_the_schedule_is_in_shares(command: Command, recipe: str) -> None:
     said = command("plan", "-cn", recipe)
     assert (said.status, said.err) == (0, "")
     assert "length is not known" in said.out
     assert "not found in" in said.out
-    assert said.out.rstrip().endswith("40.0 %             90.00 %")
+    assert re.search(r"40\.0 % +(50|75|80|90)\.00 %$", said.out.rstrip())

@@ -53,8 +53,8 @@ def test_g25_every_key_of_the_trainer_has_an_effect(composed: Compose, change: s
 
 
 def test_g25_every_key_of_prune_has_an_effect(composed: Compose) -> None:
-    config = composed("digits_mlp", "prune.rewind=7", "prune.tag=mine", "prune.pruner=0.3")
-    assert set(config.prune) == {"_target_", "pruner", "rewind", "tag"}
+    config = composed("digits_mlp", "prune.rewind=7", "prune.tag=mine", "prune.pruner=0.3", "prune.shrink=true")
+    assert set(config.prune) == {"_target_", "pruner", "shrink", "rewind", "tag"}
     prune = build.parts(config).prune
     assert (prune.tag, getattr(prune.rewind, "to", None), prune.pruner.schedule.final_sparsity) == ("mine", 7, 0.3)
 

@@ -6,6 +6,7 @@ import inspect
 from pathlib import Path
 
 import pytest
+import torch
 from hydra.utils import get_class
 
 from lightning_prune.cli import build
@@ -15,11 +16,26 @@ from .conftest import Compose
 
 RECIPES = recipes()
 NOT_FOR_A_COMMAND_LINE = {"optimizer"}
+STRUCTURED = {
+    "cifar10_resnet20": 0.5,
+    "cifar10_resnet56": 0.5,
+    "cifar10_vgg16": 0.75,
+    "fashion_lenet5_channels": 0.5,
+    "mnist_mlp_units": 0.8,
+    "shakespeare_transformer": 0.5,
+}
+"""Recipe -> share of the weights that go with the units; each has a full form, RECIPE_full, for a GPU."""
+
+IN_ROUNDS = {"digits_cnn_iterative": 5, "cifar10_resnet20_iterative": 5}
+"""Recipe -> rounds."""
 
 
 def test_these_recipes_are_there() -> None:
     assert set(RECIPES) >= {
-        *("digits_mlp", "digits_cnn", "mnist_lenet300", "mnist_lenet5", "fashion_lenet5", "shakespeare_lstm")
+        *("digits_mlp", "digits_cnn", "mnist_lenet300", "mnist_lenet5", "fashion_lenet5", "shakespeare_lstm"),
+        *IN_ROUNDS,
+        *STRUCTURED,
+        *(f"{recipe}_full" for recipe in STRUCTURED),
     }
     assert all(RECIPES.values()), "a recipe's first line says what it is"
 
@@ -28,7 +44,29 @@ def test_these_recipes_are_there() -> None:
 def test_builds(composed: Compose, recipe: str) -> None:
     parts = build.parts(composed(recipe))
     assert sum(p.numel() for p in parts.task.parameters()) > 0
-    assert parts.prune.pruner.schedule.final_sparsity == 0.9
+    if recipe in IN_ROUNDS:
+        assert parts.rounds.maximum_rounds == IN_ROUNDS[recipe]
+        return
+    assert parts.prune.pruner.schedule.final_sparsity == STRUCTURED.get(recipe.removesuffix("_full"), 0.9)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_network_brings_an_example_that_it_takes(composed: Compose, recipe: str) -> None:
+    task = build.parts(composed(recipe)).task
+    example = task.example_input_array
+    assert isinstance(example, torch.Tensor)
+    assert len(example) == 2
+    assert len(task.eval()(example)) == 2
+    assert not [name for name in task.state_dict() if "example" in name]
+
+
+@pytest.mark.parametrize("recipe", STRUCTURED)
+def test_a_full_form_differs_in_size_alone(composed: Compose, recipe: str) -> None:
+    short, full = composed(recipe), composed(f"{recipe}_full")
+    assert full.trainer.max_epochs > short.trainer.max_epochs
+    assert full.pruner == short.pruner
+    assert set(full.task) == set(short.task)
+    assert full.task.net["_target_"] == short.task.net["_target_"]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -36,7 +74,7 @@ def test_names_every_argument(composed: Compose, recipe: str) -> None:
     config = composed(recipe)
     for node in (config.task, config.data):
         arguments = inspect.signature(get_class(node["_target_"])).parameters
-        assert set(node) - {"_target_"} == set(arguments) - NOT_FOR_A_COMMAND_LINE
+        assert set(node) - {"_target_"} - NOT_FOR_A_COMMAND_LINE == set(arguments) - NOT_FOR_A_COMMAND_LINE
 
 
 @pytest.mark.parametrize("recipe", [name for name in RECIPES if not name.startswith("digits")])

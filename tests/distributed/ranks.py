@@ -26,6 +26,7 @@ from lightning_prune.criterion.first_order_delta import FirstOrderDelta
 from lightning_prune.criterion.magnitude import Magnitude
 from lightning_prune.criterion.random import Random
 from lightning_prune.criterion.second_order_delta import SecondOrderDelta
+from lightning_prune.pattern.channel import Channel
 from lightning_prune.protocols import Criterion
 from lightning_prune.regularizer.l1 import L1
 from lightning_prune.regularizer.l2 import L2
@@ -73,7 +74,11 @@ class Regression(LightningModule):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.net = nn.Sequential(nn.Linear(12, 16), nn.Tanh(), nn.Linear(16, 3)).double()
+        self.example_input_array = torch.zeros(2, 12, dtype=torch.float64)
         self.grads: list[dict[str, Tensor]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
 
     def training_step(self, batch: list[Tensor]) -> Tensor:
         return nn.functional.mse_loss(self.net(batch[0]), batch[1])
@@ -163,6 +168,13 @@ def regularize(folder: Path, processes: int) -> dict[str, Any]:
     }
 
 
+def structure(folder: Path, processes: int) -> dict[str, Any]:
+    """Prune hidden units by every criterion."""
+    return {
+        name: fit(f"units-{name}", folder, Pruner(SCHEDULE, CRITERIA[name], Channel()), processes) for name in CRITERIA
+    }
+
+
 def resume(folder: Path, processes: int) -> dict[str, Any]:
     """Go on from checkpoints that `train` wrote."""
     runs: dict[str, Any] = {}
@@ -237,6 +249,7 @@ def shard(folder: Path, processes: int) -> dict[str, Any]:
 SCENARIOS: dict[str, Callable[[Path, int], dict[Any, Any]]] = {
     "train": train,
     "regularize": regularize,
+    "structure": structure,
     "resume": resume,
     "differ": differ,
     "shard": shard,

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lightning_prune import Pruner
+from lightning_prune.pattern.channel import Channel
 from tests.distributed.conftest import launch, results
 from tests.distributed.ranks import CRITERIA, REGULARIZERS, SCHEDULE, STEPS, STOPS, UPDATES, Regression, fit, regularize
 from tests.distributed.ranks import train as train_all
@@ -55,6 +56,24 @@ def test_two_processes_prune_like_one(two_processes: Two, one_process: dict[str,
         assert ddp["thresholds"][step] == pytest.approx(thresholds, rel=1e-8)
 
 
+@pytest.mark.parametrize("criterion", CRITERIA)
+def test_masks_of_units_are_equal_on_all_ranks(two_processes: Two, criterion: str, tmp_path: Path) -> None:
+    """G1, G26: coupled units as well, though each rank finds them for itself; and as in one process."""
+    first, second = (result[criterion] for result in results("structure", two_processes[0]))
+    assert not torch.equal(first["random_state"], second["random_state"])
+    assert list(first["digests"]) == UPDATES
+    assert first["digests"] == second["digests"]
+    for key in ("masks", "weights"):
+        assert_equal(first[key], second[key])
+    assert first["report"] == second["report"]
+    kept = first["masks"][UPDATES[-1]]
+    assert torch.equal(kept["net.0.bias"], kept["net.0.weight"].any(1))
+    assert torch.equal(kept["net.0.bias"], kept["net.2.weight"].all(0))
+    assert int(kept["net.0.bias"].sum()) == 3  # of 16: .8125 is the nearest share to .8
+    alone = fit("alone", tmp_path, Pruner(SCHEDULE, CRITERIA[criterion], Channel()), 1)
+    assert_equal(first["masks"], alone["masks"])
+
+
 @pytest.mark.parametrize("regularizer", REGULARIZERS)
 def test_the_regularizer_counts_once(two_processes: Two, one_process: dict[str, Any], regularizer: str) -> None:
     """G18: its gradient is added after ranks have averaged theirs: the step's gradient is that of one process."""
@@ -89,7 +108,7 @@ def test_stripped_on_every_rank(two_processes: Two) -> None:
         for run in result.values():
             assert run["left_on_the_module"] == []
             assert sum(int((w == 0).sum()) for name, w in run["weights"].items() if name.endswith("weight")) == ZEROS
-    runs = len(CRITERIA) + len(REGULARIZERS) + 2 * len(STOPS)
+    runs = 2 * len(CRITERIA) + len(REGULARIZERS) + 2 * len(STOPS)
     assert printed.count("pruning: done") == runs
     assert printed.count("pruning: Polynomial(") == runs + 1  # one of them fails on purpose
 

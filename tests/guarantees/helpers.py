@@ -108,6 +108,40 @@ class Net(pl.LightningModule):
         return self.make_optimizer(self.parameters())
 
 
+class Units(Net):
+    """A small network with a residual stream, norms and hidden units: groups of 8, 6 and 10."""
+
+    def __init__(self, optimizer: MakeOptimizer = adamw, net: nn.Module | None = None, seed: int = 0) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            net = net or nn.Sequential(
+                nn.Unflatten(1, (3, 2, 2)),
+                nn.Conv2d(3, 8, 3, padding=1, bias=False),
+                nn.BatchNorm2d(8),
+                nn.ReLU(),
+                Residual(8, 6),
+                nn.Flatten(),
+                nn.Linear(32, 10),
+                nn.ReLU(),
+                nn.Linear(10, 4),
+            )
+        super().__init__(optimizer, net)
+        self.example_input_array = torch.zeros(2, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(x)
+
+
+class Residual(nn.Module):
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Conv2d(width, inner, 1), nn.BatchNorm2d(inner), nn.ReLU())
+        self.outer = nn.Sequential(nn.Conv2d(inner, width, 3, padding=1), nn.BatchNorm2d(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x + self.outer(self.inner(x))).relu()
+
+
 def trainer(root: Path | str | None = None, **options: Any) -> pl.Trainer:
     quiet: dict[str, Any] = {
         "accelerator": "cpu",

@@ -24,13 +24,15 @@ from lightning_prune import Pruner, PruningCallback
 from lightning_prune.criterion.first_order_delta import FirstOrderDelta
 from lightning_prune.criterion.random import Random
 from lightning_prune.criterion.second_order_delta import SecondOrderDelta
+from lightning_prune.pattern.channel import Channel
 from lightning_prune.regularizer.near_threshold import NearThreshold
 from lightning_prune.rewind import Rewind
 from lightning_prune.schedule.geometric import Geometric
 from lightning_prune.schedule.polynomial import Polynomial
+from lightning_prune.scope.uniform import Uniform
 from lightning_prune.selection.histogram import Histogram
 from lightning_prune.targets import Targets
-from tests.guarantees.helpers import RAMP, Net, adamw, copied, fit, momentum, ramp
+from tests.guarantees.helpers import RAMP, Net, Units, adamw, copied, fit, momentum, ramp
 
 STEPS = 20
 BATCHES = 6
@@ -43,6 +45,7 @@ class Case:
     optimizer: Any = adamw
     accumulate: int = 1
     options: dict[str, Any] = field(default_factory=dict)
+    model: type[Net] = Net
 
 
 def _only(*, rewind: Any = None, **ideas: Any) -> Callable[[], list[pl.Callback]]:
@@ -75,6 +78,11 @@ CASES = {
     "two_callbacks": Case(_two),
     "shares": Case(_only(schedule=Geometric(0.9, 0.1, 0.7, 0.15))),
     "accumulated": Case(_only(), accumulate=ACCUMULATE),
+    "channels": Case(_only(pattern=Channel()), model=Units),
+    "channels_first_order": Case(
+        _only(pattern=Channel(multiple=2), criterion=FirstOrderDelta(0.9), scope=Uniform()), momentum, model=Units
+    ),
+    "channels_reversible": Case(_only(pattern=Channel(), reversible=True), momentum, model=Units),
     "ema": Case(lambda: [ramp(), EMAWeightAveraging(decay=0.8)]),
 }
 
@@ -150,7 +158,7 @@ def run(
 ) -> dict[str, Any]:
     """Run a case from the start or a checkpoint; return, and write to `out`, all there is at the end of training."""
     made = CASES[case]
-    model = (Accumulating if made.accumulate > 1 else Net)(made.optimizer)
+    model = (Accumulating if made.accumulate > 1 else made.model)(made.optimizer)
     probe = Probe()
     callbacks = [*made.callbacks(), probe]
     if save_at:

@@ -101,7 +101,6 @@ ARGUMENTS: dict[str, tuple[Any, str]] = {
     "none": (lambda: AnyCallback(None), r"PruningCallback\(None\)"),
     "a class": (lambda: AnyCallback(Polynomial), r"Polynomial"),
     "a criterion": (lambda: AnyCallback(Magnitude()), r"PruningCallback\(Magnitude"),
-    "shrink": (lambda: PruningCallback(0.5, shrink=True), r"shrink=True is not in this version"),
     "rewind before the start": (lambda: PruningCallback(0.5, rewind=-1), r"to=-1"),
     "rewind to nowhere": (lambda: AnyCallback(0.5, rewind="start"), r"to='start'"),
     "rewind to a share": (lambda: AnyCallback(0.5, rewind=0.1), r"to=0.1"),

@@ -31,6 +31,8 @@ STRIPPED = (
     ("rewind_2", 7),
     ("histogram", 10),
     ("momentum", 4),
+    ("channels", 15),
+    ("channels_first_order", 7),
 )
 PARTS = ("adamw", "first_order", "reversible", "rewind_2")
 

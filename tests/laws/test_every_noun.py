@@ -12,7 +12,10 @@ from omegaconf import OmegaConf
 from tests.helpers import CONF, ideas
 
 NOUNS = ["schedule", "criterion", "pattern", "scope", "selection", "regularizer"]
-SET_BY_THE_PRUNER = {"memory", "step", "name"}
+SET_BY_THE_PRUNER = {
+    "criterion": {"memory", "step", "name", "sparsity", "norm"},
+    "regularizer": {"moment"},
+}
 
 
 def every_idea() -> list[Any]:
@@ -28,7 +31,7 @@ def test_G25_every_idea_has_a_yaml_of_the_same_name(noun: str) -> None:
         assert config._target_.rpartition(".")[0] == f"lightning_prune.{noun}.{name}"
         target = importlib.import_module(f"lightning_prune.{noun}.{name}")
         own = {field.name for field in fields(getattr(target, config._target_.rpartition(".")[2])) if field.init}
-        absent = own - set(config) - (SET_BY_THE_PRUNER if noun == "criterion" else set())
+        absent = own - set(config) - SET_BY_THE_PRUNER.get(noun, set[str]())
         assert not absent, f"{name}.yaml does not say {absent}"
     assert {path.stem for path in (CONF / noun).glob("*.yaml")} - modules <= {"none"}
 

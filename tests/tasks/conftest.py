@@ -30,7 +30,9 @@ def data_root() -> Path:
     """The folder of the real data sets; skips the test where there is none."""
     root = os.environ.get("LIGHTNING_PRUNE_DATA")
     if root is None:
-        pytest.skip("set LIGHTNING_PRUNE_DATA to the folder that holds mnist/raw, fashion_mnist/raw and shakespeare")
+        pytest.skip(
+            "set LIGHTNING_PRUNE_DATA to the folder that holds mnist/raw, fashion_mnist/raw, cifar10 and shakespeare"
+        )
     return Path(root)
 
 

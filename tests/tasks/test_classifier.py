@@ -79,7 +79,11 @@ def test_a_checkpoint_holds_the_network_and_numbers_only(make_trainer: Callable[
     assert torch.equal(loaded(torch.ones(1, 64)), model(torch.ones(1, 64)))
 
 
-def test_an_example_input_can_be_set() -> None:
-    model = Classifier(MLP((64, 10)))
+def test_the_example_input_is_the_networks_own_or_what_it_is_set_to() -> None:
+    net = MLP((64, 10))
+    model = Classifier(net)
+    assert model.example_input_array is net.example_input
+    assert set(model.state_dict()) == {"net.layers.0.weight", "net.layers.0.bias"}
     model.example_input_array = torch.zeros(1, 1, 8, 8)
     assert model(model.example_input_array).shape == (1, 10)
+    assert Classifier(torch.nn.Linear(4, 2)).example_input_array is None

@@ -1,26 +1,77 @@
 """The networks: shapes, numbers of weights, messages."""
 
+import copy
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 from lightning_prune.tasks.char_lstm import CharLSTM
+from lightning_prune.tasks.gpt import GPT
 from lightning_prune.tasks.nets import MLP, digits_cnn, lenet5, lenet300
+from lightning_prune.tasks.resnet import ResNet, resnet20, resnet56
+from lightning_prune.tasks.vgg import vgg16
 
 
 @pytest.mark.parametrize(
-    ("net", "image", "weights"),
+    ("make", "image", "weights"),
     [
-        pytest.param(lenet300(), (1, 28, 28), 784 * 300 + 300 * 100 + 100 * 10, id="lenet300"),
-        pytest.param(lenet5(), (1, 28, 28), 6 * 25 + 16 * 6 * 25 + 400 * 120 + 120 * 84 + 84 * 10, id="lenet5"),
-        pytest.param(digits_cnn(), (1, 8, 8), 9 * (32 + 32 * 64 + 64 * 64) + 256 * 10, id="digits_cnn"),
+        pytest.param(lenet300, (1, 28, 28), 784 * 300 + 300 * 100 + 100 * 10, id="lenet300"),
+        pytest.param(lenet5, (1, 28, 28), 6 * 25 + 16 * 6 * 25 + 400 * 120 + 120 * 84 + 84 * 10, id="lenet5"),
+        pytest.param(digits_cnn, (1, 8, 8), 9 * (32 + 32 * 64 + 64 * 64) + 256 * 10, id="digits_cnn"),
+        pytest.param(resnet20, (3, 32, 32), 270_896, id="resnet20"),
+        pytest.param(resnet56, (3, 32, 32), 851_504, id="resnet56"),
+        pytest.param(vgg16, (3, 32, 32), 14_715_584, id="vgg16"),
     ],
 )
 def test_image_nets_give_ten_logits_and_have_the_weights_they_say(
-    net: nn.Module, image: tuple[int, ...], weights: int
+    make: Callable[[], nn.Module], image: tuple[int, ...], weights: int
 ) -> None:
+    net = make()
     assert net(torch.randn(3, *image)).shape == (3, 10)
     assert sum(p.numel() for p in net.parameters() if p.dim() > 1) == weights
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "dtype"),
+    [
+        (lenet300, (2, 784), torch.float32),
+        (lenet5, (2, 1, 28, 28), torch.float32),
+        (digits_cnn, (2, 1, 8, 8), torch.float32),
+        (resnet20, (2, 3, 32, 32), torch.float32),
+        (vgg16, (2, 3, 32, 32), torch.float32),
+        (partial(CharLSTM, 7), (2, 8), torch.int64),
+        (partial(GPT, 7, length=16), (2, 16), torch.int64),
+    ],
+)
+def test_a_net_brings_an_example_that_is_no_part_of_its_state(
+    make: Callable[[], nn.Module], shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    net = make().eval()
+    example = net.example_input
+    assert isinstance(example, torch.Tensor)
+    assert (example.shape, example.dtype) == (shape, dtype)
+    assert len(net(example)) == 2
+    assert not [name for name in net.state_dict() if "example" in name]
+    assert torch.equal(copy.deepcopy(net)(example), net(example))
+
+
+def test_a_resnet_has_the_layers_in_its_name_besides_the_shortcuts() -> None:
+    for blocks in (1, 3, 9):
+        layers = [
+            name
+            for name, module in ResNet(blocks).named_modules()
+            if isinstance(module, (nn.Conv2d, nn.Linear)) and "shortcut" not in name
+        ]
+        assert len(layers) == 6 * blocks + 2
+
+
+@pytest.mark.parametrize(("name", "value"), [("blocks", 0), ("classes", 0)])
+def test_resnet_names_the_argument_out_of_range(name: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"{name}={value}"):
+        ResNet(**{"blocks": 1, name: value})
 
 
 def test_mlp_puts_an_activation_between_layers_and_none_at_the_end() -> None:

@@ -17,7 +17,20 @@ from lightning_prune.schedule.one_shot import OneShot
 from lightning_prune.schedule.polynomial import Polynomial
 from lightning_prune.scope.uniform import Uniform
 from lightning_prune.targets import Targets
-from tests.helpers import FLOATS, backward, conv_net, ideas, masks_of, mlp, pruned_once, same, sgd, train, zeros
+from tests.helpers import (
+    FLOATS,
+    backward,
+    conv_net,
+    criteria_without_norm,
+    masks_of,
+    mlp,
+    patterns,
+    pruned_once,
+    same,
+    sgd,
+    train,
+    zeros,
+)
 
 
 class Bare(nn.Module):
@@ -119,8 +132,8 @@ def test_G17_a_step_may_jump_and_may_come_twice() -> None:
     assert one.report().zeros == round(0.9 * 144)
 
 
-@pytest.mark.parametrize("pattern", ideas("pattern"))
-@pytest.mark.parametrize("criterion", ideas("criterion"))
+@pytest.mark.parametrize("pattern", patterns())
+@pytest.mark.parametrize("criterion", criteria_without_norm())
 def test_G5_masks_are_monotone_and_the_pruned_stay_zero(pattern: Any, criterion: Any) -> None:
     model = conv_net()
     pruner = Pruner(Polynomial(0.8, 0, 9, 3), criterion=criterion, pattern=pattern)

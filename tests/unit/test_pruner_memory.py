@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lightning_prune import Pruner
 from lightning_prune.schedule.polynomial import Polynomial
 from lightning_prune.scope.uniform import Uniform
-from tests.helpers import ideas, tensors_of
+from tests.helpers import criteria_without_norm, ideas, tensors_of
 
 SIDE, LAYERS = 700, 4
 PRUNABLE = LAYERS * SIDE * SIDE
@@ -72,7 +72,7 @@ def test_G20_reversible_keeps_the_dense_values_and_no_more() -> None:
         assert bytes_of_tensors() - before <= 5 * PRUNABLE + 4096
 
 
-@pytest.mark.parametrize("criterion", ideas("criterion"))
+@pytest.mark.parametrize("criterion", criteria_without_norm())
 def test_G20_a_global_update_joins_nothing(criterion: Any) -> None:
     model = wide_net()
     pruner = Pruner(Polynomial(0.9, 0, 10, 5, initial_sparsity=0.3), criterion=criterion)

@@ -16,7 +16,7 @@ from lightning_prune.schedule.polynomial import Polynomial
 from lightning_prune.scope.uniform import Uniform
 from lightning_prune.selection.histogram import Histogram
 from lightning_prune.targets import Targets
-from tests.helpers import ideas, mlp, same, train, vary
+from tests.helpers import criteria_without_norm, ideas, mlp, patterns, same, train, vary
 
 STEPS = 16
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -76,7 +76,7 @@ def test_G2_resumed_is_uninterrupted(variant: str, cut: int, late: bool) -> None
     assert its_pruner.strip() == pruner.strip()
 
 
-@pytest.mark.parametrize("criterion", ideas("criterion"))
+@pytest.mark.parametrize("criterion", criteria_without_norm())
 @pytest.mark.parametrize("schedule", ideas("schedule"))
 def test_G2_a_state_round_trips_to_the_bit_for_every_idea(criterion: Any, schedule: Any) -> None:
     model, optimizer, pruner = start({"criterion": criterion}, vary(schedule, pruning_frequency=0.1))
@@ -176,7 +176,7 @@ def test_G2_the_state_of_a_stripped_run_is_read_off_the_zeros() -> None:
     assert not again.after_step(STEPS), "its updates are done"
 
 
-@pytest.mark.parametrize("pattern", ideas("pattern"))
+@pytest.mark.parametrize("pattern", patterns())
 @pytest.mark.parametrize("scope", ideas("scope"))
 def test_G5_masks_of_another_pattern_and_scope_are_gone_on_from(pattern: Any, scope: Any) -> None:
     """A state may be resumed with other ideas: what is gone stays gone, and what is asked for counts it in."""

@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from io import BufferedIOBase
@@ -75,9 +75,35 @@ def paths(folder: Path, files: Sequence[DataFile]) -> list[Path]:
     return [path for path in found if path is not None]
 
 
+def absent(folder: Path, files: Sequence[DataFile]) -> list[DataFile]:
+    """Those of ``files`` that ``folder`` lacks."""
+    return [file for file in files if _locate(folder, file.name) is None]
+
+
 def open_plain(path: Path) -> BufferedIOBase:
     """Open ``path`` for reading, uncompressed where its name ends in ``.gz``."""
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
+
+
+def keep(content: Iterable[bytes], path: Path, sha256: str | None, source: str) -> None:
+    """Write ``content``, which comes from ``source``, to ``path``; no half or wrong file is ever seen there.
+
+    Raises:
+        DataCorrupt: If it has another sha256.
+    """
+    # Named after the process, as two may share the folder; renamed when whole, so that no reader sees half a file.
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as target:
+            for chunk in content:
+                target.write(chunk)
+        if sha256 and (found := _sha256(part)) != sha256:
+            raise DataCorrupt(
+                f"{source}: sha256 is {found}, not the published {sha256}; nothing kept, get {path} elsewhere"
+            )
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _locate(folder: Path, name: str) -> Path | None:
@@ -97,24 +123,13 @@ def _sha256(path: Path) -> str:
 
 def _fetch(url: str, path: Path, sha256: str | None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Named after the process, as two may share the folder; renamed when whole, so that no reader sees half a file.
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as target:
-            for chunk in _stream(url):
-                target.write(chunk)
-        if sha256 and (found := _sha256(part)) != sha256:
-            raise DataCorrupt(
-                f"{url}: sha256 is {found}, not the published {sha256}; nothing kept, get {path} elsewhere"
-            )
-        part.replace(path)
+        keep(_stream(url), path, sha256, url)
     except (OSError, EOFError, HTTPException, zlib.error) as error:
         reason = str(error) or type(error).__name__
         raise DataNotFound(
             f"could not fetch {url} ({reason}); try again, or put {path.name} into {path.parent}"
         ) from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _stream(url: str) -> Iterator[bytes]:

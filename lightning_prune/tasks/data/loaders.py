@@ -61,7 +61,7 @@ class TrainingLoader(DataLoader[Batch]):
 def training_loader(dataset: Tensors, batch_size: int, seed: int, trainer: Trainer | None) -> TrainingLoader:
     """Batches in an order given by ``seed`` and epoch; continues mid-epoch when ``trainer`` resumes there."""
     order = EpochOrder(len(dataset), seed)
-    return TrainingLoader(dataset, batch_size=batch_size, sampler=order, begin=partial(_begin, order, trainer))
+    return TrainingLoader(dataset, batch_size=batch_size, sampler=order, begin=partial(_begin, order, dataset, trainer))
 
 
 def evaluation_loader(dataset: Tensors, batch_size: int) -> DataLoader[Batch]:
@@ -75,11 +75,12 @@ def check_batch_size(batch_size: int) -> None:
         raise ValueError(f"batch_size={batch_size}: give 1 or more")
 
 
-def _begin(order: EpochOrder, trainer: Trainer | None) -> int:
+def _begin(order: EpochOrder, dataset: Tensors, trainer: Trainer | None) -> int:
     if trainer is None:
         return 0
     # Lightning wraps the order on several processes, and before 2.6.1 the wrapper kept set_epoch to itself.
     order.set_epoch(trainer.current_epoch)
+    dataset.set_epoch(trainer.current_epoch)
     loop = trainer.fit_loop.epoch_loop
     # `restarting` is True from the loading of a checkpoint to the end of the first batch after it.
     return loop.batch_progress.current.ready if loop.restarting else 0

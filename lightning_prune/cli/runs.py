@@ -1,0 +1,103 @@
+"""The runs below some folders, as their config.yaml and report.json tell of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning_prune.cli import outputs, saved_config
+from lightning_prune.cli.errors import UserError, message
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: where it lies.
+        config: dotted key -> value.
+        sparsity: the share of zeros among prunable weights.
+        final_sparsity: the share that was asked for.
+        metrics: of the test, or where there was none, the last ones of validation.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    sparsity: float
+    final_sparsity: float
+    metrics: Mapping[str, float]
+
+    @property
+    def seed(self) -> int:
+        """The seed."""
+        return self.config["seed"]
+
+
+class Unfit(Exception):  # noqa: N818 - no error
+    """Why a run cannot be compared."""
+
+
+def find(folders: Iterable[Path]) -> tuple[list[Run], dict[Path, str]]:
+    """Return the finished runs below some folders, each once, and why others are left out.
+
+    Raises:
+        UserError: a folder is not there, or holds no run.
+    """
+    runs: dict[Path, Run] = {}
+    left_out: dict[Path, str] = {}
+    for folder in folders:
+        found = _below(folder)
+        if not found:
+            what = "there is no run in it" if folder.is_dir() else "there is no such folder"
+            raise UserError(f"{folder}: {what}")
+        for one in found:
+            key = one.resolve()
+            if key in runs or any(key == other.resolve() for other in left_out):
+                continue
+            try:
+                runs[key] = _read(one)
+            except Unfit as reason:
+                left_out[one] = str(reason)
+    return list(runs.values()), left_out
+
+
+def _below(folder: Path) -> list[Path]:
+    """Return the runs in a folder, or the folder itself if it is one."""
+    if _is_run(folder):
+        return [folder]
+    return sorted({file.parent for file in folder.rglob("config.yaml") if _is_run(file.parent)}, key=_natural)
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether a run has left its config here; the configs of recipes do not begin like that."""
+    file = folder / "config.yaml"
+    return file.is_file() and file.read_text(errors="replace").startswith("defaults:\n- run_folder\n")
+
+
+def _natural(folder: Path) -> list[tuple[float, str]]:
+    """Order names that are numbers by their value."""
+    return [(float(part), "") if part.isdigit() else (float("inf"), part) for part in folder.parts]
+
+
+def _read(folder: Path) -> Run:
+    file = folder / "report.json"
+    if not file.is_file():
+        raise Unfit("failed or unfinished: it has no report.json")
+    try:
+        report = json.loads(file.read_text())
+        config = saved_config.flat((folder / "config.yaml").read_text())
+        interrupted, sparsity, final = report["interrupted"], float(report["sparsity"]), float(report["final_sparsity"])
+        metrics = {name: float(value) for name, value in report["test"].items()}
+    except Exception as error:  # whatever is wrong with a file of this run must not stop the others
+        raise Unfit(f"its report or config cannot be read: {message(error)}") from error
+    if interrupted:
+        raise Unfit(f"interrupted after {report.get('steps')} steps")
+    if not metrics:
+        curves = outputs.read_metrics(folder)
+        metrics = {name: values[-1][1] for name, values in curves.items() if name.startswith("val/")}
+    if not metrics:
+        raise Unfit("it has no metrics of a test or of validation")
+    return Run(folder, config, sparsity, final, metrics)

@@ -1,0 +1,40 @@
+"""`lightning-prune shrink`: a stripped model without its dead units, smaller and dense."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lightning_prune.cli.errors import UserError
+
+
+def main(argv: list[str]) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        "lightning-prune shrink",
+        description="Take the dead units out of the model of a run, see that its outputs stay the same, and measure "
+        "how much smaller and faster it is.",
+        epilog="from lightning_prune.shrink import load_shrunk; load_shrunk(model, FOLDER) gives it back",
+    )
+    parser.add_argument(
+        "run", type=Path, help="a run's folder: config.yaml names the model, model.pt holds the weights"
+    )
+    parser.add_argument("--weights", type=Path, help="other weights of this model, .pt, .ckpt or .safetensors")
+    parser.add_argument("--out", type=Path, help="where model.safetensors and shrunk.json go; RUN/shrunk")
+    parser.add_argument("--tolerance", type=float, default=1e-4, help="how far outputs may move, of the largest; 1e-4")
+    options = parser.parse_args(argv)
+
+    from lightning_prune import cost
+    from lightning_prune.cli.export import trained
+    from lightning_prune.shrink import save_shrunk, shrink
+
+    model = trained(options.run, options.weights)
+    shrunk = shrink(model, tolerance=options.tolerance)
+    if all(group.before == group.after for group in shrunk.report.groups):
+        raise UserError(
+            f"{options.run}: no unit is dead, so there is nothing to take out; train with pruner/pattern=channel"
+        )
+    out = options.out or options.run / "shrunk"
+    save_shrunk(shrunk, out)
+    print(f"{shrunk.report.table()}\n\n{cost.compare(model, shrunk.model).table()}\n\n{out} holds the smaller model")
+    return 0

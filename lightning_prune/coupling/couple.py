@@ -1,0 +1,62 @@
+"""The coupling of a model: groups found in its graph and in its attention, each proved by a trial."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Literal
+
+from torch import nn
+
+from lightning_prune.coupling.example import example_of, in_full
+from lightning_prune.coupling.graph import groups_of
+from lightning_prune.coupling.heads import heads_of
+from lightning_prune.coupling.reach import unreached
+from lightning_prune.coupling.trial import removable
+from lightning_prune.coupling.units import Coupling
+
+Kind = Literal["channel", "head"]
+
+
+def couple(model: nn.Module, example_inputs: Any = None, kinds: tuple[Kind, ...] = ("channel", "head")) -> Coupling:
+    """Return the groups of units of a model that can be removed, and why other weights are in none.
+
+    All of it happens on copies: the model comes out as it was.
+
+    Args:
+        model: the model.
+        example_inputs: what one forward takes; None for the module's `example_input_array`.
+        kinds: output channels and hidden units, attention heads.
+
+    Raises:
+        ValueError: there are no example inputs, or the model does not run on them.
+        ModuleNotFoundError: Torch-Pruning is not installed.
+    """
+    example = example_of(model, example_inputs)
+    plain, example = in_full(plain_copy(model).eval(), example)
+    groups, refused = groups_of(plain_copy(plain), example) if "channel" in kinds else ([], {})
+    heads = heads_of(plain) if "head" in kinds else []
+    taken = {(part.name, part.dim) for group in heads for part in group.parts}
+    groups = [g for g in groups if not any((p.name, p.dim) in taken for p in g.parts)]
+    proved, failed = removable(plain, example, [*groups, *heads])
+    again = [group for group in heads_of(plain, every_size=True) if group.name in failed] if heads else []
+    if again:
+        proved, still = removable(plain, example, [*proved, *again])
+        failed |= still
+    inside = {part.name for group in proved for part in group.of("out")}
+    why = refused | failed | dict.fromkeys(unreached(plain, example), "the outputs do not depend on it")
+    return Coupling(tuple(proved), {name: reason for name, reason in why.items() if name not in inside})
+
+
+def plain_copy(model: nn.Module) -> nn.Module:
+    """Return a copy for experiments, without the Trainer that a LightningModule may hold."""
+    trainer = getattr(model, "_trainer", None)
+    fabric = getattr(model, "_fabric", None)
+    try:
+        for name in ("_trainer", "_fabric"):
+            if name in model.__dict__:
+                model.__dict__[name] = None
+        return copy.deepcopy(model).requires_grad_(True)
+    finally:
+        for name, value in (("_trainer", trainer), ("_fabric", fabric)):
+            if name in model.__dict__:
+                model.__dict__[name] = value

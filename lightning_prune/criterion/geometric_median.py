@@ -1,0 +1,31 @@
+"""How far a filter lies from the others of its layer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_DISTANCES = 1 << 22
+"""How many distances are held at a time."""
+
+
+@dataclass(frozen=True)
+class GeometricMedian:
+    """Score every weight of a filter by the sum of the filter's Euclidean distances to all filters of its layer.
+
+    The filters with the smallest sums lie near the layer's geometric median, and the others can stand in for them.
+    Filters that are zero throughout, because they were pruned, do not count: a masked layer scores like a shrunk one.
+    The sums grow with a layer's size, so layers compare only where each is ranked by itself (`Uniform`, `ERK`).
+    Source: FPGM, He et al. 2019, arXiv 1811.00250.
+    """
+
+    def __call__(self, weight: Tensor, grad: Tensor | None) -> Tensor:
+        """Return every filter's sum of distances for each of its weights, in float32 at least."""
+        filters = weight.detach().reshape(weight.shape[:1].numel(), -1)
+        filters = filters.to(torch.promote_types(weight.dtype, torch.float32))
+        living = filters[filters.any(1)]
+        parts = filters.split(max(1, _DISTANCES // max(1, len(living))))
+        sums = torch.cat([torch.cdist(part, living).sum(1) for part in parts])
+        return sums.repeat_interleave(filters.shape[1]).view_as(weight)

@@ -1,0 +1,169 @@
+"""What rounds of pruning leave behind: a record of each, as a table, as JSON, and as files to go on from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from lightning_prune.report import columns, percent
+
+VERSION = 1
+FILE, FOLDER = "rounds.json", "rounds"
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round: what was taken out, and what the model was like after fine-tuning.
+
+    Attributes:
+        number: 1 for the first; 0 is the model before any pruning.
+        factor: the share of its units that each group was to keep, where no bin says otherwise; None in round 0.
+        units: group -> how many units it had and has.
+        parameters: entries of all parameters.
+        macs: multiply-adds of one forward of the example inputs.
+        metrics: the trainer's, after fine-tuning, and those of a test.
+    """
+
+    number: int
+    factor: float | None
+    units: Mapping[str, tuple[int, int]]
+    parameters: int
+    macs: int
+    metrics: Mapping[str, float]
+
+    @property
+    def left(self) -> dict[str, int]:
+        """Group -> how many units it has after the round."""
+        return {name: after for name, (_, after) in self.units.items()}
+
+
+@dataclass(frozen=True)
+class History:
+    """The rounds of one model.
+
+    Attributes:
+        settings: what the rounds were made with, but for when to stop.
+        rounds: those that are finished, from round 0 on.
+        stopped: why there is no further round, in words; "" while there may be.
+    """
+
+    settings: Mapping[str, Any]
+    rounds: tuple[Round, ...] = ()
+    stopped: str = ""
+
+    @property
+    def left(self) -> dict[str, int]:
+        """Group -> how many units it has now."""
+        return self.rounds[-1].left
+
+    @property
+    def share(self) -> float:
+        """The share of the units that is gone."""
+        return share_gone(self.rounds[0].left, self.left)
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """The metrics after the last round."""
+        return self.rounds[-1].metrics
+
+    def then(self, finished: Round) -> History:
+        """Return the history with one more round."""
+        return replace(self, rounds=(*self.rounds, finished))
+
+    def table(self) -> str:
+        """Return a table for people: rounds one below the other, then units by group, then why it ended."""
+        names = [name for name in self.metrics if not name.startswith("train")]
+        rows = [("round", "factor", "units", "parameters", "MACs", *names)]
+        for each in self.rounds:
+            factor = "" if each.factor is None else f"{each.factor:g}"
+            numbers = [f"{each.metrics[name]:.4f}" if name in each.metrics else "" for name in names]
+            units = sum(each.left.values())
+            rows.append((str(each.number), factor, f"{units:,}", f"{each.parameters:,}", f"{each.macs:,}", *numbers))
+        first = self.rounds[0].left
+        groups = [("", "units of", "before", "after", "removed")]
+        for index, (name, after) in enumerate(self.left.items()):
+            removed = percent(1 - after / first[name])
+            groups.append((str(index), name, f"{first[name]:,}", f"{after:,}", removed))
+        return f"{columns(rows, rules={1})}\n\n{columns(groups, rules={1})}\n{self.stopped}".rstrip()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values that JSON can hold."""
+        return {
+            "version": VERSION,
+            "settings": dict(self.settings),
+            "rounds": [asdict(each) for each in self.rounds],
+            "stopped": self.stopped,
+        }
+
+
+def said(value: Any) -> Any:
+    """Return a value as JSON can hold it and another process would say it: without tensors and addresses."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): said(entry) for key, entry in value.items()}
+    if isinstance(value, Sequence):
+        return [said(entry) for entry in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        values = {field.name: said(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {"is": type(value).__qualname__} | values
+    return getattr(value, "__qualname__", type(value).__qualname__)
+
+
+def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what two recipes say of modules' attributes, one after the other: both start from the plain model."""
+    return {path: {**old.get(path, {}), **new.get(path, {})} for path in {**old, **new}}
+
+
+def share_gone(before: Mapping[str, int], after: Mapping[str, int]) -> float:
+    """Return the share of the units that is gone."""
+    return 1.0 - sum(after.values()) / sum(before.values())
+
+
+def save(history: History, folder: Path) -> None:
+    """Write `rounds.json` at once or not at all."""
+    unfinished = folder / f".{FILE}.unfinished"
+    unfinished.write_text(json.dumps(history.to_dict(), indent=1) + "\n")
+    os.replace(unfinished, folder / FILE)
+
+
+def load(folder: Path, settings: Mapping[str, Any]) -> History:
+    """Return the rounds finished in a folder; none if it holds none.
+
+    Raises:
+        ValueError: they were made with other settings, or by a newer version.
+    """
+    if not (folder / FILE).is_file():
+        return History(settings)
+    found = json.loads((folder / FILE).read_text())
+    if found.get("version") != VERSION:
+        raise ValueError(f"{folder / FILE} has version {found.get('version')!r}, this lightning_prune reads {VERSION}")
+    before: Mapping[str, Any] = found["settings"]
+    now: Mapping[str, Any] = json.loads(json.dumps(settings))
+    differ = [key for key in {**now, **before} if now.get(key) != before.get(key)]
+    if differ:
+        said = ", ".join(f"{key}={before.get(key)!r}, not {now.get(key)!r}" for key in differ)
+        raise ValueError(f"{folder} holds rounds made with {said}: choose another folder")
+    rounds = [_round(values) for values in found["rounds"]]
+    return History(settings, tuple(rounds))
+
+
+def folder_of(folder: Path, number: int) -> Path:
+    """Return where a round's model lies."""
+    return folder / FOLDER / str(number)
+
+
+def finished(folder: Path) -> int:
+    """Return how many rounds are finished in a folder, round 0 among them."""
+    return len(json.loads((folder / FILE).read_text())["rounds"]) if (folder / FILE).is_file() else 0
+
+
+def _round(values: Mapping[str, Any]) -> Round:
+    units: Mapping[str, Sequence[int]] = values["units"]
+    fields: dict[str, Any] = {**values, "units": {name: (before, after) for name, (before, after) in units.items()}}
+    return Round(**fields)

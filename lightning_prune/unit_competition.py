@@ -1,0 +1,294 @@
+"""One update of the masks of coupled units: scores of units, counts, masks of all the tensors they slice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lightning_prune.competition import Decision, scores_of
+from lightning_prune.coupling.units import Group, Part, alive_along, slices_of
+from lightning_prune.masks import MaskedWeight
+from lightning_prune.protocols import (
+    CoupledPattern,
+    Criterion,
+    Layer,
+    Schedule,
+    Scope,
+    Selection,
+    SitedCriterion,
+    Units,
+)
+
+
+@dataclass(frozen=True)
+class UnitCompetition:
+    """Groups of units that share a schedule, and the ideas by which they are pruned.
+
+    The scope and the selection see each group as a layer whose units are rows. Removing a unit also removes the columns
+    that read it, so a share r of the rows is searched at which the share of zeros among the weights is nearest to what
+    the schedule asks for.
+
+    Attributes:
+        schedule: in whole steps.
+        groups: the units.
+        weights: every tensor that units slice, by name.
+        counted: the weights among which zeros are counted.
+        criterion: what a weight is worth; a unit is worth the sum over its weights of their mean.
+        pattern: rounds the number of units that each group keeps.
+        scope: which groups compete, and how many rows each may keep.
+        selection: from scores and counts to units.
+        reversible: pruned units compete again.
+    """
+
+    schedule: Schedule
+    groups: Sequence[Group]
+    weights: Mapping[str, MaskedWeight]
+    counted: Sequence[MaskedWeight]
+    criterion: Criterion | SitedCriterion
+    pattern: CoupledPattern
+    scope: Scope
+    selection: Selection
+    reversible: bool
+
+    @property
+    def size(self) -> int:
+        """How many weights are counted."""
+        return sum(weight.mask.numel() for weight in self.counted)
+
+    @property
+    def grain(self) -> int:
+        """How many counted weights the largest step of a group holds: the budget is met no nearer than that."""
+        units = [0] * len(self.groups)
+        for numel, dims in self._slices:
+            for size, takes in dims:
+                for number, each in takes:
+                    units[number] += numel // size * each
+        return self.pattern.multiple * max(units)
+
+    def decide(self, step: int) -> list[Decision]:
+        """Return the masks for the update at `step`. Writes to no weight and no mask.
+
+        Raises:
+            ValueError: a score is not finite or has another shape than its weight; the message names the weight.
+        """
+        goal = self.schedule.sparsity(step) * self.size
+        units = [group.units for group in self.groups]
+        share = _nearest(lambda r: self._zeros([r * n for n in units]), goal, 1e-9)
+        alive = [self._alive(group) for group in self.groups]
+        ballot = self._ballot(self._scores(alive, step, share), alive)
+        at = _nearest(lambda r: self._zeros(ballot.gone(r)), goal, 0.5 / sum(layer.size for layer in ballot.layers))
+        return self.masks(*ballot.keeps(at))
+
+    def best(self, numbers: Sequence[int], step: int) -> list[Tensor]:
+        """Return for each group which units to keep: so many, the best of them, and of equals the first.
+
+        Criteria are told the share of its units that the group at hand gives up, whatever the schedule says.
+        """
+        keeps: list[Tensor] = []
+        for group, number in zip(self.groups, numbers, strict=True):
+            alone, alive = replace(self, groups=(group,)), self._alive(group)
+            (scores,) = alone._scores([alive], step, 1.0 - number / group.units)
+            first = scores.masked_fill(~alive, -math.inf).argsort(descending=True, stable=True)[:number]
+            keeps.append(torch.zeros(group.units, dtype=torch.bool).index_fill_(0, first, True))
+        return keeps
+
+    def masks(self, keeps: Sequence[Tensor], thresholds: Sequence[float]) -> list[Decision]:
+        """Return the masks of all tensors for the units kept; a weight's threshold is that of the units it computes."""
+        along = alive_along(self.groups, keeps, {name: w.mask.shape for name, w in self.weights.items()})
+        ranked = list(zip(self.groups, thresholds, strict=True))
+        reading = {part.name: threshold for group, threshold in ranked for part in group.of("in")}
+        others = {part.name: threshold for group, threshold in ranked for part in group.parts if part.role != "in"}
+        of = reading | others
+        return [
+            Decision(weight, _mask(along[name], weight.mask), of[name])
+            for name, weight in self.weights.items()
+            if name in along
+        ]
+
+    def from_zeros(self) -> list[Decision]:
+        """Return the masks that the zeros of a stripped model show: a unit is gone where nothing is left of it."""
+        left = {name: weight.parameter.detach() != 0 for name, weight in self.weights.items()}
+        keeps = [
+            torch.stack([_any(left[p.name], p) for p in group.parts if p.name in left]).any(0) for group in self.groups
+        ]
+        return self.masks(keeps, [0.0] * len(self.groups))
+
+    def check_pattern(self) -> None:
+        """Accept every scope, as units have no least sparsity. Raise ValueError if the criterion lacks norms."""
+        for group in self.groups if getattr(self.criterion, "needs_norm", False) else ():
+            if not any(group.of("norm")):
+                raise ValueError(
+                    f"{self.criterion} knows of no norm layer behind '{group.name}': leave it out by "
+                    "Targets(exclude=...), or use another criterion"
+                )
+
+    def final_sparsities(self) -> dict[str, float]:
+        """Return nothing: how sparse one weight becomes depends on the units on both its sides."""
+        return {}
+
+    def _alive(self, group: Group) -> Tensor:
+        part = next(p for p in group.of("out") if p.name in self.weights)
+        return _any(self.weights[part.name].mask, part)
+
+    def _scores(self, alive: Sequence[Tensor], step: int, share: float) -> list[Tensor]:
+        """Return every unit's worth: the sum over the weights that compute it of the mean score of its entries."""
+        totals = [torch.zeros(group.units, dtype=torch.float64) for group in self.groups]
+        for weight in self.counted:
+            places = self._computed.get(weight.target.name, ())
+            if not places:
+                continue
+            scores = scores_of(self.criterion, weight, step, share, self._norm(weight, places))
+            scores = scores.transpose(0, 1) if weight.target.transposed else scores
+            for number, part in places:
+                others = [dim for dim in range(scores.dim()) if dim != part.dim]
+                means = scores.mean(others, dtype=torch.float64).cpu() if others else scores.double().cpu()
+                totals[number] += Units(weight.target.name, means).scores()[part.index].mean(1)
+        if self.pattern.normalize:
+            means = [float(total[a].mean()) if a.any() else 0.0 for total, a in zip(totals, alive, strict=True)]
+            totals = [total / mean if mean > 0 else total for total, mean in zip(totals, means, strict=True)]
+        return [total.float() for total in totals]
+
+    @cached_property
+    def _computed(self) -> dict[str, list[tuple[int, Part]]]:
+        """Name of a weight -> the groups whose units it computes."""
+        computed: dict[str, list[tuple[int, Part]]] = {}
+        for number, group in enumerate(self.groups):
+            for part in group.of("out"):
+                computed.setdefault(part.name, []).append((number, part))
+        return computed
+
+    def _norm(self, weight: MaskedWeight, places: Sequence[tuple[int, Part]]) -> Tensor | None:
+        """Return the scales behind a weight, one per output: those of all norms of the unit together."""
+        outputs: Tensor | None = None
+        for number, part in places:
+            norms = list(self.groups[number].of("norm"))
+            if not norms:
+                continue
+            scales = torch.stack([slices_of(self.weights[p.name].ranked().abs(), p).sum(1) for p in norms]).sum(0)
+            if outputs is None:
+                outputs = scales.new_ones(weight.mask.shape[part.dim])
+            outputs[part.index.to(outputs.device)] = scales[:, None].to(outputs)
+        return outputs
+
+    def _ballot(self, scores: Sequence[Tensor], alive: Sequence[Tensor]) -> _Ballot:
+        seen: dict[str, int] = {}
+        layers: list[Layer] = []
+        units: list[Units] = []
+        for group, score, a in zip(self.groups, scores, alive, strict=True):
+            seen[group.name] = number = seen.get(group.name, 0) + 1
+            name = group.name if number == 1 else f"{group.name} ({number})"
+            row = sum(
+                self.weights[p.name].mask.numel() // self.weights[p.name].mask.shape[p.dim] * p.index.shape[1]
+                for p in group.of("out")
+            )
+            dead = 0 if self.reversible else int((~a).sum())
+            layers.append(Layer(name, (group.units, row), group.units * row, dead * row))
+            threshold = float(self.weights[group.name].threshold)
+            units.append(Units(name, score, False, a if dead else None, weights=row, threshold=threshold))
+        return _Ballot(layers, units, self.scope, self.selection, self.pattern.multiple)
+
+    def _zeros(self, gone: Sequence[float]) -> float:
+        """Return how many counted weights are zero where so many units of each group are gone."""
+        return sum(
+            numel - math.prod(size - sum(each * gone[i] for i, each in units) for size, units in dims)
+            for numel, dims in self._slices
+        )
+
+    @cached_property
+    def _slices(self) -> list[tuple[int, list[tuple[int, list[tuple[int, int]]]]]]:
+        """For every counted weight its size, and for every dimension its length and what a unit of a group takes."""
+        takes: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        for number, group in enumerate(self.groups):
+            for part in group.parts:
+                takes.setdefault((part.name, part.dim), []).append((number, part.index.shape[1]))
+        return [
+            (w.mask.numel(), [(size, takes.get((w.target.name, dim), [])) for dim, size in enumerate(w.mask.shape)])
+            for w in self.counted
+        ]
+
+
+@dataclass(frozen=True)
+class _Ballot:
+    """The units of one update, scored, and who stays for a share of the rows that is to go.
+
+    Attributes:
+        layers: the groups as a scope sees them.
+        units: the same as a selection sees them.
+        scope: which groups compete, and how many rows each may keep.
+        selection: from scores and counts to units.
+        multiple: each group keeps a multiple of so many units.
+    """
+
+    layers: Sequence[Layer]
+    units: Sequence[Units]
+    scope: Scope
+    selection: Selection
+    multiple: int
+
+    def gone(self, share: float) -> list[int]:
+        """Return how many units of each group go."""
+        keeps, _ = self._selected(share)
+        return [len(k) - max(int(k.sum()), self._least(k, u)) for k, u in zip(keeps, self.units, strict=True)]
+
+    def keeps(self, share: float) -> tuple[list[Tensor], list[float]]:
+        """Return which units of each group stay, and the thresholds."""
+        keeps, thresholds = self._selected(share)
+        return [self._rounded(k, u) for k, u in zip(keeps, self.units, strict=True)], thresholds
+
+    def _selected(self, share: float) -> tuple[list[Tensor], list[float]]:
+        keeps = {layer.name: (torch.empty(0), 0.0) for layer in self.layers}
+        by_name = {units.name: units for units in self.units}
+        for pool in self.scope(self.layers, share):
+            kept, threshold = self.selection([by_name[name] for name in pool.names], pool.drop, pool.sparsity)
+            keeps |= {name: (keep, threshold) for name, keep in zip(pool.names, kept, strict=True)}
+        return [keep for keep, _ in keeps.values()], [threshold for _, threshold in keeps.values()]
+
+    def _least(self, keep: Tensor, units: Units) -> int:
+        """Return how many stay at least, of those that can: the next multiple."""
+        number = max(1, -(-int(keep.sum()) // self.multiple)) * self.multiple
+        return min(number, len(keep) if units.alive is None else int(units.alive.sum()))
+
+    def _rounded(self, keep: Tensor, units: Units) -> Tensor:
+        """Return the units kept, with the best of the others brought back until a multiple is reached."""
+        missing = self._least(keep, units) - int(keep.sum())
+        if missing <= 0:
+            return keep
+        barred = keep if units.alive is None else keep | ~units.alive
+        back = units.values.masked_fill(barred, -math.inf).argsort(descending=True, stable=True)[:missing]
+        return keep.scatter(0, back, True)
+
+
+def _nearest(zeros: Callable[[float], float], goal: float, precision: float) -> float:
+    """Return the share in [0, 1] at which a rising function comes nearest to the goal; of equal ones the first seen."""
+    low, high = 0.0, 1.0
+    best, nearest = low, abs(zeros(low) - goal)
+    at = high
+    while True:
+        found = zeros(at)
+        if abs(found - goal) < nearest:
+            best, nearest = at, abs(found - goal)
+        low, high = (at, high) if found < goal else (low, at)
+        if not nearest or low == 1.0 or high - low <= precision:
+            return best
+        at = (low + high) / 2
+
+
+def _any(flags: Tensor, part: Part) -> Tensor:
+    """Return for each unit whether one of the entries that a part gives it is true."""
+    others = [dim for dim in range(flags.dim()) if dim != part.dim]
+    along = flags.any(others) if others else flags
+    return along.cpu()[part.index].any(1)
+
+
+def _mask(dims: Mapping[int, Tensor], like: Tensor) -> Tensor:
+    mask = like.new_ones([1] * like.dim())
+    for dim, alive in dims.items():
+        shape = [1] * like.dim()
+        shape[dim] = -1
+        mask = mask & alive.to(like.device).view(shape)
+    return mask.expand(like.shape).contiguous()

@@ -1,0 +1,156 @@
+"""`lightning-prune compare`: runs into curves, curves into a table, a picture and a run of wandb."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from tests.logging_.wandb_file import read
+
+from .conftest import SHORT, Command
+
+
+def write(folder: str, sparsity: float = 0.9, accuracy: float = 0.5, seed: int = 0, **changes: Any) -> Path:
+    """Write what a run leaves behind, as far as it is read here; `changes` are of its config, a__b for a.b."""
+    config = OmegaConf.create({"defaults": ["run_folder", "_self_"], "recipe": "mine", "seed": seed})
+    keys = {"pruner__schedule__final_sparsity": sparsity, "data__seed": seed, "task__lr": 0.1}
+    for key, value in (keys | changes).items():
+        OmegaConf.update(config, key.replace("__", "."), value)
+    path = Path(folder)
+    path.mkdir(parents=True)
+    path.joinpath("config.yaml").write_text(OmegaConf.to_yaml(config))
+    facts = {"interrupted": False, "sparsity": sparsity, "final_sparsity": sparsity, "steps": 7}
+    metrics = {"test/accuracy": accuracy, "test/loss": 1 - accuracy}
+    path.joinpath("report.json").write_text(json.dumps(facts | {"test": metrics}))
+    return path
+
+
+def change(folder: Path, **facts: Any) -> None:
+    file = folder / "report.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | facts))
+
+
+def table(text: str) -> list[list[str]]:
+    """Return the first table, without its line."""
+    rows = text.split("\n\n")[0].splitlines()
+    return [[cell.strip() for cell in row.split("  ") if cell.strip()] for row in rows if not row.startswith("--")]
+
+
+def test_real_runs(command: Command) -> None:
+    for schedule in ("polynomial", "geometric"):
+        words = ("train", "-m", "-cn", "digits_mlp", f"hydra.sweep.dir=sweep/{schedule}", f"pruner/schedule={schedule}")
+        assert command(*words, "pruner.schedule.final_sparsity=0,0.8", *SHORT).status == 0
+    said = command("compare", "sweep")
+    assert (said.status, said.err) == (0, "")
+    head, geometric, polynomial = table(said.out)
+    assert head == ["test/accuracy, %", "0 %", "80 %"]
+    assert (geometric[0], polynomial[0]) == ("Geometric", "Polynomial")
+    report = json.loads(Path("sweep/geometric/1/report.json").read_text())
+    assert geometric[2] == f"{100 * report['test']['test/accuracy']:.2f}"
+    assert "along with pruner.schedule._target_ differ: pruner.schedule" in said.out
+    assert Path("sweep/compare.png").read_bytes()[1:4] == b"PNG"
+    with Path("sweep/compare.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["curve"], float(row["final_sparsity"])) for row in rows] == [
+        *(("Geometric", 0.0), ("Geometric", 0.8), ("Polynomial", 0.0), ("Polynomial", 0.8))
+    ]
+
+
+def test_the_legend_names_what_differs_and_no_more(command: Command) -> None:
+    for number, (lr, sparsity) in enumerate([(0.1, 0.5), (0.2, 0.5), (0.1, 0.9), (0.2, 0.9)]):
+        write(f"runs/{number}", sparsity, task__lr=lr, task__decay=10 * lr)
+    said = command("compare", "runs")
+    assert [row[0] for row in table(said.out)[1:]] == ["lr=0.1", "lr=0.2"]
+    assert "along with task.lr differ: task\n" in said.out
+
+
+def test_keys_of_the_same_last_word_are_named_in_full(command: Command) -> None:
+    for number in range(4):
+        write(f"runs/{number}", a__lr=number % 2, b__lr=number // 2)
+    names = [row[0] for row in table(command("compare", "runs").out)[1:]]
+    assert names == ["a.lr=0, b.lr=0", "a.lr=1, b.lr=0", "a.lr=0, b.lr=1", "a.lr=1, b.lr=1"]
+
+
+def test_a_key_that_follows_the_sparsity_makes_no_curve(command: Command) -> None:
+    for sparsity in (0.5, 0.9):
+        write(f"runs/{sparsity}", sparsity, share=sparsity)
+    assert table(command("compare", "runs").out) == [
+        ["test/accuracy, %", "50 %", "90 %"],
+        ["all runs", "50.00", "50.00"],
+    ]
+
+
+def test_seeds_are_averaged(command: Command) -> None:
+    for seed, accuracy in enumerate((0.6, 0.7)):
+        for sparsity in (0.5, 0.9):
+            write(f"runs/{seed}/{sparsity}", sparsity, accuracy, seed)
+    assert table(command("compare", "runs").out)[1] == ["all runs (mean of 2)", "65.00", "65.00"]
+    assert len(Path("runs/compare.csv").read_text().splitlines()) == 5
+
+
+def test_a_run_named_twice_counts_once(command: Command) -> None:
+    write("runs/0")
+    write("runs/1", seed=1)
+    assert table(command("compare", "runs", "runs/1", "runs/../runs").out)[1][0] == "all runs (mean of 2)"
+
+
+def test_failed_and_unfinished_runs_are_named_and_left_out(command: Command) -> None:
+    write("runs/0")
+    (write("runs/1") / "report.json").unlink()
+    change(write("runs/2"), interrupted=True)
+    (write("runs/3") / "report.json").write_text('{"interr')
+    change(write("runs/4"), test={})
+    change(write("runs/5"), test={}, sparsity=None)
+    said = command("compare", "runs")
+    assert said.status == 0
+    lines = [line for line in said.out.splitlines() if line.startswith("left out: ")]
+    whys = (
+        "failed or unfinished",
+        "interrupted after 7 steps",
+        "cannot be read",
+        "it has no metrics",
+        "cannot be read",
+    )
+    for number, (line, why) in enumerate(zip(lines, whys, strict=True), start=1):
+        assert line.startswith(f"left out: runs/{number}: ")
+        assert why in line
+
+
+def test_without_a_test_the_validation_counts(command: Command) -> None:
+    folder = write("runs/0")
+    change(folder, test={})
+    folder.joinpath("metrics.csv").write_text("step,val/accuracy,train/loss\n1,0.25,3\n2,0.75,2\n")
+    assert table(command("compare", "runs").out) == [["val/accuracy, %", "90 %"], ["all runs", "75.00"]]
+
+
+def test_wandb_gets_table_and_picture(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    write("runs/0", 0.5)
+    write("runs/1", 0.9)
+    said = command("compare", "runs", "--wandb", "--out=out", "--title=mine")
+    assert (said.status, said.err) == (0, "")
+    (folder,) = Path("out/wandb").glob("offline-run-*")
+    assert f"wandb    {folder}" in said.out
+    run = read(Path("out"))
+    (picture,), (rows,) = run.media("compare/picture"), run.media("compare/runs")
+    assert picture.read_bytes() == Path("out/compare.png").read_bytes()
+    assert [row[3] for row in json.loads(rows.read_text())["data"]] == [0.5, 0.9]
+
+
+@pytest.mark.parametrize("argument", ["gone", "empty", "unfinished", "conf"])
+def test_nothing_to_compare_is_an_error_of_one_line(command: Command, argument: str) -> None:
+    Path("empty").mkdir()
+    Path("conf").mkdir()
+    Path("conf/config.yaml").write_text("defaults:\n  - pruner: default\n")
+    (write("unfinished/0") / "report.json").unlink()
+    said = command("compare", argument)
+    assert said.status == 1
+    assert said.err.count("\n") == 1
+    words = {"gone": "no such folder", "unfinished": "none of the 1 runs is finished"}
+    assert words.get(argument, "there is no run in it") in said.err
+    assert not list(Path().rglob("compare.*"))

@@ -1,0 +1,82 @@
+"""`weights=FILE`: a run that starts with the weights of another one, to train or only to prune them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from .conftest import SHORT, Command, Said
+
+ONE_SHOT = ("trainer.max_steps=0", "pruner/schedule=one_shot", "pruner.schedule.step=0")
+
+
+def train(command: Command, folder: str, *overrides: str) -> Said:
+    return command("train", "-cn", "digits_mlp", f"hydra.run.dir={folder}", *SHORT, *overrides)
+
+
+def model(folder: str) -> dict[str, torch.Tensor]:
+    return torch.load(Path(folder) / "model.pt", weights_only=True)
+
+
+def test_prunes_a_trained_model_without_training_it(command: Command) -> None:
+    train(command, "dense", "pruner.schedule.final_sparsity=0", "callbacks=checkpoint")
+    for number, file in enumerate(("dense/model.pt", "dense/checkpoints/last.ckpt")):
+        said = train(command, f"pruned{number}", f"weights={file}", *ONE_SHOT)
+        assert (said.status, said.err) == (0, "")
+        dense, pruned = model("dense"), model(f"pruned{number}")
+        every = torch.cat([weight.abs().flatten() for weight in dense.values() if weight.dim() >= 2])
+        boundary = every.sort().values[round(0.9 * len(every))]
+        for name, weight in dense.items():
+            kept = weight.abs() >= boundary if weight.dim() >= 2 else torch.ones_like(weight, dtype=torch.bool)
+            assert torch.equal(pruned[name], weight * kept), name
+        report = json.loads(Path(f"pruned{number}/report.json").read_text())
+        assert (report["steps"], report["step"]) == (0, 0)
+        digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+        assert report["started_from"] == {"file": file, "sha256": digest}
+
+
+def test_trains_on_from_them(command: Command) -> None:
+    train(command, "dense", "pruner.schedule.final_sparsity=0")
+    train(command, "on", "pruner.schedule.final_sparsity=0", "weights=dense/model.pt", "task.lr=1e-9", "seed=1")
+    before, after = model("dense"), model("on")
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in before)
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
+def test_a_sweep_does_a_run_again_when_its_weights_are_others(command: Command) -> None:
+    words = ("train", "-m", "-cn", "digits_mlp", "hydra.sweep.dir=sweep", "weights=dense/model.pt", *SHORT, *ONE_SHOT)
+    train(command, "dense", "pruner.schedule.final_sparsity=0")
+    command(*words)
+    assert "sweep/0: finished already" in command(*words).out
+    Path("dense/config.yaml").unlink()
+    train(command, "dense", "pruner.schedule.final_sparsity=0", "seed=1")
+    assert "sweep/0: done again, the weights that it starts with are others now" in command(*words).out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "error"),
+    [
+        (("weights=gone.pt",), "weights=gone.pt: there is no such file"),
+        (("weights=dense/model.pt", "task.net.sizes=[64,32,10]"), "weights=dense/model.pt: Error(s) in loading"),
+        (("weights=dense/model.pt", "ckpt_path=dense/model.pt"), "drop weights=dense/model.pt"),
+        (("weights=dense/config.yaml",), "is no checkpoint of torch"),
+        (("trainer.max_steps=0", "pruner/schedule=one_shot", "pruner.schedule.step=7"), "step=7 is at or past the end"),
+    ],
+)
+def test_errors_are_one_line(command: Command, overrides: tuple[str, ...], error: str) -> None:
+    train(command, "dense")
+    said = train(command, "run", *overrides)
+    assert said.status == 1
+    assert error in said.err
+    assert said.err.count("\n") == 1
+    assert not Path("run").exists()
+
+
+def test_plan_knows_a_run_of_no_steps(command: Command) -> None:
+    said = command("plan", "-cn", "digits_mlp", *ONE_SHOT)
+    assert said.status == 0
+    assert "1 update of 0 steps, at step 0" in said.out

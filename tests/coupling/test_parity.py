@@ -1,0 +1,134 @@
+"""Every architecture, pruned to half its weights and shrunk, gives what it gave before, and trains on."""
+
+import copy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_prune.coupling.couple import couple
+from lightning_prune.coupling.example import answer, call, distance, tensors
+from lightning_prune.pattern.channel import Channel
+from lightning_prune.pruner import Pruner
+from lightning_prune.schedule.one_shot import OneShot
+from lightning_prune.shrink import Shrunk, load_shrunk, rebuild, save_shrunk, shrink
+from tests.coupling.architectures import ARCHITECTURES, Architecture
+
+TOLERANCE = 1e-4
+
+
+def pruned(model: nn.Module, example: Any) -> Pruner:
+    """Return the pruner that has zeroed half of the weights of whole channels and heads."""
+    pruner = Pruner(OneShot(0.5, 0), pattern=Channel(example_inputs=example))
+    pruner.attach(model)
+    pruner.after_step(0)
+    pruner.strip()
+    return pruner
+
+
+@pytest.fixture(params=ARCHITECTURES)
+def architecture(request: pytest.FixtureRequest) -> Architecture:
+    return ARCHITECTURES[request.param]
+
+
+def test_what_hangs_together_is_found_and_what_does_not_is_named(architecture: Architecture):
+    coupling = couple(architecture.model(), architecture.example())
+    groups = {group.name: {part.name for part in group.parts} for group in coupling.groups}
+    assert set(architecture.found) <= set(groups)
+    for name, others in architecture.found.items():
+        assert set(others) <= groups[name]
+
+
+def test_a_shrunk_model_gives_the_same_outputs_and_trains_on(architecture: Architecture):
+    model, example = architecture.model(), architecture.example()
+    pruner = pruned(model, example)
+    shrunk = shrink(model, example, TOLERANCE)
+    assert_smaller(shrunk, architecture)
+    for inputs in (example, *(make() for make in architecture.others)):
+        assert distance(answer(model, inputs), answer(shrunk.model, inputs))[1] <= TOLERANCE
+    skipped = dict(pruner.report().skipped) | dict(shrunk.report.skipped)
+    for name, reason in architecture.refused.items():
+        assert reason in skipped[name]
+        assert shrunk.model.get_parameter(name).shape[0] == model.get_parameter(name).shape[0]
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            assert torch.equal(parameter, shrunk.model.get_parameter(name))
+    assert_rebuilds(shrunk, architecture, example)
+    assert_trains(shrunk.model, example)
+
+
+def assert_smaller(shrunk: Shrunk, architecture: Architecture) -> None:
+    units = {group.name: (group.before, group.after) for group in shrunk.report.groups}
+    assert all(units[name][1] < units[name][0] for name in architecture.found), units
+    before, after = shrunk.report.parameters
+    assert after < before
+    assert after == sum(p.numel() for p in shrunk.model.parameters())
+
+
+def assert_rebuilds(shrunk: Shrunk, architecture: Architecture, example: Any) -> None:
+    """A plain model becomes it again, to the bit."""
+    plain = rebuild(architecture.model(), shrunk.recipe)
+    plain.load_state_dict(copy.deepcopy(shrunk.model.state_dict()))
+    assert all(map(torch.equal, answer(shrunk.model, example), answer(plain, example)))
+
+
+def assert_trains(model: nn.Module, example: Any) -> None:
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    model.train()
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    outputs: list[Tensor] = list(tensors(call(model, example)))
+    torch.stack([output.square().mean() for output in outputs]).sum().backward()
+    optimizer.step()
+    after = dict(model.named_parameters())
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    assert all(p.isfinite().all() and p.shape == before[name].shape for name, p in after.items())
+
+
+NEW_PROCESS = """
+import sys, torch
+from lightning_prune.shrink import load_shrunk
+from tests.coupling.architectures import ARCHITECTURES
+for name in sys.argv[2:]:
+    model = load_shrunk(ARCHITECTURES[name].model(), f"{sys.argv[1]}/{name}").eval()
+    with torch.no_grad():
+        torch.save(model(torch.load(f"{sys.argv[1]}/{name}/inputs.pt")), f"{sys.argv[1]}/{name}/outputs.pt")
+"""
+
+
+def test_shrunk_models_come_back_in_a_new_process_to_the_bit(tmp_path: Path):
+    names = ["resnet_basic", "resnext", "unet", "lstm", "transformer_encoder", "gpt_tied", "vit", "tied"]
+    expected: dict[str, Tensor] = {}
+    for name in names:
+        model, example = ARCHITECTURES[name].model(), ARCHITECTURES[name].example()
+        pruned(model, example)
+        shrunk = shrink(model, example)
+        save_shrunk(shrunk, tmp_path / name)
+        torch.save(example, tmp_path / name / "inputs.pt")
+        expected[name] = answer(shrunk.model, example)[0]
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, "-c", NEW_PROCESS, str(tmp_path), *names], check=True, cwd=root)
+    for name in names:
+        assert torch.equal(torch.load(tmp_path / name / "outputs.pt"), expected[name])
+
+
+def test_a_shrunk_model_is_shrunk_again():
+    architecture = ARCHITECTURES["transformer_encoder"]
+    model, example = architecture.model(), architecture.example()
+    pruned(model, example)
+    once = shrink(model, example).model
+    pruned(once, example)
+    twice = shrink(once, example)
+    assert twice.report.parameters[1] < twice.report.parameters[0]
+    assert distance(answer(once, example), answer(twice.model, example))[1] <= TOLERANCE
+
+
+def test_a_shrunk_model_is_not_loaded_into_another(tmp_path: Path):
+    model, example = ARCHITECTURES["vit"].model(), ARCHITECTURES["vit"].example()
+    pruned(model, example)
+    save_shrunk(shrink(model, example), tmp_path)
+    with pytest.raises(ValueError, match="another model"):
+        load_shrunk(ARCHITECTURES["gpt"].model(), tmp_path)

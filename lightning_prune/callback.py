@@ -271,10 +271,9 @@ class PruningCallback(Callback):
         larger = plain_copy(pl_module)
         self.shrink_report, self._recipe = shrink_(pl_module, self._example())
         trainer.strategy.optimizers = []  # they know the larger parameters
-        rank_zero_info(f"{self._title}: shrunk\n{self.shrink_report.table()}")
         if trainer.is_global_zero:
             self.cost_report = compare(larger, pl_module, self._example())
-            rank_zero_info(self.cost_report.table())
+            rank_zero_info(f"{self._title}: shrunk\n{self.shrink_report.table()}\n\n{self.cost_report.table()}")
             self._write(trainer, self.cost_report.scalars())
 
     # Helpers

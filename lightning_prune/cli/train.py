@@ -200,7 +200,7 @@ def _log_to_stdout() -> Generator[None, None, None]:
 
     def wanted(record: logging.LogRecord) -> bool:
         text = record.getMessage()
-        return not (text.startswith("💡 Tip") or text.partition("\n")[0].endswith(": done"))
+        return not (text.startswith("💡 Tip") or text.partition("\n")[0].endswith((": done", ": shrunk")))
 
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
     handlers = [h for logger in loggers for h in logger.handlers if isinstance(h, logging.StreamHandler)]

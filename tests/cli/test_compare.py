@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,16 @@ def test_without_a_test_the_validation_counts(command: Command) -> None:
     assert table(command("compare", "runs").out) == [["val/accuracy, %", "90 %"], ["all runs", "75.00"]]
 
 
+@pytest.fixture
+def fresh_wandb() -> Iterator[None]:
+    """Have wandb read the environment anew, and again after the test: it remembers it for the whole process."""
+    wandb = pytest.importorskip("wandb")
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+@pytest.mark.usefixtures("fresh_wandb")
 def test_wandb_gets_table_and_picture(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
     write("runs/0", 0.5)

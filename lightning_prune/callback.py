@@ -22,7 +22,8 @@ from lightning_prune.report import Report, percent
 from lightning_prune.rewind import Rewind, Rewinder
 from lightning_prune.run_length import run_length
 from lightning_prune.schedule.polynomial import Polynomial
-from lightning_prune.shrink import ShrinkReport, check_shrinkable, shrink_
+from lightning_prune.shrink import check_shrinkable, shrink_
+from lightning_prune.shrink_report import ShrinkReport
 from lightning_prune.targets import plain_name
 
 

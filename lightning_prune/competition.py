@@ -125,11 +125,11 @@ class Competition:
         most = sum(weight.mask.numel() for weight in members) - spared
         keeps, threshold = self.selection(units, min(pool.drop, most), pool.sparsity)
         decisions: list[Decision] = []
-        for weight, pattern, keep in zip(members, patterns, keeps, strict=True):
-            mask = keep
+        for weight, pattern, ranked, keep in zip(members, patterns, units, keeps, strict=True):
+            mask = keep | _safe(ranked) if getattr(pattern, "spares", False) else keep  # not all selections mind them
             if not pattern.single:
                 shape = weight.canonical(weight.mask).shape
-                mask = weight.canonical(pattern.expand(keep, shape)).contiguous()
+                mask = weight.canonical(pattern.expand(mask, shape)).contiguous()
                 mask = mask if self.reversible else mask & weight.mask
             decisions.append(Decision(weight, mask, threshold))
         return decisions
@@ -155,12 +155,16 @@ class Competition:
         return self.pattern
 
 
+def _safe(units: Units) -> Tensor:
+    """Return the units that are protected and alive."""
+    if units.protected is None:
+        return torch.zeros_like(units.values, dtype=torch.bool)
+    return units.protected if units.alive is None else units.protected & units.alive
+
+
 def _spared(units: Units) -> int:
     """Return how many weights the protected units hold that are alive."""
-    if units.protected is None:
-        return 0
-    safe = units.protected if units.alive is None else units.protected & units.alive
-    return int((safe * units.weights).sum())
+    return int((_safe(units) * units.weights).sum())
 
 
 def scores_of(

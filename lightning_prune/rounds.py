@@ -23,7 +23,8 @@ from lightning_prune.protocols import CoupledPattern, Criterion, SitedCriterion
 from lightning_prune.report import percent
 from lightning_prune.rounds_record import History, Round, folder_of, share_gone
 from lightning_prune.rounds_trainer import MakeTrainer, evaluate, is_first_rank, new_trainer, train
-from lightning_prune.shrink import RECIPE, WEIGHTS, ShrinkReport, Shrunk, load_shrunk, recipe_of, save_shrunk, shrink_
+from lightning_prune.shrink import RECIPE, WEIGHTS, Shrunk, load_shrunk, recipe_of, save_shrunk, shrink_
+from lightning_prune.shrink_report import ShrinkReport
 from lightning_prune.targets import Targets
 
 

@@ -60,7 +60,9 @@ _NOISE = (
 def main(argv: list[str]) -> int:
     """Run the command."""
     if "-h" in argv or "--help" in argv:
-        print(HELP + "\n".join(f"  {name:<20} {what}" for name, what in recipes().items()))
+        listed = recipes()
+        width = max(map(len, listed))
+        print(HELP + "\n".join(f"  {name:<{width}}  {what}" for name, what in listed.items()))
         return 0
     folder = [f"hydra.run.dir='{os.environ[_RUN_FOLDER]}'"] if _is_helper() else []
     arguments = read([*argv, *folder])

@@ -41,7 +41,9 @@ class KMeans:
 
     def __post_init__(self) -> None:
         if find_spec("sklearn") is None:
-            raise ModuleNotFoundError("KMeans needs scikit-learn: pip install 'lightning-prune[hydra]'", name="sklearn")
+            raise ModuleNotFoundError(
+                "KMeans needs scikit-learn: pip install 'lightning-prune[structured]'", name="sklearn"
+            )
 
     def at(self, site: Site) -> KMeans:
         """Return the criterion for that weight at that step."""

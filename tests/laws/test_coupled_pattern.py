@@ -633,6 +633,15 @@ def test_G14_what_is_left_whole_is_reported_with_its_reason() -> None:
     assert "0.bias" not in report.skipped
 
 
+def test_G14_a_weight_whose_outputs_a_frozen_layer_reads_is_named() -> None:
+    model = nn.Sequential(nn.Linear(7, 8), nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 5), nn.Linear(5, 4))
+    model[4].weight.requires_grad_(False)
+    pruner = Pruner(OneShot(0.5, 0), pattern=EXAMPLE)
+    pruner.attach(model)
+    reason = pruner.report().skipped["2.weight"]
+    assert reason == "tied to 4.weight, which is frozen; but columns that read removed units go"
+
+
 # G13, G24: errors before anything is changed
 
 

@@ -402,12 +402,13 @@ def test_the_filters_of_smallest_weight_sum_go_in_every_layer() -> None:
 
 @pytest.mark.parametrize("pattern", [Row(), Column()])
 @pytest.mark.parametrize("scope", ideas("scope"))
+@pytest.mark.parametrize("selection", ideas("selection"))
 @pytest.mark.parametrize("sparsity", [0.9, 0.97, 1.0])
-def test_no_scope_and_no_sparsity_empties_a_weight_of_rows_or_columns(
-    pattern: Any, scope: Any, sparsity: float
+def test_no_scope_selection_or_sparsity_empties_a_weight_of_rows_or_columns(
+    pattern: Any, scope: Any, selection: Any, sparsity: float
 ) -> None:
     model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 3, 1))
-    pruner = Pruner(Polynomial(sparsity, 0, 6, 2), pattern=pattern, scope=scope)
+    pruner = Pruner(Polynomial(sparsity, 0, 6, 2), pattern=pattern, scope=scope, selection=selection)
     pruner.attach(model)
     for step in (0, 2, 4, 6):
         pruner.after_step(step)

@@ -1,0 +1,91 @@
+"""ResNet-20 on CIFAR-10 as the recipe cifar10_resnet20 trains it, pruned once by Torch-Pruning instead of by us.
+
+The dense net trains up to a share of the run, loses channels at one stroke, and trains on: the same data, budget and
+learning rate as the recipe.
+
+python benchmarks/one_shot.py TIMES_FEWER_MACS [SHARE_OF_THE_RUN] [uniform|global]
+"""
+
+from __future__ import annotations
+
+import sys
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch_pruning as tp
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from torch import nn
+
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+CONF = RECIPES.parent / "conf"
+
+
+def pruned(net: nn.Module, share: float, everywhere: bool) -> nn.Module:
+    """Return a copy that has lost this share of its channels, those of the smallest norm by group."""
+    smaller = deepcopy(net)
+    tp.pruner.BasePruner(
+        smaller,
+        smaller.example_input,
+        importance=tp.importance.GroupMagnitudeImportance(p=2),
+        global_pruning=everywhere,
+        pruning_ratio=share,
+        ignored_layers=[m for m in smaller.modules() if isinstance(m, nn.Linear)],
+    ).step()
+    return smaller
+
+
+def macs(net: nn.Module) -> float:
+    return tp.utils.count_ops_and_params(net, net.example_input)[0]
+
+
+class OneShot(pl.Callback):
+    """Put a smaller net in the module's place after so many steps, with an optimizer that starts anew."""
+
+    def __init__(self, times: float, share: float, everywhere: bool) -> None:
+        self.times, self.share, self.everywhere = times, share, everywhere
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        if trainer.global_step != round(self.share * int(trainer.estimated_stepping_batches)):
+            return
+        goal, low, high = macs(pl_module.net) / self.times, 0.0, 0.95
+        for _ in range(12):
+            middle = (low + high) / 2
+            enough = macs(pruned(pl_module.net, middle, self.everywhere)) <= goal
+            low, high = (low, middle) if enough else (middle, high)
+        net = pruned(pl_module.net, high, self.everywhere)
+        found, kept = macs(pl_module.net) / macs(net), sum(p.numel() for p in net.parameters())
+        print(
+            f"step {trainer.global_step}: {high:.3f} of the channels, {found:.2f} times fewer MACs, {kept:,} parameters"
+        )
+        pl_module.net = net
+        (optimizer,) = trainer.optimizers
+        optimizer.state.clear()
+        optimizer.param_groups[0]["params"] = list(net.parameters())
+
+
+def main() -> None:
+    times = float(sys.argv[1])
+    share = float(sys.argv[2]) if len(sys.argv) > 2 else 0.4
+    everywhere = sys.argv[3:] == ["global"]
+    with initialize_config_dir(str(RECIPES), version_base="1.3"):
+        overrides = [f"hydra.searchpath=[file://{CONF}]"]
+        config = compose("cifar10_resnet20", overrides=overrides, return_hydra_config=True)
+    pl.seed_everything(config.seed, workers=True)
+    task, data = instantiate(config.task), instantiate(config.data)
+    trainer = pl.Trainer(
+        max_epochs=config.trainer.max_epochs,
+        callbacks=[OneShot(times, share, everywhere)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(task, datamodule=data)
+    trainer.test(task, datamodule=data)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""What shrinking did, for people and for files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lightning_prune.report import columns, percent
+
+
+@dataclass(frozen=True)
+class ShrunkGroup:
+    """One group of units: its first weight, how many units it had and has, and why dead ones had to stay."""
+
+    name: str
+    before: int
+    after: int
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ShrinkReport:
+    """What shrinking did.
+
+    Attributes:
+        groups: every group of units, dead ones in it or not.
+        skipped: weight -> why its outputs cannot be removed.
+        parameters: entries of all parameters, before and after.
+        difference: the largest difference of an output on the example inputs, in evaluation mode.
+        relative: the same as a share of the largest output.
+    """
+
+    groups: Sequence[ShrunkGroup]
+    skipped: Mapping[str, str]
+    parameters: tuple[int, int]
+    difference: float
+    relative: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values that JSON can hold."""
+        return asdict(self) | {"groups": [asdict(group) for group in self.groups], "skipped": dict(self.skipped)}
+
+    def table(self) -> str:
+        """Return a table for people."""
+        rows = [("units of", "before", "after", "removed")]
+        rows += [(g.name, f"{g.before:,}", f"{g.after:,}", percent(1 - g.after / g.before)) for g in self.groups]
+        before, after = self.parameters
+        rows.append(("parameters", f"{before:,}", f"{after:,}", percent(1 - after / before)))
+        lines = [columns(rows, rules={1, len(rows) - 1})]
+        lines += [f"{group.name}: {group.reason}" for group in self.groups if group.reason]
+        by_reason: dict[str, list[str]] = {}
+        for name, reason in self.skipped.items():
+            by_reason.setdefault(reason, []).append(name)
+        lines += [f"not shrunk, {reason}: {', '.join(names)}" for reason, names in by_reason.items()]
+        lines.append(f"outputs differ by {self.difference:.2g} at most, {self.relative:.2g} of the largest")
+        return "\n".join(lines)

@@ -149,7 +149,9 @@ class UnitCompetition:
                 means = scores.mean(others, dtype=torch.float64).cpu() if others else scores.double().cpu()
                 totals[number] += Units(weight.target.name, means).scores()[part.index].mean(1)
         if self.pattern.normalize:
-            means = [float(total[a].mean()) if a.any() else 0.0 for total, a in zip(totals, alive, strict=True)]
+            # Over all units, dead ones too: the fewer are left, the more each is worth. The mean of those left would
+            # rise with every update, and a group of unequal units would wear away.
+            means = [float((total * (a | self.reversible)).mean()) for total, a in zip(totals, alive, strict=True)]
             totals = [total / mean if mean > 0 else total for total, mean in zip(totals, means, strict=True)]
         return [total.float() for total in totals]
 

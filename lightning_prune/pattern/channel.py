@@ -24,7 +24,8 @@ class Channel:
     Args:
         multiple: each group keeps a multiple of so many units (8, 16, 32 for hardware).
         kinds: "channel" for channels, neurons and hidden units, "head" for attention heads.
-        normalize: divide scores by their group's mean, so that groups of different scale can be ranked together.
+        normalize: divide scores by their group's mean, in which units pruned before count as 0, so that groups of
+            different scale can be ranked together.
         example_inputs: what one forward takes: a tensor, a tuple of arguments or a dict of keywords; None for the
             module's `example_input_array`.
 

@@ -280,7 +280,7 @@ def test_G3_no_other_cut_of_the_ranking_is_nearer(
     size = sum(shape.numel() for shape in shapes.values())
     for step in (0, 2):
         raw = [worth(group, model) for group in groups]
-        means = [float(r[a].mean()) if normalize else 1.0 for r, a in zip(raw, able, strict=True)]
+        means = [float((r * a).mean()) if normalize else 1.0 for r, a in zip(raw, able, strict=True)]
         scores = [r / m if m else r for r, m in zip(raw, means, strict=True)]
         contenders = sorted(
             (float(s[i]), g, i) for g, s in enumerate(scores) for i in range(len(s)) if bool(able[g][i])
@@ -420,6 +420,20 @@ def test_normalized_scores_do_not_see_a_layers_scale(normalize: bool) -> None:
         return assert_whole_units(coupling("perceptron").groups, masks_of(pruner))
 
     assert same(kept(1.0), kept(64.0)) is normalize
+
+
+def test_a_group_of_unequal_units_does_not_wear_away_over_many_updates() -> None:
+    spreads = [(0.2, 1.8), (0.95, 1.05), (0.97, 1.03)]
+    layers = [nn.Linear(7 if i == 0 else 32, 32) for i in range(3)]
+    with torch.no_grad():
+        for layer, (low, high) in zip(layers, spreads, strict=True):
+            layer.weight.copy_(torch.linspace(low, high, 32)[:, None].expand_as(layer.weight))
+    pruner = Pruner(Polynomial(0.5, 0, 100, 1), pattern=EXAMPLE)
+    pruner.attach(nn.Sequential(*layers, nn.Linear(32, 4)))
+    for step in range(101):
+        pruner.after_step(step)
+    left = [int((layer.weight != 0).any(1).sum()) for layer in layers]
+    assert left[0] >= 12, left  # 4 if those left set the scale at each update
 
 
 def test_norm_scale_ranks_by_the_norms_of_all_layers_that_share_a_channel() -> None:

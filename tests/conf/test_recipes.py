@@ -22,6 +22,7 @@ STRUCTURED = {
     "cifar10_vgg16": 0.75,
     "fashion_lenet5_channels": 0.5,
     "mnist_mlp_units": 0.8,
+    "shakespeare_lstm_units": 0.5,
     "shakespeare_transformer": 0.5,
 }
 """Recipe -> share of the weights that go with the units; each has a full form, RECIPE_full, for a GPU."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from lightning_prune.coupling.graph import OUTPUT
 from lightning_prune.coupling.units import Coupling, Group
 from lightning_prune.targets import Found, Target, plain_name, targets_named
 
@@ -41,14 +42,13 @@ def claim(model: nn.Module, found: Found, coupling: Coupling) -> Claim:
     wanted = {name: target for target in found.targets for name in target.names}
     frozen = {plain_name(name) for name, p in model.named_parameters() if not p.requires_grad}
     refused = {plain_name(name): why for name, why in coupling.refused.items()}
-    groups, kept = list[Group](), dict[str, str]()
+    groups: list[Group] = []
     for group in map(_plainly_named, coupling.groups):
         reason = _against(group, wanted, found.skipped, frozen)
         if reason is None:
             groups.append(group)
         else:
-            kept[group.name] = reason
-    refused |= kept
+            refused[group.name] = reason
     sliced = {part.name for group in groups for part in group.parts}
     names = [name for name in (plain_name(name) for name, _ in model.named_parameters()) if name in sliced]
     counted = frozenset(wanted[name].name for name in names if name in wanted)
@@ -61,8 +61,8 @@ def claim(model: nn.Module, found: Found, coupling: Coupling) -> Claim:
     for target in found.targets:
         if target.name not in sliced:
             skipped[target.name] = refused.get(target.name, "no units that could be removed were found in it")
-        elif target.name in kept:
-            skipped[target.name] = f"{kept[target.name]}; but columns that read removed units go"
+        elif refused.get(target.name, OUTPUT) != OUTPUT:
+            skipped[target.name] = f"{refused[target.name]}; but columns that read removed units go"
     norms = frozenset(part.name for group in groups for part in group.of("norm"))
     return Claim(tuple(groups), targets_named(model, names), counted, norms, skipped)
 

@@ -19,6 +19,8 @@ from lightning_prune.coupling.units import Group, alive_along, tensors_of
 
 _TOLERANCE = 1e-3
 """Largest difference of two outputs, as a share of the largest output; a wrong removal is off by the order of 1."""
+_DRAWS = 8
+"""How often other weights are drawn for units that make no difference with the first."""
 
 
 def removable(model: nn.Module, example_inputs: Any, groups: Sequence[Group]) -> tuple[list[Group], dict[str, str]]:
@@ -42,7 +44,36 @@ def removable(model: nn.Module, example_inputs: Any, groups: Sequence[Group]) ->
         found = [*sift(some[:half]), *sift(some[half:])]
         return found if len(found) < len(some) else _one_by_one(scrambled, example_inputs, found, refused)
 
-    return sift(groups) if groups else [], refused
+    proved: list[Group] = []
+    for group in sift(groups) if groups else []:
+        shown = _shows(scrambled, example_inputs, group)
+        reason = None if shown else _with_other_weights(model, example_inputs, group)
+        if reason is None:
+            proved.append(group)
+        else:
+            _refuse(group, reason, refused)
+    return proved, refused
+
+
+def _shows(model: nn.Module, example_inputs: Any, group: Group) -> bool:
+    """Whether the outputs change where units are not read, so that a wrong removal would be seen."""
+    keep = _some(group.units)
+    if bool(keep.all()):  # a single unit stays in any case
+        return True
+    unread = copy.deepcopy(model)
+    silence(unread, [group], [keep])
+    return distance(answer(model, example_inputs), answer(unread, example_inputs))[1] > _TOLERANCE
+
+
+def _with_other_weights(model: nn.Module, example_inputs: Any, group: Group) -> str | None:
+    """Try a group alone with other random weights, as its units may all be off with one draw."""
+    for seed in range(1, 1 + _DRAWS):
+        scrambled = copy.deepcopy(model)
+        _scramble(scrambled, seed)
+        reason = _mistake(scrambled, example_inputs, [group])
+        if reason is not None or _shows(scrambled, example_inputs, group):
+            return reason
+    return "no trial shows whether anything depends on its units"
 
 
 def _one_by_one(model: nn.Module, example: Any, groups: list[Group], refused: dict[str, str]) -> list[Group]:
@@ -99,8 +130,8 @@ def silence(model: nn.Module, groups: Sequence[Group], keeps: Sequence[Tensor]) 
 
 
 @torch.no_grad()
-def _scramble(model: nn.Module) -> None:
-    generator = torch.Generator().manual_seed(0)
+def _scramble(model: nn.Module, seed: int = 0) -> None:
+    generator = torch.Generator().manual_seed(seed)
     for name, tensor in tensors_of(model).items():
         if not tensor.is_floating_point():
             continue
@@ -109,8 +140,10 @@ def _scramble(model: nn.Module) -> None:
             drawn *= math.sqrt(2.0 / max(1, tensor[0].numel()))
         elif isinstance(tensor, nn.Parameter):
             drawn = drawn * 0.2 + (0.0 if name.endswith("bias") or "bias_" in name else 1.0)
-        elif name.endswith(("running_mean", "running_var")):
+        elif name.endswith("running_var"):
             drawn = drawn.abs() * 0.2 + 0.8
+        elif name.endswith("running_mean"):  # small: a large one leaves nothing of what comes in, nor of a mistake
+            drawn = drawn * 0.2
         else:
             continue
         tensor.copy_(drawn.to(tensor))

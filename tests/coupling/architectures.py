@@ -43,8 +43,10 @@ class Architecture:
         torch.manual_seed(0)
         model = self.build()
         for name, buffer in model.named_buffers():
-            if name.endswith(("running_mean", "running_var")):
-                buffer.copy_(torch.rand_like(buffer) + 0.5)
+            if name.endswith("running_mean"):  # small, or little is left of what comes in
+                buffer.copy_(0.1 * torch.randn_like(buffer))
+            if name.endswith("running_var"):
+                buffer.copy_(0.1 * torch.rand_like(buffer) + 0.05)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(not name.startswith(self.frozen or ("no such",)))
         return model.eval()

@@ -1,8 +1,11 @@
 """Every architecture, pruned to half its weights and shrunk, gives what it gave before, and trains on."""
 
+# pyright: reportPrivateUsage=false
+
 import copy
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +13,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from lightning_prune.coupling import trial
 from lightning_prune.coupling.couple import couple
 from lightning_prune.coupling.example import answer, call, distance, tensors
 from lightning_prune.pattern.channel import Channel
 from lightning_prune.pruner import Pruner
 from lightning_prune.schedule.one_shot import OneShot
 from lightning_prune.shrink import Shrunk, load_shrunk, rebuild, save_shrunk, shrink
+from lightning_prune.tasks.resnet import resnet56
+from lightning_prune.tasks.vgg import vgg16
 from tests.coupling.architectures import ARCHITECTURES, Architecture
 
 TOLERANCE = 1e-4
@@ -45,7 +51,9 @@ def test_what_hangs_together_is_found_and_what_does_not_is_named(architecture: A
 
 def test_a_shrunk_model_gives_the_same_outputs_and_trains_on(architecture: Architecture):
     model, example = architecture.model(), architecture.example()
+    assert_alive(model, example)
     pruner = pruned(model, example)
+    assert_alive(model, example)
     shrunk = shrink(model, example, TOLERANCE)
     assert_smaller(shrunk, architecture)
     for inputs in (example, *(make() for make in architecture.others)):
@@ -59,6 +67,55 @@ def test_a_shrunk_model_gives_the_same_outputs_and_trains_on(architecture: Archi
             assert torch.equal(parameter, shrunk.model.get_parameter(name))
     assert_rebuilds(shrunk, architecture, example)
     assert_trains(shrunk.model, example)
+
+
+def test_the_trial_of_each_group_would_show_a_mistake(architecture: Architecture):
+    model, example = architecture.model(), architecture.example()
+    draws = [copy.deepcopy(model) for _ in range(1 + trial._DRAWS)]
+    for seed, drawn in enumerate(draws):
+        trial._scramble(drawn, seed)
+    for group in couple(model, example).groups:
+        assert any(trial._shows(drawn, example, group) for drawn in draws), group.name
+
+
+def test_the_trial_is_no_formality_in_deep_networks():
+    for model in (resnet56().eval(), vgg16().eval()):
+        groups = couple(model, torch.randn(2, 3, 32, 32)).groups
+        trial._scramble(model)
+        assert all(trial._shows(model, torch.randn(2, 3, 32, 32), group) for group in groups)
+
+
+def test_units_of_which_no_trial_shows_anything_stay():
+    class Off(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 6), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second((self.first(x) - 1e4).relu())
+
+    coupling = couple(Off(), torch.zeros(2, 4))
+    assert not coupling.groups
+    assert coupling.refused["first.weight"] == "no trial shows whether anything depends on its units"
+
+
+def assert_alive(model: nn.Module, example: Any) -> None:
+    """Its answers depend on what comes in: else parity would say nothing."""
+    torch.manual_seed(7)
+    others = [_other(t) for t in tensors(example)]
+    assert distance(answer(model, example), answer(model, _filled(example, iter(others))))[1] > 1e-3
+
+
+def _other(t: Tensor) -> Tensor:
+    return torch.randn_like(t) if t.is_floating_point() else (t + 1) % 11
+
+
+def _filled(value: Any, others: Iterator[Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return next(others)
+    if isinstance(value, dict):
+        return {key: _filled(part, others) for key, part in value.items()}
+    return type(value)(_filled(part, others) for part in value)
 
 
 def assert_smaller(shrunk: Shrunk, architecture: Architecture) -> None:

@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from lightning_prune import wandb_media
 from lightning_prune.cost import CostReport, compare
 from lightning_prune.coupling.couple import plain_copy
+from lightning_prune.learned import LearnedMasks
 from lightning_prune.masks import zero_copies
 from lightning_prune.protocols import CoupledPattern, Schedule
 from lightning_prune.pruner import Pruner
@@ -34,7 +35,8 @@ class PruningCallback(Callback):
     from 5 % to 40 % of the run with an update every .4 % of it.
 
     Args:
-        pruner: a `Pruner`; or a schedule, or a final sparsity in [0, 1], for a pruner with all else at its default.
+        pruner: a `Pruner` or `LearnedMasks`; or a schedule, or a final sparsity in [0, 1], for a pruner with all else
+            at its default.
         shrink: take dead units out of the model at the end, which leaves it smaller and dense: with
             `pattern=Channel()`, or whatever else leaves whole units without weights. The module needs an
             `example_input_array`.
@@ -48,7 +50,7 @@ class PruningCallback(Callback):
 
     def __init__(
         self,
-        pruner: Pruner | Schedule | float,
+        pruner: Pruner | LearnedMasks | Schedule | float,
         shrink: bool = False,
         rewind: Rewind | int | Literal["init"] | None = None,
         tag: str = "",
@@ -147,7 +149,8 @@ class PruningCallback(Callback):
     ) -> None:
         """Put the regularizer's gradient in and take pruned gradients out, before clipping."""
         if not self._idle:
-            self.pruner.before_step(_plain(optimizer), grad_scale=_grad_scale(trainer, optimizer))
+            carried, scale = _grad_scale(trainer, optimizer), _loss_scale(trainer)
+            self.pruner.before_step(_plain(optimizer), grad_scale=carried, loss_scale=scale)
 
     def _after_optimizer_step(self, optimizer: Optimizer, *_: Any) -> None:
         if self.pruner.attached:
@@ -180,10 +183,7 @@ class PruningCallback(Callback):
         self._check_ranks(trainer)
         report = self.pruner.report()
         self._sparsity = report.sparsity
-        numbers = report.scalars() | {"changed": self.pruner.changed}
-        if self.pruner.regularizer is not None:
-            numbers["regularizer"] = self.pruner.penalty
-        self._write(trainer, numbers)
+        self._write(trainer, self.pruner.scalars())
         if self._media is not None:
             self._media.update(self.pruner, report, trainer.global_step)
         return True
@@ -210,7 +210,7 @@ class PruningCallback(Callback):
         states = {key: state for key, state in checkpoint.get("callbacks", {}).items() if key not in ours}
         saved = {**checkpoint, "callbacks": states, "optimizer_states": None}
         if self.pruner.attached:
-            self.pruner.masks.apply_to(saved)
+            self.pruner.mask_copies(saved)
         elif self.report is not None:
             pruned = {weight.name for weight in self.report.weights}
             named = {plain_name(n): p.detach() for n, p in pl_module.named_parameters()}
@@ -341,13 +341,13 @@ class PruningCallback(Callback):
             )
 
 
-def _pruner(given: Pruner | Schedule | float) -> Pruner:
+def _pruner(given: Pruner | LearnedMasks | Schedule | float) -> Pruner:
     if isinstance(given, (int, float)):
         if isinstance(given, bool) or not 0 <= given <= 1:
             raise ValueError(f"PruningCallback({given!r}): a sparsity is a share between 0 and 1; 0.9 prunes 90 %")
         return Pruner(Polynomial(float(given), begin_step=0.05, end_step=0.4, pruning_frequency=0.004))
     if hasattr(given, "attach"):
-        return cast(Pruner, given)
+        return cast(Pruner, given)  # LearnedMasks has the same verbs
     if hasattr(given, "last_update"):
         return Pruner(cast(Schedule, given))
     raise ValueError(f"PruningCallback({given!r}): pass a Pruner, a schedule or a final sparsity")
@@ -357,9 +357,11 @@ def _plain(optimizer: Any) -> Optimizer:
     return getattr(optimizer, "optimizer", optimizer) if not isinstance(optimizer, Optimizer) else optimizer
 
 
+def _loss_scale(trainer: pl.Trainer) -> float:
+    scaler = getattr(trainer.precision_plugin, "scaler", None)
+    return 1.0 if scaler is None else float(scaler.get_scale())
+
+
 def _grad_scale(trainer: pl.Trainer, optimizer: Any) -> float:
     """Return the loss scale that gradients still carry here: fused optimizers take it out themselves, in their step."""
-    scaler = getattr(trainer.precision_plugin, "scaler", None)
-    if scaler is None or not getattr(_plain(optimizer), "_step_supports_amp_scaling", False):
-        return 1.0
-    return float(scaler.get_scale())
+    return _loss_scale(trainer) if getattr(_plain(optimizer), "_step_supports_amp_scaling", False) else 1.0

@@ -105,6 +105,12 @@ class MaskedWeight:
         self.apply()
         return changed
 
+    def propose(self, mask: Tensor, threshold: float) -> None:
+        """Show a mask and threshold that are not final, and leave the weight as it is."""
+        self.mask = mask.to(self.mask.device)
+        self.threshold = torch.tensor(threshold, dtype=torch.float64)
+        self._show()
+
     def apply(self) -> None:
         """Set pruned entries of the weight to zero."""
         if self.pruned:

@@ -245,3 +245,45 @@ class SitedRegularizer(Protocol):
     """A regularizer that differs by role and time: `at(moment)` gives the one to call; also for norms and biases."""
 
     def at(self, moment: Moment) -> Regularizer: ...
+
+
+class Gate(Protocol):
+    """How the logit of a unit becomes a random mask that can be learned."""
+
+    def first(self, number: int, generator: torch.Generator) -> Tensor:
+        """Return the logits that so many units begin with."""
+        ...
+
+    def probability(self, logits: Tensor) -> Tensor:
+        """Return the probability of each unit to be kept, differentiable."""
+        ...
+
+    def sample(self, logits: Tensor, uniform: Tensor, progress: float) -> Tensor:
+        """Return masks in [0, 1] for draws from U(0, 1), whose last dimension is the units.
+
+        They are differentiable in the logits. `progress` is the share of the window that is over.
+        """
+        ...
+
+    def settled(self, logits: Tensor) -> Tensor:
+        """Return by what the output of each unit that is kept is multiplied in evaluation."""
+        ...
+
+
+class MaskRegularizer(Protocol):
+    """What is added to the loss for the probabilities of learned masks. Its gradient is taken by autograd."""
+
+    @property
+    def needs_schedule(self) -> bool:
+        """Whether it means something only where a schedule asks for a sparsity."""
+        ...
+
+    def __call__(self, p: Tensor, expected: Tensor, asked: float) -> Tensor:
+        """Return a scalar.
+
+        Args:
+            p: the probabilities of all units of all groups to be kept.
+            expected: the expected share of zeros among the weights, differentiable.
+            asked: the share that the schedule asks for now; 0 without one.
+        """
+        ...

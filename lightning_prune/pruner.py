@@ -169,7 +169,14 @@ class Pruner:
 
     # One step
 
-    def before_step(self, optimizer: Optimizer | None = None, grad_scale: float = 1.0) -> None:
+    def scalars(self) -> dict[str, float]:
+        """Return the numbers of now for a logger."""
+        numbers = self.report().scalars() | {"changed": self.changed}
+        return numbers if self.regularizer is None else numbers | {"regularizer": self.penalty}
+
+    def before_step(
+        self, optimizer: Optimizer | None = None, grad_scale: float = 1.0, loss_scale: float | None = None
+    ) -> None:
         """Add the regularizer's gradient and take pruned gradients out. Call it between backward and the step.
 
         Gradients must be complete (accumulated, reduced over ranks) and not clipped yet.
@@ -177,6 +184,7 @@ class Pruner:
         Args:
             optimizer: the one about to step, where there are several; None for all weights.
             grad_scale: the factor by which a loss scaler has multiplied the gradients, if they still carry it.
+            loss_scale: that of gradients which no scaler knows; there are none here, but with learned masks.
         """
         weights = self.masks.of(optimizer)
         if self.regularizer is not None:
@@ -190,6 +198,10 @@ class Pruner:
         """Set pruned weights to zero: those of one optimizer, or all."""
         for weight in self.masks.of(optimizer):
             weight.apply()
+
+    def mask_copies(self, saved: Any) -> None:
+        """Set pruned weights to zero wherever nested dicts hold a copy of them by name."""
+        self.masks.apply_to(saved)
 
     def after_step(self, step: int, optimizers: Iterable[Optimizer] = ()) -> bool:
         """Mask the weights, and update the masks if the schedule has an update due.

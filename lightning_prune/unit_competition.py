@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,13 +77,18 @@ class UnitCompetition:
         Raises:
             ValueError: a score is not finite or has another shape than its weight; the message names the weight.
         """
-        goal = self.schedule.sparsity(step) * self.size
         units = [group.units for group in self.groups]
-        share = _nearest(lambda r: self._zeros([r * n for n in units]), goal, 1e-9)
-        alive = [self._alive(group) for group in self.groups]
-        ballot = self._ballot(self._scores(alive, step, share), alive)
-        at = _nearest(lambda r: self._zeros(ballot.gone(r)), goal, 0.5 / sum(layer.size for layer in ballot.layers))
-        return self.masks(*ballot.keeps(at))
+        share = _nearest(lambda r: self.zeros([r * n for n in units]), self._goal(step), 1e-9)
+        return self.masks(*self.choose(step, self._scores([self._alive(group) for group in self.groups], step, share)))
+
+    def choose(self, step: int, worth: Sequence[Tensor]) -> tuple[list[Tensor], list[float]]:
+        """Return which units of each group stay at `step` if they are worth so much, and the thresholds."""
+        ballot = self._ballot(worth, [self._alive(group) for group in self.groups])
+        rows = sum(layer.size for layer in ballot.layers)
+        return ballot.keeps(_nearest(lambda r: self.zeros(ballot.gone(r)), self._goal(step), 0.5 / rows))
+
+    def _goal(self, step: int) -> float:
+        return self.schedule.sparsity(step) * self.size
 
     def best(self, numbers: Sequence[int], step: int) -> list[Tensor]:
         """Return for each group which units to keep: so many, the best of them, and of equals the first.
@@ -194,8 +200,8 @@ class UnitCompetition:
             units.append(Units(name, score, False, a if dead else None, weights=row, threshold=threshold))
         return _Ballot(layers, units, self.scope, self.selection, self.pattern.multiple)
 
-    def _zeros(self, gone: Sequence[float]) -> float:
-        """Return how many counted weights are zero where so many units of each group are gone."""
+    def zeros(self, gone: Sequence[Any]) -> Any:
+        """Return how many counted weights are zero where so many units of each group are gone: numbers or tensors."""
         return sum(
             numel - math.prod(size - sum(each * gone[i] for i, each in units) for size, units in dims)
             for numel, dims in self._slices

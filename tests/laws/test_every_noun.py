@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from tests.helpers import CONF, ideas
 
-NOUNS = ["schedule", "criterion", "pattern", "scope", "selection", "regularizer"]
+NOUNS = ["schedule", "criterion", "pattern", "scope", "selection", "regularizer", "gate", "mask_regularizer"]
 SET_BY_THE_PRUNER = {
     "criterion": {"memory", "step", "name", "sparsity", "norm"},
     "regularizer": {"moment"},

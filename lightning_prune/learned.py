@@ -1,0 +1,297 @@
+"""Masks that are learned: a probability for every unit, trained with the network while the network trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_prune.attached import check_version
+from lightning_prune.gate.sigmoid import Sigmoid
+from lightning_prune.learning import Learning
+from lightning_prune.mask_regularizer.binarizer import Binarizer
+from lightning_prune.masks import Masks
+from lightning_prune.pattern.channel import Channel
+from lightning_prune.protocols import CoupledPattern, Gate, MaskRegularizer, Schedule
+from lightning_prune.report import Report
+from lightning_prune.targets import Targets
+
+
+class LearnedMasks:
+    """Learn which units a network needs, by masks with probabilities that train beside its weights.
+
+    It goes where a `Pruner` goes and has the same verbs. The outputs of units are multiplied by random masks where
+    other layers read them, so after norm and activation; one draw an example and unit. In evaluation a unit is in or
+    out. The model's own parameters, buffers and keys stay what they are: logits live here, with an Adam of their own,
+    and their gradients are averaged over ranks.
+
+    Without a schedule a unit stays if p > threshold. With one, its window is that of the learning, the hard masks hold
+    as many units as it asks for, those of the largest p, and at `end_step` they are final: from there on the weights
+    train alone. Source: MaskPruning ("TurboMaskPruning"), after LOUPE (Bahadir et al., IEEE TCI 2020).
+
+    Args:
+        schedule: when to learn, and how sparse to be by then; None for the whole run, as sparse as it turns out.
+        gate: how a logit becomes a mask.
+        mask_regularizer: what is added to the loss for the probabilities; None for nothing.
+        pattern: what units are.
+        targets: which weights.
+        task_share: the loss is task_share * task + (1 - task_share) * regularizer; None for their plain sum. The
+            share is on the gradients of the model's parameters as well.
+        lr: learning rate of the logits.
+        threshold: T, in [0, 1).
+        train: "both"; "masks" leaves the weights as they are, "weights" the probabilities.
+        seed: decides the first logits and all draws, together with step, rank and layer.
+        name: what the report and the log call it.
+
+    Raises:
+        ValueError: an argument is out of range, or the regularizer needs a schedule and there is none.
+    """
+
+    selection = "the threshold on learned probabilities"
+    regularizer = True  # the callback logs the penalty
+
+    def __init__(
+        self,
+        schedule: Schedule | None = None,
+        gate: Gate = Sigmoid(),
+        mask_regularizer: MaskRegularizer | None = Binarizer(),
+        pattern: CoupledPattern = Channel(),
+        targets: Targets = Targets(),
+        task_share: float | None = None,
+        lr: float = 0.01,
+        threshold: float = 0.5,
+        train: Literal["both", "masks", "weights"] = "both",
+        seed: int = 0,
+        name: str = "learned masks",
+    ) -> None:
+        ideas = (("schedule", schedule, "last_update"), ("gate", gate, "sample"))
+        for key, idea, verb in (*ideas, ("mask_regularizer", mask_regularizer, "needs_schedule")):
+            if isinstance(idea, type) or not (hasattr(idea, verb) or (idea is None and key != "gate")):
+                raise ValueError(f"{key}={idea!r} is no {key.replace('_', ' ')}; see lightning_prune.protocols")
+        if not isinstance(pattern, CoupledPattern):
+            raise ValueError(f"pattern={pattern!r}: learned masks are on units, pattern=Channel(...)")
+        if task_share is not None and not 0.0 <= task_share <= 1.0:
+            raise ValueError(f"task_share={task_share} must lie in [0, 1]")
+        if not 0.0 < lr < float("inf"):
+            raise ValueError(f"lr={lr} must be a number above 0")
+        if not 0.0 <= threshold < 1.0:
+            raise ValueError(f"threshold={threshold} must lie in [0, 1)")
+        if train not in ("both", "masks", "weights"):
+            raise ValueError(f"train={train!r} must be 'both', 'masks' or 'weights'")
+        if targets.sparsity:
+            raise ValueError("Targets(sparsity=...) does not go with learned masks: units are shared between weights")
+        if schedule is None and mask_regularizer is not None and mask_regularizer.needs_schedule:
+            raise ValueError(
+                f"mask_regularizer={mask_regularizer} follows a schedule, and there is none: give schedule=..."
+            )
+        self.schedule = schedule
+        self.gate = gate
+        self.mask_regularizer = mask_regularizer
+        self.pattern = pattern
+        self.targets = targets
+        self.task_share = task_share
+        self.lr = lr
+        self.threshold = threshold
+        self.train = train
+        self.seed = seed
+        self.name = name
+        self._model: Learning | None = None
+        self._resolved: Schedule | None = None
+        self._penalties: dict[int, Tensor] = {}
+        self._pending: dict[str, Any] | None = None
+        self._left: dict[str, Any] = {}
+        self._final_report: Report | None = None
+        self._parameters: list[nn.Parameter] = []
+
+    # The model
+
+    @property
+    def attached(self) -> bool:
+        """Whether masks are on a model now."""
+        return self._model is not None
+
+    @property
+    def masks(self) -> Masks:
+        """The hard masks by name. Raises RuntimeError when not attached."""
+        return self._on_model.masks
+
+    @property
+    def resolved_schedule(self) -> Schedule:
+        """The schedule in whole steps. Raises RuntimeError before the first attach."""
+        if self._resolved is None:
+            raise RuntimeError("the schedule is resolved by attach(model, total_steps)")
+        return self._resolved
+
+    @property
+    def saved_length(self) -> int | None:
+        """The run's length in a state that was loaded and waits for attach; None if there is none."""
+        return (self._pending or {}).get("total_steps")
+
+    def attach(self, model: nn.Module, total_steps: int | None = None, trial: bool = False) -> None:
+        """Find the units, put masks where they are read, and restore a state that was loaded before.
+
+        Args:
+            model: the model, on the device where it will train.
+            total_steps: how many optimizer steps the run will take, if known; needed by schedules given in shares.
+            trial: `total_steps` is not the whole run's length; a window past it is then no error.
+
+        Raises:
+            ValueError: no units that can be masked, a rule that matches nothing, a window that cannot be met.
+            RuntimeError: already attached.
+        """
+        if self.attached:
+            raise RuntimeError("the masks are already attached: strip() them first")
+        here = Learning(self, model, self.saved_length or total_steps, total_steps, trial)
+        try:
+            if self._pending is not None:
+                here.load_state_dict(self._pending)
+        except BaseException:
+            here.unhook()
+            here.masks.hide()
+            raise
+        self._model, self._resolved, self._parameters = here, here.schedule, list(model.parameters())
+        self._pending, self._left, self._penalties, self._final_report = None, {}, {}, None
+
+    def strip(self, resumable: bool = False) -> Report:
+        """Put the hard masks into the weights and leave a plain model, which `shrink` makes smaller.
+
+        Args:
+            resumable: the run broke off; `state_dict` goes on answering with what it had learned.
+
+        Returns:
+            The report of what is left. Calling it again when nothing is attached returns the same report.
+        """
+        if self._model is not None:
+            unfinished = self.last_update is None or self.last_update < self.resolved_schedule.end_step
+            self._left = self._model.state_dict()
+            self._model.finish()
+            self._final_report = self._model.report()
+            if not (resumable or unfinished):
+                kept = {"thresholds": self._left["thresholds"], "probabilities": self._model.probabilities()}
+                self._left = self._model.header() | kept | {"stripped": True}
+            self._model.masks.hide()
+            self._model, self._parameters = None, []
+        return self.report()
+
+    def report(self) -> Report:
+        """Return the numbers of now; after strip, those of the stripped model. Raises RuntimeError before attach."""
+        if self._model is None and self._final_report is not None:
+            return self._final_report
+        return self._on_model.report()
+
+    def scalars(self) -> dict[str, float]:
+        """Return the numbers of now for a logger."""
+        numbers = {"changed": self.changed, "regularizer": self.penalty, "undecided": self._on_model.undecided()}
+        return self.report().scalars() | numbers
+
+    def probabilities(self) -> dict[str, Tensor]:
+        """Return the probability of each unit to be kept, by the first weight that computes them; also after strip."""
+        return dict(self._left["probabilities"]) if self._model is None else self._model.probabilities()
+
+    # One step
+
+    def before_step(
+        self, optimizer: Optimizer | None = None, grad_scale: float = 1.0, loss_scale: float | None = None
+    ) -> None:
+        """Step the logits, and see to the gradients of the weights. Call it between backward and the step.
+
+        Args:
+            optimizer: the one about to step, where there are several; None for all weights.
+            grad_scale: the factor by which a loss scaler has multiplied the weights' gradients, if they still carry it.
+            loss_scale: the same for the logits, which the scaler does not know; None if it is the same.
+        """
+        here = self._on_model
+        parameters = self._parameters if optimizer is None else [p for g in optimizer.param_groups for p in g["params"]]
+        if here.finished:
+            for weight in here.masks.of(optimizer):
+                weight.apply_to_grad()
+        else:
+            numbers = here.numbers(optimizer)
+            if self.train == "weights":
+                here.logits.drop_gradients(numbers)
+            elif here.logits.step >= here.schedule.begin_step:
+                value = here.learn(numbers, grad_scale if loss_scale is None else loss_scale)
+                if value is not None:
+                    self._penalties[id(optimizer)] = value
+            if self.train == "masks":
+                for parameter in parameters:
+                    parameter.grad = None
+            elif self.task_share is not None:
+                for parameter in parameters:
+                    if parameter.grad is not None:
+                        parameter.grad *= self.task_share
+
+    def mask_weights(self, optimizer: Optimizer | None = None) -> None:
+        """Set pruned weights to zero, those of one optimizer or all, once the masks are final."""
+        if self._on_model.finished:
+            for weight in self.masks.of(optimizer):
+                weight.apply()
+
+    def mask_copies(self, saved: Any) -> None:
+        """Put the hard masks into copies of the model's tensors, wherever nested dicts hold them by name."""
+        self._on_model.finish_copies(saved)
+
+    def after_step(self, step: int, optimizers: Iterable[Optimizer] = ()) -> bool:
+        """Take note of the step, and update the hard masks if the schedule has an update due.
+
+        Args:
+            step: how many optimizer steps are completed. It may jump, and may be given more than once.
+            optimizers: whose moments of newly pruned weights are to be cleared.
+
+        Returns:
+            Whether the masks were updated.
+        """
+        self.mask_weights()
+        return self.update(step, optimizers)
+
+    def update(self, step: int, optimizers: Iterable[Optimizer] = ()) -> bool:
+        """Update the hard masks as `after_step` does; but mask nothing otherwise."""
+        return self._on_model.update(step, optimizers)
+
+    @property
+    def penalty(self) -> float:
+        """The regularizer's value at the latest step, 0 before the first."""
+        return sum(float(value) for value in self._penalties.values())
+
+    @property
+    def changed(self) -> float:
+        """The share of all mask entries that the latest update changed."""
+        return self._on_model.changed
+
+    @property
+    def last_update(self) -> int | None:
+        """The step of the latest update, None before the first."""
+        return self._left.get("last_update") if self._model is None else self._model.step
+
+    # State
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs: plain values and tensors that load with `weights_only=True`."""
+        if self._model is None:
+            return dict(self._left or self._pending or {})
+        return self._model.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state: at once when attached, else at the next attach.
+
+        Raises:
+            ValueError: the state is of a newer version, or of other units.
+        """
+        check_version(state)
+        if self._model is None:
+            self._pending = dict(state)
+            return
+        self._model.load_state_dict(state)
+        self._resolved = self._model.schedule
+
+    def forget(self) -> None:
+        """Drop a state that was loaded and waits for the next attach."""
+        self._pending = None
+
+    @property
+    def _on_model(self) -> Learning:
+        if self._model is None:
+            raise RuntimeError("the masks are not attached to a model: call attach(model) first")
+        return self._model

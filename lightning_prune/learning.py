@@ -1,0 +1,357 @@
+"""What learned masks know while they are on a model: units, logits, the hard masks of now; saved and restored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from lightning_prune import checks
+from lightning_prune.attached import STATE_VERSION
+from lightning_prune.claim import Claim, claim
+from lightning_prune.criterion.magnitude import Magnitude
+from lightning_prune.logits import Logits
+from lightning_prune.masks import Masks, count, zero_
+from lightning_prune.protocols import CoupledPattern, Gate, MaskRegularizer, Schedule
+from lightning_prune.readers import Reader, hook, readers_of, unreadable
+from lightning_prune.report import Report, WeightReport
+from lightning_prune.schedule.polynomial import Polynomial
+from lightning_prune.scope.global_ranking import GlobalRanking
+from lightning_prune.selection.exact import Exact
+from lightning_prune.targets import Targets, plain_name
+from lightning_prune.unit_competition import UnitCompetition
+from lightning_prune.window import progress
+
+
+class Ideas(Protocol):
+    """What learned masks compose."""
+
+    schedule: Schedule | None
+    gate: Gate
+    mask_regularizer: MaskRegularizer | None
+    pattern: CoupledPattern
+    targets: Targets
+    task_share: float | None
+    lr: float
+    threshold: float
+    seed: int
+
+
+class Learning:
+    """Learned masks on one model, with the schedule in whole steps.
+
+    Attributes:
+        masks: the hard masks by name of the tensors that units slice; before `finish` they are only shown.
+        schedule: resolved for a run of `length` optimizer steps.
+        step: the step of the latest update, None before the first.
+        changed: the share of all mask entries that the latest update changed.
+        finished: whether the hard masks are in the weights, and nothing is learned any more.
+
+    Raises:
+        ValueError: nothing to prune, or a window that cannot be met.
+    """
+
+    def __init__(
+        self, ideas: Ideas, model: nn.Module, length: int | None, total_steps: int | None, trial: bool
+    ) -> None:
+        self._ideas = ideas
+        self._length = length
+        self.schedule: Schedule = (ideas.schedule or Polynomial(0.0, 0.0, 1.0, 0.004)).resolve(length)
+        if not trial:
+            checks.check_window(self.schedule, total_steps)
+        self._claim = _claimed(ideas, model)
+        self._parameters = sum(p.numel() for p in model.parameters())
+        self.masks = Masks(self._claim.targets, reversible=False)
+        self.step: int | None = None
+        self.changed = 0.0
+        self.finished = False
+        self._resolve()
+        groups = self._claim.groups
+        first = [self.masks[group.name].parameter for group in groups]
+        self._first = first
+        names = [f"{n} {g.name}" for n, g in enumerate(groups)]
+        sizes = [group.units for group in groups]
+        self.logits = Logits(ideas.gate, names, sizes, first[0].device, ideas.lr, ideas.seed)
+        self.keeps = [torch.ones(size, dtype=torch.bool) for size in sizes]
+        self._thresholds = [0.0] * len(groups)
+        self._stale = ideas.schedule is None
+        modules = {name: weight.target.owners[0][0] for name, weight in self.masks.items()}
+        self._handles: list[RemovableHandle] = hook(readers_of(modules, groups, self._mask))
+
+    def _resolve(self) -> None:
+        self._units = UnitCompetition(
+            self.schedule,
+            self._claim.groups,
+            self.masks,
+            [weight for name, weight in self.masks.items() if name in self._claim.counted],
+            Magnitude(),
+            self._ideas.pattern,
+            GlobalRanking(),
+            Exact(),
+            reversible=True,
+        )
+
+    # What layers read
+
+    def _mask(self, number: int, reader: Reader, batch: int) -> Tensor:
+        """Return the masks of a group for a reader: random ones for a batch in training, hard ones in evaluation."""
+        logits = self.logits.values[number]
+        if not batch:
+            return self._settled(number)[None]
+        if self.logits.step < self.schedule.begin_step:
+            return torch.ones(1, len(logits), device=logits.device)
+        if self._first[number].grad is None:  # zero_grad was called: what the logits have is of a backward before it
+            logits.grad = None
+        return self.logits.masks(number, reader, batch)
+
+    def _settled(self, number: int) -> Tensor:
+        self.settle()
+        logits = self.logits.values[number].detach()
+        return self._ideas.gate.settled(logits) * self.keeps[number].to(logits.device)
+
+    # Steps
+
+    def numbers(self, optimizer: Optimizer | None) -> list[int]:
+        """Return the groups whose weights an optimizer steps, or all."""
+        if optimizer is None:
+            return list(range(len(self.keeps)))
+        stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        return [number for number, weight in enumerate(self._first) if id(weight) in stepped]
+
+    def learn(self, numbers: Sequence[int], loss_scale: float) -> Tensor | None:
+        """Step the logits of groups along the gradient of loss and regularizer, and return the latter's value.
+
+        Returns None, and does nothing, if a gradient is not finite.
+        """
+        self.logits.forget_draws()
+        if not self.logits.reduce_gradients(numbers, loss_scale):
+            self.logits.drop_gradients(numbers)
+            return None
+        values = [self.logits.values[number] for number in numbers]
+        with torch.enable_grad():
+            penalty = self._penalty()
+            grads = torch.autograd.grad(penalty, values, allow_unused=True)
+        share = self._ideas.task_share
+        task, rest = (1.0, 1.0) if share is None else (share, 1.0 - share)
+        for value, grad in zip(values, grads, strict=True):
+            assert value.grad is not None
+            value.grad = task * value.grad + (0.0 if grad is None else rest * grad)
+        self.logits.advance(numbers)
+        self._stale = self._ideas.schedule is None
+        return penalty.detach()
+
+    def _penalty(self) -> Tensor:
+        regularizer = self._ideas.mask_regularizer
+        if regularizer is None:
+            return torch.zeros((), requires_grad=True)
+        probabilities = self.logits.probabilities()
+        expected = torch.as_tensor(self._units.zeros([(1 - p).sum() for p in probabilities]) / self._units.size)
+        asked = self.schedule.sparsity(max(self.logits.step, int(self.schedule.begin_step)))
+        return regularizer(torch.cat(probabilities), expected, asked)
+
+    def update(self, step: int, optimizers: Iterable[Optimizer]) -> bool:
+        """Show the hard masks of now if an update is due; at the schedule's end put them into the weights."""
+        begin, end = self.schedule.begin_step, self.schedule.end_step
+        self.logits.now_at(step, progress(step, begin, end))
+        due = self.schedule.last_update(step)
+        if due is None or (self.step is not None and due <= self.step):
+            return False
+        self.step = due
+        if self.finished:
+            return False
+        before = {name: weight.mask for name, weight in self.masks.items()}
+        self._stale = True
+        self.settle()
+        changed = sum(count(weight.mask != before[name]) for name, weight in self.masks.items())
+        self.changed = changed / sum(mask.numel() for mask in before.values())
+        if self._ideas.schedule is not None and due >= end:
+            self.finish(tuple(optimizers))
+        return True
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Decide which units stay if it were the end now: as many as the schedule asks for, or those above T."""
+        if not self._stale:
+            return
+        self._stale = False
+        worth = [p.float().cpu() for p in self.logits.probabilities()]
+        if self._ideas.schedule is not None:
+            assert self.step is not None
+            self.keeps, self._thresholds = self._units.choose(self.step, worth)
+        else:
+            self.keeps = [p >= min(float(p.max()), _above(self._ideas.threshold)) for p in worth]
+            self._thresholds = [self._ideas.threshold] * len(worth)
+        for decision in self._units.masks(self.keeps, self._thresholds):
+            decision.weight.propose(decision.mask, decision.threshold)
+
+    # The end
+
+    def finish(self, optimizers: Sequence[Optimizer] = ()) -> None:
+        """Put the hard masks into the weights: the model alone computes from here on what it did in evaluation."""
+        if self.finished:
+            return
+        self.settle()
+        factors = self._factors()
+        for name, weight in self.masks.items():
+            with torch.no_grad():
+                weight.parameter.copy_(self._done(name, weight.parameter, factors))
+            weight.write(weight.mask, float(weight.threshold))
+            weight.apply_to_moments(optimizers)
+        self.finished = True
+        self.unhook()
+
+    def finish_copies(self, saved: Any) -> None:
+        """Do what `finish` does to copies of the model's tensors, wherever nested dicts hold them by name.
+
+        The copies are replaced: until the end they may share the model's memory.
+        """
+        if self.finished:
+            self.masks.apply_to(saved)
+            return
+        self.settle()
+        factors, names = self._factors(), {a: w.target.name for w in self.masks.values() for a in w.target.names}
+
+        def walk(at: Any) -> None:
+            for key, value in at.items() if isinstance(at, dict) else ():
+                name = names.get(plain_name(key)) if isinstance(key, str) else None
+                if isinstance(value, dict):
+                    walk(value)
+                elif name and isinstance(value, Tensor) and value.shape == self.masks[name].mask.shape:
+                    at[key] = self._done(name, value, factors)
+
+        walk(saved)
+
+    def _done(self, name: str, tensor: Tensor, factors: Mapping[str, Mapping[int, Tensor]]) -> Tensor:
+        done = tensor.detach().clone()
+        for dim, factor in factors.get(name, {}).items():
+            shape = [1] * done.dim()
+            shape[dim] = -1
+            done *= factor.to(done).view(shape)
+        zero_(done, self.masks[name].mask.to(done.device))
+        return done
+
+    def _factors(self) -> dict[str, dict[int, Tensor]]:
+        """Return by what columns that read units are multiplied, where it is not 1: name -> dimension -> factors."""
+        factors: dict[str, dict[int, Tensor]] = {}
+        for number, group in enumerate(self._claim.groups):
+            settled = self._ideas.gate.settled(self.logits.values[number].detach()).cpu()
+            if bool((settled == 1.0).all()):
+                continue
+            for part in group.of("in"):
+                along = factors.setdefault(part.name, {}).setdefault(
+                    part.dim, torch.ones(self.masks[part.name].mask.shape[part.dim])
+                )
+                along[part.index.flatten()] = settled.repeat_interleave(part.index.shape[1])
+        return factors
+
+    def unhook(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    # What is said of it
+
+    def report(self) -> Report:
+        """Return the numbers of now: before `finish`, zeros are those that it would leave."""
+        self.settle()
+        weights = [
+            WeightReport(
+                name,
+                tuple(weight.mask.shape),
+                weight.mask.numel(),
+                weight.mask.numel() - count(weight.parameter.detach() != 0 if self.finished else weight.mask),
+                float(weight.threshold),
+                None,
+            )
+            for name, weight in self.masks.items()
+            if name in self._claim.counted
+        ]
+        now = sum(w.zeros for w in weights) / sum(w.size for w in weights)
+        asked, final = now, now
+        if self._ideas.schedule is not None:
+            asked = 0.0 if self.step is None else self.schedule.sparsity(self.step)
+            final = self.schedule.final_sparsity
+        return Report(weights, self._claim.skipped, asked, final, self._parameters, self.step, self._units.grain)
+
+    def undecided(self) -> float:
+        """Return the share of units with .05 < p < .95."""
+        p = torch.cat([p.detach() for p in self.logits.probabilities()])
+        return float(((p > 0.05) & (p < 0.95)).float().mean())
+
+    def probabilities(self) -> dict[str, Tensor]:
+        """Return every group's probabilities, by the first weight that computes its units."""
+        found: dict[str, Tensor] = {}
+        for group, p in zip(self._claim.groups, self.logits.probabilities(), strict=True):
+            found[group.name if group.name not in found else f"{group.name} ({len(found)})"] = p.detach().cpu()
+        return found
+
+    # State
+
+    def header(self) -> dict[str, Any]:
+        """Return the part of the state that is a few numbers."""
+        return {
+            "version": STATE_VERSION,
+            "total_steps": self._length,
+            "begin_step": self.schedule.begin_step,
+            "end_step": self.schedule.end_step,
+            "last_update": self.step,
+            "finished": self.finished,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a resumed run needs; the weights too while they are not those of a checkpoint's files."""
+        self.settle()
+        state = self.header() | self.logits.state_dict()
+        state["masks"] = {name: weight.mask for name, weight in self.masks.items()}
+        state["thresholds"] = {name: float(weight.threshold) for name, weight in self.masks.items()}
+        if not self.finished:
+            state["keeps"] = list(self.keeps)
+            state["dense"] = {name: w.parameter.detach().clone() for name, w in self.masks.items()}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state. Raises ValueError if it is of other units; nothing is changed then."""
+        if state.get("stripped"):
+            for decision in self._units.from_zeros():
+                decision.weight.write(decision.mask, state["thresholds"].get(decision.weight.target.name, 0.0))
+            self.finished, self.step = True, state["last_update"]
+            self.unhook()
+            return
+        checks.check_masks({name: tuple(w.mask.shape) for name, w in self.masks.items()}, state["masks"])
+        self.logits.load_state_dict(state)
+        self._length = state["total_steps"] or self._length
+        self.schedule = (self._ideas.schedule or Polynomial(0.0, 0.0, 1.0, 0.004)).resolve(self._length)
+        self._resolve()
+        self.step, self.finished = state["last_update"], state["finished"]
+        for name, weight in self.masks.items():
+            if self.finished:
+                weight.write(state["masks"][name], state["thresholds"][name])
+            else:
+                weight.propose(state["masks"][name], state["thresholds"][name])
+                with torch.no_grad():
+                    weight.parameter.copy_(state["dense"][name])
+        if self.finished:
+            self.unhook()
+        else:
+            self.keeps = [keep.cpu() for keep in state["keeps"]]
+        self._stale = False
+
+
+def _claimed(ideas: Ideas, model: nn.Module) -> Claim:
+    """Return the groups that the targets allow and whose readers can be hooked."""
+    coupling = ideas.pattern.couple(model)
+    reasons = {group.name: unreadable(model, group) for group in coupling.groups}
+    groups = tuple(group for group in coupling.groups if reasons[group.name] is None)
+    refused = coupling.refused | {name: reason for name, reason in reasons.items() if reason is not None}
+    return claim(model, ideas.targets.find(model), replace(coupling, groups=groups, refused=refused))
+
+
+def _above(threshold: float) -> float:
+    """Return the least float32 above T: a unit stays if p > T."""
+    return float(torch.nextafter(torch.tensor(threshold), torch.tensor(2.0)))

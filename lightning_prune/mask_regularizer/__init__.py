@@ -1,0 +1,1 @@
+"""What is added to the loss for learned probabilities. One a file; see `lightning_prune.protocols.MaskRegularizer`."""

@@ -1,0 +1,46 @@
+"""Push probabilities to 0 and 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Binarizer:
+    """Add - strength * mean of |p - tau|^q over all units of all layers: a p below tau goes to 0, one above it to 1.
+
+    A larger tau prunes more. Without one, tau is the p below which the schedule's share of all units lies, so that the
+    schedule says how many go to 0. Source: MaskPruning.
+
+    Args:
+        tau: the watershed, in [0, 1]; None to follow the schedule.
+        q: exponent, at least 1.
+        strength: factor, at least 0.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    tau: float | None = 0.9
+    q: float = 2.0
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.tau is not None and not 0.0 <= self.tau <= 1.0:
+            raise ValueError(f"tau={self.tau} must lie in [0, 1], or be None to follow the schedule")
+        if not 1.0 <= self.q < float("inf"):
+            raise ValueError(f"q={self.q} must be a number of at least 1")
+        if not 0.0 <= self.strength < float("inf"):
+            raise ValueError(f"strength={self.strength} must be a number of at least 0")
+
+    @property
+    def needs_schedule(self) -> bool:
+        """Whether it means something only where a schedule asks for a sparsity."""
+        return self.tau is None
+
+    def __call__(self, p: Tensor, expected: Tensor, asked: float) -> Tensor:
+        """Return the penalty for the probabilities of all units; `asked` is the share that is to go by now."""
+        tau = p.detach().quantile(asked) if self.tau is None else self.tau
+        return -self.strength * (p - tau).abs().pow(self.q).mean()

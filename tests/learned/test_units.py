@@ -1,0 +1,254 @@
+"""Where learned masks act, and what stripping and shrinking make of them, on every architecture."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_prune.coupling.example import answer, distance
+from lightning_prune.gate.hard_concrete import HardConcrete
+from lightning_prune.gate.sigmoid import Sigmoid
+from lightning_prune.learned import LearnedMasks
+from lightning_prune.learning import Learning
+from lightning_prune.mask_regularizer.binarizer import Binarizer
+from lightning_prune.mask_regularizer.expected_sparsity import ExpectedSparsity
+from lightning_prune.mask_regularizer.mean_probability import MeanProbability
+from lightning_prune.pattern.channel import Channel
+from lightning_prune.schedule.polynomial import Polynomial
+from lightning_prune.shrink import shrink
+from lightning_prune.targets import Targets
+from tests.coupling.architectures import ARCHITECTURES
+
+NOT_HOOKABLE = {"lstm", "gru"}
+"""Architectures all of whose units are read where no hook reaches."""
+
+
+def on(masks: LearnedMasks) -> Learning:
+    model = masks._model  # pyright: ignore[reportPrivateUsage]
+    assert model is not None
+    return model
+
+
+def perceptron(activation: nn.Module) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(6, 8), activation, nn.Linear(8, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 3))
+
+
+def attached(model: nn.Module, example: Any, **ideas: Any) -> LearnedMasks:
+    masks = LearnedMasks(pattern=Channel(example_inputs=example), **ideas)
+    masks.attach(model, 100)
+    return masks
+
+
+@pytest.mark.parametrize("gate", [Sigmoid(), HardConcrete(start=0.5)])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_G9_stripped_gives_what_evaluation_gave_and_shrunk_does_too(name: str, gate: Any) -> None:
+    model, example = ARCHITECTURES[name].model(), ARCHITECTURES[name].example()
+    plain = answer(model, example)
+    if name in NOT_HOOKABLE:
+        with pytest.raises(ValueError, match=r"where no mask can be put|is tied"):
+            attached(model, example, gate=gate)
+        return
+    masks = attached(model, example, gate=gate)
+    here = on(masks)
+    with torch.no_grad():
+        for number, logits in enumerate(here.logits.values):
+            logits += torch.randn(logits.shape, generator=torch.Generator().manual_seed(number))
+    evaluated = answer(model, example)
+    assert distance(plain, evaluated)[1] > 1e-3  # something is masked
+    masks.strip()
+    assert distance(evaluated, answer(model, example))[1] <= 1e-5
+    shrunk = shrink(model, example)
+    assert shrunk.report.parameters[1] < shrunk.report.parameters[0]
+    assert distance(evaluated, answer(shrunk.model, example))[1] <= 1e-4
+    for inputs in (make() for make in ARCHITECTURES[name].others):
+        assert distance(answer(model, inputs), answer(shrunk.model, inputs))[1] <= 1e-4
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.Tanh(), nn.Sigmoid(), nn.GELU(), nn.ELU()])
+def test_masks_are_on_the_outputs_after_norm_and_activation_one_draw_an_example(activation: nn.Module) -> None:
+    model = perceptron(activation).train()
+    twin = copy.deepcopy(model)
+    masks = attached(model, torch.zeros(2, 6))
+    here, x = on(masks), torch.randn(7, 6)
+    out = model(x)
+    drawn = [next(iter(draws.values()))[0] for draws in here.logits._uniform]  # pyright: ignore[reportPrivateUsage]
+    gate = here.logits.gate
+    by_units = {len(v): gate.sample(v, u, 0.0) for v, u in zip(here.logits.values, drawn, strict=True)}
+    assert {m.shape for m in by_units.values()} == {(7, 8), (7, 5)}
+    hidden = twin[1](twin[0](x)) * by_units[8]
+    hidden = twin[4](twin[3](twin[2](hidden))) * by_units[5]
+    assert torch.allclose(out, twin[5](hidden), atol=1e-6)
+
+
+def test_all_readers_of_a_group_get_the_same_draw_and_the_next_forward_another() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.one, self.other = nn.Linear(4, 6), nn.Linear(6, 2), nn.Linear(6, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x).exp()
+            return torch.cat([self.one(x), self.other(x)], 1)
+
+    model = Two().train()
+    masks = attached(model, torch.zeros(2, 4))
+    seen: list[Tensor] = []
+    for layer in (model.one, model.other):
+        layer.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
+    x = torch.randn(5, 4)
+    model(x), model(x)  # pyright: ignore[reportUnusedExpression]
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[2], seen[3])
+    assert not torch.equal(seen[0], seen[2])
+    masks.strip()
+
+
+def test_gradients_of_the_logits_against_finite_differences() -> None:
+    model = perceptron(nn.Tanh()).double().train()
+    masks = attached(model, torch.zeros(2, 6, dtype=torch.float64), gate=Sigmoid(b=5.0))
+    here, x = on(masks), torch.randn(9, 6, dtype=torch.float64)
+    here.logits.values = [v.detach().double().requires_grad_() for v in here.logits.values]
+
+    def loss(*values: Tensor) -> Tensor:
+        here.logits.values = list(values)
+        here.logits.forget_draws()
+        here.logits._draws = [0] * len(values)  # pyright: ignore[reportPrivateUsage]
+        return model(x).square().mean()
+
+    assert torch.autograd.gradcheck(loss, tuple(here.logits.values))
+
+
+@pytest.mark.parametrize("task_share", [None, 0.1])
+def test_the_step_is_along_the_gradient_of_the_mixed_loss(task_share: float | None) -> None:
+    """Gradients of task and regularizer by hand, mixed as the arguments say; the weights' share of it too."""
+    model = perceptron(nn.ReLU()).train()
+    masks = attached(model, torch.zeros(2, 6), task_share=task_share, mask_regularizer=Binarizer(0.7))
+    here = on(masks)
+    model(torch.randn(9, 6)).square().mean().backward()
+    task = [v.grad.clone() for v in here.logits.values if v.grad is not None]
+    weights = [p.grad.clone() for p in model.parameters() if p.grad is not None]
+    p = torch.cat([torch.sigmoid(5 * v) for v in here.logits.values])
+    rest = torch.autograd.grad(-((p - 0.7) ** 2).mean(), here.logits.values)
+    taken: list[Tensor] = []
+    here.logits.advance = lambda numbers: taken.extend(here.logits.values[n].grad.clone() for n in numbers)  # type: ignore
+    masks.before_step()
+    share, other = (1.0, 1.0) if task_share is None else (task_share, 1 - task_share)
+    for found, t, r in zip(taken, task, rest, strict=True):
+        assert torch.allclose(found, share * t + other * r)
+    for found, before in zip((p.grad for p in model.parameters()), weights, strict=True):
+        assert found is not None
+        assert torch.allclose(found, share * before)
+
+
+def test_expected_sparsity_is_that_of_independent_draws() -> None:
+    model = perceptron(nn.ReLU())
+    schedule = Polynomial(0.5, 0, 10, 1)
+    masks = attached(model, torch.zeros(2, 6), schedule=schedule, mask_regularizer=ExpectedSparsity(1.0))
+    here = on(masks)
+    units = here._units  # pyright: ignore[reportPrivateUsage]
+    p = [v.detach() for v in here.logits.probabilities()]
+    expected = float(units.zeros([(1 - q).sum() for q in p]) / units.size)
+    generator = torch.Generator().manual_seed(0)
+    draws = [
+        units.zeros([float((torch.rand(q.shape, generator=generator) >= q).sum()) for q in p]) / units.size
+        for _ in range(4000)
+    ]
+    assert sum(draws) / len(draws) == pytest.approx(expected, abs=0.01)
+
+
+def test_at_least_one_unit_of_each_group_stays() -> None:
+    model = perceptron(nn.ReLU())
+    masks = attached(model, torch.zeros(2, 6))
+    here = on(masks)
+    with torch.no_grad():
+        for logits in here.logits.values:
+            logits -= 3.0
+    best = [int(logits.argmax()) for logits in here.logits.values]
+    here._stale = True  # pyright: ignore[reportPrivateUsage]
+    here.settle()
+    assert [keep.nonzero().flatten().tolist() for keep in here.keeps] == [[b] for b in best]
+    masks.strip()
+    assert bool(torch.isfinite(model(torch.randn(4, 6))).all())
+
+
+@pytest.mark.parametrize("how", ["deepcopy", "pickle"])
+def test_G16_a_copy_reads_through_the_same_masks_and_a_pickle_through_none(how: str) -> None:
+    model = perceptron(nn.ReLU()).eval()
+    x = torch.randn(5, 6)
+    plain = model(x)
+    masks = attached(model, torch.zeros(2, 6))
+    if how == "deepcopy":
+        assert torch.equal(copy.deepcopy(model)(x), model(x))
+    else:
+        assert torch.equal(pickle.loads(pickle.dumps(model))(x), plain)
+    masks.strip()
+    assert not any(m._forward_pre_hooks for m in model.modules())
+
+
+def test_activation_checkpointing_repeats_the_draw() -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    def grads(again: bool) -> list[Tensor]:
+        model = perceptron(nn.ReLU()).train()
+        masks = attached(model, torch.zeros(2, 6))
+        x = torch.linspace(-1, 1, 30).view(5, 6).requires_grad_()
+        out = checkpoint(model, x, use_reentrant=False) if again else model(x)
+        out.square().sum().backward()
+        found = [v.grad for v in on(masks).logits.values] + [p.grad for p in model.parameters()]
+        return [grad for grad in found if grad is not None]
+
+    for one, other in zip(grads(False), grads(True), strict=True):
+        assert torch.allclose(one, other, atol=1e-6)
+
+
+def test_G14_what_cannot_be_masked_is_named() -> None:
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed = nn.Linear(4, 6)
+            self.lstm = nn.LSTM(6, 5, batch_first=True)
+            self.hidden, self.head = nn.Linear(5, 7), nn.Linear(7, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.hidden(self.lstm(self.embed(x))[0]).relu())
+
+    masks = attached(Mixed(), torch.zeros(2, 3, 4))
+    skipped = masks.report().skipped
+    assert skipped["lstm.weight_ih_l0"].startswith("LSTM reads them inside, where no mask can be put")
+    assert set(masks.probabilities()) == {"embed.weight", "hidden.weight"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"task_share": 1.5}, "task_share=1.5"),
+        ({"lr": 0.0}, "lr=0.0"),
+        ({"threshold": 1.0}, "threshold=1.0"),
+        ({"train": "all"}, "train='all'"),
+        ({"pattern": None}, "pattern=None"),
+        ({"gate": Sigmoid}, "gate="),
+        ({"schedule": 0.5}, "schedule=0.5"),
+        ({"mask_regularizer": Binarizer(None)}, "follows a schedule"),
+        ({"mask_regularizer": ExpectedSparsity()}, "follows a schedule"),
+        ({"mask_regularizer": 3}, "mask_regularizer=3"),
+        ({"targets": Targets(sparsity={"0": 0.5})}, "sparsity"),
+    ],
+)
+def test_G13_arguments_that_mean_nothing(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LearnedMasks(**arguments)
+
+
+def test_G13_a_model_without_units_is_refused_and_left_alone() -> None:
+    model = nn.Sequential(nn.Linear(4, 3))
+    masks = LearnedMasks(pattern=Channel(example_inputs=torch.zeros(2, 4)), mask_regularizer=MeanProbability(0.1))
+    with pytest.raises(ValueError, match="no units that can be removed"):
+        masks.attach(model, 10)
+    assert not masks.attached
+    assert not any(m._forward_pre_hooks for m in model.modules())

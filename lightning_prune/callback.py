@@ -57,6 +57,8 @@ class PruningCallback(Callback):
     ) -> None:
         self.pruner = _pruner(pruner)
         self.rewind = rewind if rewind is None or isinstance(rewind, Rewind) else Rewind(rewind)
+        if rewind is not None and isinstance(self.pruner, LearnedMasks):
+            raise ValueError(f"rewind={rewind!r} does not go with learned masks: they put no weight to zero on the way")
         self.shrink = shrink
         self.tag = tag
         self.report: Report | None = None

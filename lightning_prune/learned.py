@@ -102,6 +102,7 @@ class LearnedMasks:
         self._penalties: dict[int, Tensor] = {}
         self._pending: dict[str, Any] | None = None
         self._left: dict[str, Any] = {}
+        self._learned: dict[str, Tensor] = {}
         self._final_report: Report | None = None
         self._parameters: list[nn.Parameter] = []
 
@@ -165,11 +166,11 @@ class LearnedMasks:
         """
         if self._model is not None:
             unfinished = self.last_update is None or self.last_update < self.resolved_schedule.end_step
-            self._left = self._model.state_dict()
+            self._left, self._learned = self._model.state_dict(), self._model.probabilities()
             self._model.finish()
             self._final_report = self._model.report()
             if not (resumable or unfinished):
-                kept = {"thresholds": self._left["thresholds"], "probabilities": self._model.probabilities()}
+                kept = {"thresholds": self._left["thresholds"], "probabilities": self._learned}
                 self._left = self._model.header() | kept | {"stripped": True}
             self._model.masks.hide()
             self._model, self._parameters = None, []
@@ -188,7 +189,7 @@ class LearnedMasks:
 
     def probabilities(self) -> dict[str, Tensor]:
         """Return the probability of each unit to be kept, by the first weight that computes them; also after strip."""
-        return dict(self._left["probabilities"]) if self._model is None else self._model.probabilities()
+        return dict(self._learned) if self._model is None else self._model.probabilities()
 
     # One step
 

@@ -24,6 +24,10 @@ from lightning_prune import Pruner, PruningCallback
 from lightning_prune.criterion.first_order_delta import FirstOrderDelta
 from lightning_prune.criterion.random import Random
 from lightning_prune.criterion.second_order_delta import SecondOrderDelta
+from lightning_prune.gate.hard_concrete import HardConcrete
+from lightning_prune.learned import LearnedMasks
+from lightning_prune.mask_regularizer.binarizer import Binarizer
+from lightning_prune.mask_regularizer.expected_sparsity import ExpectedSparsity
 from lightning_prune.pattern.channel import Channel
 from lightning_prune.regularizer.near_threshold import NearThreshold
 from lightning_prune.rewind import Rewind
@@ -50,6 +54,10 @@ class Case:
 
 def _only(*, rewind: Any = None, **ideas: Any) -> Callable[[], list[pl.Callback]]:
     return lambda: [PruningCallback(Pruner(ideas.get("schedule", RAMP), **_without(ideas, "schedule")), rewind=rewind)]
+
+
+def _learned(**ideas: Any) -> Callable[[], list[pl.Callback]]:
+    return lambda: [PruningCallback(LearnedMasks(**ideas))]
 
 
 def _without(ideas: dict[str, Any], key: str) -> dict[str, Any]:
@@ -83,6 +91,10 @@ CASES = {
         _only(pattern=Channel(multiple=2), criterion=FirstOrderDelta(0.9), scope=Uniform()), momentum, model=Units
     ),
     "channels_reversible": Case(_only(pattern=Channel(), reversible=True), momentum, model=Units),
+    "learned": Case(_learned(lr=0.1, mask_regularizer=Binarizer(0.5)), model=Units),
+    "learned_schedule": Case(
+        _learned(schedule=RAMP, gate=HardConcrete(), mask_regularizer=ExpectedSparsity()), momentum, model=Units
+    ),
     "ema": Case(lambda: [ramp(), EMAWeightAveraging(decay=0.8)]),
 }
 

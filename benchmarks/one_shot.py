@@ -50,15 +50,13 @@ class OneShot(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
         if trainer.global_step != round(self.share * int(trainer.estimated_stepping_batches)):
             return
-        goal, low, high = macs(pl_module.net) / self.times, 0.0, 0.95
-        for _ in range(12):
-            middle = (low + high) / 2
-            enough = macs(pruned(pl_module.net, middle, self.everywhere)) <= goal
-            low, high = (low, middle) if enough else (middle, high)
-        net = pruned(pl_module.net, high, self.everywhere)
-        found, kept = macs(pl_module.net) / macs(net), sum(p.numel() for p in net.parameters())
+        shares = [i / 100 for i in range(1, 96)]
+        found = {share: macs(pl_module.net) / macs(pruned(pl_module.net, share, self.everywhere)) for share in shares}
+        share = min(shares, key=lambda share: abs(found[share] - self.times))
+        net = pruned(pl_module.net, share, self.everywhere).train()  # tracing puts it into evaluation mode
+        left = sum(p.numel() for p in net.parameters())
         print(
-            f"step {trainer.global_step}: {high:.3f} of the channels, {found:.2f} times fewer MACs, {kept:,} parameters"
+            f"{share:.2f} of the channels go: {found[share]:.2f} times fewer MACs, {left:,} parameters left", flush=True
         )
         pl_module.net = net
         (optimizer,) = trainer.optimizers

@@ -57,4 +57,4 @@ def results(scenario: str, folder: Path, processes: int = 2) -> list[dict[Any, A
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """One script for all tests that only look at what came of it: its folder, and what it printed."""
     folder = tmp_path_factory.mktemp("ddp")
-    return folder, launch("train,regularize,structure,resume,differ", folder)
+    return folder, launch("train,regularize,structure,learn,resume,differ", folder)

@@ -26,6 +26,8 @@ from lightning_prune.criterion.first_order_delta import FirstOrderDelta
 from lightning_prune.criterion.magnitude import Magnitude
 from lightning_prune.criterion.random import Random
 from lightning_prune.criterion.second_order_delta import SecondOrderDelta
+from lightning_prune.learned import LearnedMasks
+from lightning_prune.mask_regularizer.binarizer import Binarizer
 from lightning_prune.pattern.channel import Channel
 from lightning_prune.protocols import Criterion
 from lightning_prune.regularizer.l1 import L1
@@ -116,7 +118,7 @@ class Digests(Callback):
             self.thresholds[pruner.last_update] = {name: float(w.threshold) for name, w in pruner.masks.items()}
 
 
-def fit(name: str, folder: Path, pruner: Pruner, processes: int, **options: Any) -> dict[str, Any]:
+def fit(name: str, folder: Path, pruner: Pruner | LearnedMasks, processes: int, **options: Any) -> dict[str, Any]:
     """Fit a model whose start and random state differ between ranks, and return all there is to compare."""
     rank = 0
     if processes > 1:
@@ -173,6 +175,17 @@ def structure(folder: Path, processes: int) -> dict[str, Any]:
     return {
         name: fit(f"units-{name}", folder, Pruner(SCHEDULE, CRITERIA[name], Channel()), processes) for name in CRITERIA
     }
+
+
+def learn(folder: Path, processes: int) -> dict[str, Any]:
+    """Learn masks, and go on from the middle."""
+    whole = fit("learned", folder, _learned(), processes)
+    file = folder / "learned" / "step=5.ckpt"
+    return {"whole": whole, "resumed": fit("learned-resumed", folder, _learned(), processes, ckpt_path=file)}
+
+
+def _learned() -> LearnedMasks:
+    return LearnedMasks(SCHEDULE, mask_regularizer=Binarizer(None), lr=0.1)
 
 
 def resume(folder: Path, processes: int) -> dict[str, Any]:
@@ -250,6 +263,7 @@ SCENARIOS: dict[str, Callable[[Path, int], dict[Any, Any]]] = {
     "train": train,
     "regularize": regularize,
     "structure": structure,
+    "learn": learn,
     "resume": resume,
     "differ": differ,
     "shard": shard,

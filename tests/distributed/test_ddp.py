@@ -74,6 +74,22 @@ def test_masks_of_units_are_equal_on_all_ranks(two_processes: Two, criterion: st
     assert_equal(first["masks"], alone["masks"])
 
 
+def test_learned_masks_are_equal_on_all_ranks_and_resumed_to_the_bit(two_processes: Two) -> None:
+    """G1, G2: each rank draws masks of its own, and the logits' gradients are averaged."""
+    first, second = results("learn", two_processes[0])
+    one, other = first["whole"], second["whole"]
+    assert list(one["digests"]) == UPDATES
+    assert one["digests"] == other["digests"]
+    assert_equal(one["weights"], other["weights"])
+    assert one["report"] == other["report"]
+    kept = one["masks"][UPDATES[-1]]["net.0.bias"]
+    assert int(kept.sum()) == 3  # of 16: .8125 is the nearest share to .8
+    for rank in (first, second):
+        for key in ("weights", "moments"):
+            assert_equal(rank["whole"][key], rank["resumed"][key])
+        assert rank["resumed"]["digests"][UPDATES[-1]] == rank["whole"]["digests"][UPDATES[-1]]
+
+
 @pytest.mark.parametrize("regularizer", REGULARIZERS)
 def test_the_regularizer_counts_once(two_processes: Two, one_process: dict[str, Any], regularizer: str) -> None:
     """G18: its gradient is added after ranks have averaged theirs: the step's gradient is that of one process."""

@@ -28,11 +28,12 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
 
 def learned(**ideas: Any) -> PruningCallback:
-    return PruningCallback(cast(Any, LearnedMasks(**({"lr": 0.1, "mask_regularizer": Binarizer(0.5)} | ideas))))
+    given: dict[str, Any] = {"lr": 0.1, "mask_regularizer": Binarizer(0.5)} | ideas
+    return PruningCallback(LearnedMasks(**given))
 
 
 def engine(callback: PruningCallback) -> LearnedMasks:
-    return cast(LearnedMasks, callback.pruner)
+    return cast(Any, callback.pruner)
 
 
 def outputs(model: nn.Module) -> Tensor:
@@ -40,7 +41,7 @@ def outputs(model: nn.Module) -> Tensor:
         return cast(Any, model).net(draw(99, torch.zeros(1), size=16)[0])
 
 
-STEERED = {"schedule": RAMP, "mask_regularizer": Binarizer(None)}
+STEERED: dict[str, Any] = {"schedule": RAMP, "mask_regularizer": Binarizer(None)}
 WAYS: dict[str, dict[str, Any]] = {
     "free": {},
     "steered": STEERED,
@@ -127,7 +128,7 @@ def test_G9_G23_every_file_holds_the_model_that_was_validated(way: str, tmp_path
 
 
 def test_G9_shrunk_at_the_end_and_loaded_from_a_checkpoint(tmp_path: Path) -> None:
-    model, callback = Units(), PruningCallback(cast(Any, LearnedMasks(lr=0.2)), shrink=True)
+    model, callback = Units(), PruningCallback(LearnedMasks(lr=0.2), shrink=True)
     trainer = fit(model, callback, max_epochs=4, default_root_dir=tmp_path)
     assert callback.shrink_report is not None
     before, after = callback.shrink_report.parameters
@@ -331,7 +332,7 @@ def test_G13_a_window_past_the_end_and_a_rewind_are_refused() -> None:
     with pytest.raises(ValueError, match="begin_step=90"):
         fit(Units(), learned(schedule=OneShot(0.5, 90), mask_regularizer=None), max_epochs=1)
     with pytest.raises(ValueError, match="rewind"):
-        PruningCallback(cast(Any, LearnedMasks()), rewind=3)
+        PruningCallback(LearnedMasks(), rewind=3)
 
 
 def test_G19_logged_numbers_are_those_of_the_report(tmp_path: Path) -> None:

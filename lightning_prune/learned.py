@@ -45,6 +45,10 @@ class LearnedMasks:
         seed: decides the first logits and all draws, together with step, rank and layer.
         name: what the report and the log call it.
 
+    Attributes:
+        unstripped: after `strip`, the state and the model's tensors as they were before, so that other thresholds can
+            be tried; empty where the schedule's end came first.
+
     Raises:
         ValueError: an argument is out of range, or the regularizer needs a schedule and there is none.
     """
@@ -104,7 +108,8 @@ class LearnedMasks:
         self._left: dict[str, Any] = {}
         self._learned: dict[str, Tensor] = {}
         self._final_report: Report | None = None
-        self._parameters: list[nn.Parameter] = []
+        self._module = nn.Module()
+        self.unstripped: dict[str, Any] = {}
 
     # The model
 
@@ -152,7 +157,7 @@ class LearnedMasks:
             here.unhook()
             here.masks.hide()
             raise
-        self._model, self._resolved, self._parameters = here, here.schedule, list(model.parameters())
+        self._model, self._resolved, self._module, self.unstripped = here, here.schedule, model, {}
         self._pending, self._left, self._penalties, self._final_report = None, {}, {}, None
 
     def strip(self, resumable: bool = False) -> Report:
@@ -167,13 +172,14 @@ class LearnedMasks:
         if self._model is not None:
             unfinished = self.last_update is None or self.last_update < self.resolved_schedule.end_step
             self._left, self._learned = self._model.state_dict(), self._model.probabilities()
+            self.unstripped = {} if self._model.finished else {"state": self._left, "model": _copy(self._module)}
             self._model.finish()
             self._final_report = self._model.report()
             if not (resumable or unfinished):
                 kept = {"thresholds": self._left["thresholds"], "probabilities": self._learned}
                 self._left = self._model.header() | kept | {"stripped": True}
             self._model.masks.hide()
-            self._model, self._parameters = None, []
+            self._model, self._module = None, nn.Module()
         return self.report()
 
     def report(self) -> Report:
@@ -204,7 +210,8 @@ class LearnedMasks:
             loss_scale: the same for the logits, which the scaler does not know; None if it is the same.
         """
         here = self._on_model
-        parameters = self._parameters if optimizer is None else [p for g in optimizer.param_groups for p in g["params"]]
+        groups = [{"params": list(self._module.parameters())}] if optimizer is None else optimizer.param_groups
+        parameters: list[nn.Parameter] = [p for group in groups for p in group["params"]]
         if here.finished:
             for weight in here.masks.of(optimizer):
                 weight.apply_to_grad()
@@ -296,3 +303,7 @@ class LearnedMasks:
         if self._model is None:
             raise RuntimeError("the masks are not attached to a model: call attach(model) first")
         return self._model
+
+
+def _copy(model: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in model.state_dict().items()}

@@ -340,7 +340,7 @@ class Learning:
             self.unhook()
         else:
             self.keeps = [keep.cpu() for keep in state["keeps"]]
-        self._stale = False
+        self._stale = not self.finished and self._ideas.schedule is None  # T may be another
 
 
 def _claimed(ideas: Ideas, model: nn.Module) -> Claim:

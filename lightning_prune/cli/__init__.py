@@ -17,6 +17,7 @@ usage: lightning-prune COMMAND ...
   compare FOLDER ...                  accuracy and loss against sparsity, of any set of runs: table, picture, wandb
   export RUN --format 2:4|onnx        a run's model for sparse tensor cores, or as ONNX
   shrink RUN                          a run's model without its dead units, smaller and dense
+  threshold-sweep RUN                 learned masks: accuracy and size for other thresholds, without training
   COMMAND --help                      more about one of them, and the recipes
 
 examples:
@@ -79,10 +80,14 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from lightning_prune.cli import shrink
 
         return shrink.main
+    if name == "threshold-sweep":
+        from lightning_prune.cli import threshold_sweep
+
+        return threshold_sweep.main
     if name == "--version":
         return _version
     raise ValueError(
-        f"unknown command {name!r}: there are train, plan, inspect, compare, export and shrink; "
+        f"unknown command {name!r}: there are train, plan, inspect, compare, export, shrink and threshold-sweep; "
         "see lightning-prune --help"
     )
 

@@ -16,6 +16,8 @@ from torch import nn
 from lightning_prune.report import Report
 from lightning_prune.shrink import RECIPE
 
+LEARNED = "learned.pt"
+
 Curves = dict[str, list[tuple[int, float]]]
 """Name of a metric -> its values over steps."""
 
@@ -31,6 +33,13 @@ def save_recipe(recipe: Mapping[str, Any], folder: Path) -> Path:
     """Write `shrunk.json`: how a plain model gets the shapes of the one in `model.pt`."""
     path = folder / RECIPE
     path.write_text(json.dumps(recipe, indent=1) + "\n")
+    return path
+
+
+def save_unstripped(unstripped: Mapping[str, Any], folder: Path) -> Path:
+    """Write `learned.pt`: learned masks and the model before they were put in. It loads with `weights_only=True`."""
+    path = folder / LEARNED
+    torch.save(dict(unstripped), path)
     return path
 
 

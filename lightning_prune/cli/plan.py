@@ -32,7 +32,9 @@ _PARTS = 10_000
 def main(argv: list[str]) -> int:
     """Run the command."""
     if "-h" in argv or "--help" in argv:
-        print(HELP + "\n".join(f"  {name:<20} {what}" for name, what in recipes().items()))
+        listed = recipes()
+        width = max(map(len, listed))
+        print(HELP + "\n".join(f"  {name:<{width}}  {what}" for name, what in listed.items()))
         return 0
     arguments = read(argv)
     from lightning_prune.cli import build, compose
@@ -53,6 +55,11 @@ def main(argv: list[str]) -> int:
             parts.prune.report = parts.prune.pruner.strip()
     pruner, report = parts.prune.pruner, parts.prune.report
     assert report is not None
+    if pruner.schedule is None:  # pyright: ignore[reportUnnecessaryComparison]
+        print(
+            f"{report.plan()}\n\nno sparsity is asked for: {pruner.selection} decides at the end; above: at the start"
+        )
+        return 0
     print(f"{report.plan()}\n\n{pruner.schedule}")
     if unknown is not None:
         print(f"the run's length is not known, so the schedule is shown in shares of the run: {unknown}")

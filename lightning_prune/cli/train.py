@@ -48,6 +48,7 @@ _RESULTS = {
     "report": "report.json",
     "picture": "report.png",
     "model": "model.pt",
+    "learned": "learned.pt",
 }
 _RUN_FOLDER = "LIGHTNING_PRUNE_RUN_FOLDER"
 _NOISE = (
@@ -171,6 +172,9 @@ def _finish(parts: Any, trainer: Any, folder: Path, facts: dict[str, Any]) -> No
     if parts.prune.shrink_report is not None:
         outputs.save_recipe(parts.prune.recipe, folder)
         facts |= {"shrink": parts.prune.shrink_report.to_dict(), "cost": parts.prune.cost_report.to_dict()}
+    unstripped = getattr(parts.prune.pruner, "unstripped", None)
+    if unstripped:
+        outputs.save_unstripped(unstripped, folder)
     title = f"{facts['recipe']}: {100 * report.sparsity:.2f} % of {report.size:,} weights pruned"
     picture.save_picture(report, outputs.read_metrics(folder), folder, title)
     outputs.save_report(report, folder, **facts, steps=trainer.global_step)  # last: a sweep takes it for the end

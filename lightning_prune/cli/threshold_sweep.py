@@ -1,0 +1,132 @@
+"""`lightning-prune threshold-sweep`: other thresholds on learned probabilities, without training again."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import logging
+import warnings
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from lightning_prune.cli.arguments import read
+from lightning_prune.cli.errors import UserError
+
+THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+
+
+@dataclass(frozen=True)
+class Point:
+    """The smaller model at one threshold: parameters, MACs of the example, units kept, metrics."""
+
+    threshold: float
+    parameters: int
+    macs: int
+    units: int
+    metrics: dict[str, float]
+
+
+def main(argv: list[str]) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        "lightning-prune threshold-sweep",
+        description="Take the units with a learned probability of at most T out of the model of a run, for several T, "
+        "and see what is left: accuracy, size and MACs. Nothing is trained. RUN gets threshold_sweep.json and .png.",
+        epilog="Choose T by the metrics of validation, where there are some: those of the test are to be read once.",
+    )
+    parser.add_argument("run", type=Path, help="a run's folder with learned.pt: pruner=learned, without a schedule")
+    parser.add_argument("--thresholds", type=_thresholds, default=THRESHOLDS, help="such as 0.1,0.5,0.9")
+    parser.add_argument("--extract", type=float, metavar="T", help="write the smaller model at this threshold as well")
+    parser.add_argument("--out", type=Path, help="where that goes: model.safetensors and shrunk.json; RUN/extracted")
+    options = parser.parse_args(argv)
+    run: Path = options.run
+    for name in ("config.yaml", "learned.pt"):
+        if not (run / name).is_file():
+            raise UserError(f"{run / name} is missing: train with pruner=learned and pruner/schedule=none")
+    wanted = [options.extract] if options.extract is not None else []
+    if any(not 0.0 <= t < 1.0 for t in wanted):
+        raise UserError(f"--extract={options.extract}: a threshold lies in [0, 1)")
+    with _quiet():
+        points = list(sweep(run, [*options.thresholds, *wanted], options.extract, options.out or run / "extracted"))
+
+    from lightning_prune.cli.threshold_picture import save_picture
+
+    shown = sorted({point.threshold: point for point in points}.values(), key=lambda point: point.threshold)
+    (run / "threshold_sweep.json").write_text(json.dumps([asdict(point) for point in shown], indent=1) + "\n")
+    save_picture(shown, run / "threshold_sweep.png", f"{run.name}: units with p > T")
+    print(f"{table(shown)}\n\n{run / 'threshold_sweep.png'}")
+    if options.extract is not None:
+        print(f"{options.out or run / 'extracted'} holds the model at T = {options.extract:g}")
+    return 0
+
+
+def sweep(run: Path, thresholds: Sequence[float], extract: float | None, out: Path) -> Iterator[Point]:
+    """Iterate over the models at these thresholds; the one at `extract` is written to `out`."""
+    import torch
+    from omegaconf import open_dict
+
+    from lightning_prune import cost
+    from lightning_prune.cli import build, compose
+    from lightning_prune.rounds_trainer import evaluate
+    from lightning_prune.shrink import save_shrunk, shrink
+
+    saved = torch.load(run / "learned.pt", map_location="cpu", weights_only=True)
+    with compose.composed(read(["-cd", str(run), "-cn", "config"])) as config, open_dict(config):
+        config.ckpt_path = config.weights = None
+        parts = build.parts(config)
+        masks: Any = parts.prune.pruner
+        trainer = build.plain_trainer(config)
+        parts.task.load_state_dict(saved["model"])
+        for threshold in thresholds:
+            masks.threshold = threshold
+            model = copy.deepcopy(parts.task)
+            masks.load_state_dict(saved["state"])
+            masks.attach(model, trial=True)
+            masks.strip()
+            shrunk = shrink(model.eval(), masks.pattern.example_inputs)
+            if threshold == extract:
+                save_shrunk(shrunk, out)
+            size = cost.count(shrunk.model, masks.pattern.example_inputs)
+            model = cast(Any, shrunk.model)
+            metrics = evaluate(trainer, model, parts.data, ("validate", "test"))
+            units = sum(group.after for group in shrunk.report.groups)
+            yield Point(threshold, size.parameters, size.macs, units, metrics)
+
+
+@contextmanager
+def _quiet() -> Generator[None, None, None]:
+    """Keep back what Lightning says of each of many evaluations."""
+    import pytorch_lightning as pl
+
+    logger = logging.getLogger(pl.__name__)
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def table(points: Sequence[Point]) -> str:
+    """Return a table for people."""
+    from lightning_prune.report import columns
+
+    names = list(dict.fromkeys(name for point in points for name in point.metrics))
+    rows = [("threshold", "units", "parameters", "MACs", *names)]
+    for point in points:
+        metrics = (f"{point.metrics[name]:.4f}" if name in point.metrics else "" for name in names)
+        rows.append((f"{point.threshold:g}", f"{point.units:,}", f"{point.parameters:,}", f"{point.macs:,}", *metrics))
+    return columns(rows, rules={1})
+
+
+def _thresholds(text: str) -> tuple[float, ...]:
+    values = tuple(float(part) for part in text.split(","))
+    if not all(0.0 <= value < 1.0 for value in values):
+        raise argparse.ArgumentTypeError(f"{text}: thresholds lie in [0, 1)")
+    return values

@@ -46,7 +46,8 @@ def test_the_older_systems_string(command: Command) -> None:
     assert "5 updates of 1,170 steps, the first at step 100, the last at step 500" in said.out
 
 
-GRADUAL = [name for name in recipes() if not name.startswith("digits") and not name.endswith("_iterative")]
+OTHERS = ("_iterative", "_learned", "_l0")
+GRADUAL = [name for name in recipes() if not name.startswith("digits") and not name.endswith(OTHERS)]
 
 
 @pytest.mark.parametrize("recipe", GRADUAL)

@@ -30,12 +30,16 @@ STRUCTURED = {
 IN_ROUNDS = {"digits_cnn_iterative": 5, "cifar10_resnet20_iterative": 5}
 """Recipe -> rounds."""
 
+LEARNED = {"mnist_mlp_learned"}
+"""Recipes with learned masks, which find their own sparsity."""
+
 
 def test_these_recipes_are_there() -> None:
     assert set(RECIPES) >= {
         *("digits_mlp", "digits_cnn", "mnist_lenet300", "mnist_lenet5", "fashion_lenet5", "shakespeare_lstm"),
         *IN_ROUNDS,
         *STRUCTURED,
+        *LEARNED,
         *(f"{recipe}_full" for recipe in STRUCTURED),
     }
     assert all(RECIPES.values()), "a recipe's first line says what it is"
@@ -47,6 +51,9 @@ def test_builds(composed: Compose, recipe: str) -> None:
     assert sum(p.numel() for p in parts.task.parameters()) > 0
     if recipe in IN_ROUNDS:
         assert parts.rounds.maximum_rounds == IN_ROUNDS[recipe]
+        return
+    if recipe in LEARNED:
+        assert parts.prune.pruner.schedule is None
         return
     assert parts.prune.pruner.schedule.final_sparsity == STRUCTURED.get(recipe.removesuffix("_full"), 0.9)
 

@@ -46,7 +46,7 @@ def test_the_older_systems_string(command: Command) -> None:
     assert "5 updates of 1,170 steps, the first at step 100, the last at step 500" in said.out
 
 
-OTHERS = ("_iterative", "_learned", "_l0")
+OTHERS = ("_iterative", "_learned", "_l0", "_alexnet_dense", "_alexnet_dense_full")
 GRADUAL = [name for name in recipes() if not name.startswith("digits") and not name.endswith(OTHERS)]
 
 

@@ -30,7 +30,7 @@ STRUCTURED = {
 IN_ROUNDS = {"digits_cnn_iterative": 5, "cifar10_resnet20_iterative": 5}
 """Recipe -> rounds."""
 
-LEARNED = {"mnist_mlp_learned"}
+LEARNED = {"mnist_mlp_learned", "fashion_lenet5_l0", "cifar10_alexnet_dense", "cifar10_alexnet_dense_full"}
 """Recipes with learned masks, which find their own sparsity."""
 
 

@@ -3,11 +3,13 @@
 import copy
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from lightning_prune.tasks.alexnet import alexnet
 from lightning_prune.tasks.char_lstm import CharLSTM
 from lightning_prune.tasks.gpt import GPT
 from lightning_prune.tasks.nets import MLP, digits_cnn, lenet5, lenet300
@@ -24,6 +26,8 @@ from lightning_prune.tasks.vgg import vgg16
         pytest.param(resnet20, (3, 32, 32), 270_896, id="resnet20"),
         pytest.param(resnet56, (3, 32, 32), 851_504, id="resnet56"),
         pytest.param(vgg16, (3, 32, 32), 14_715_584, id="vgg16"),
+        pytest.param(alexnet, (3, 32, 32), 1_037_152, id="alexnet"),
+        pytest.param(partial(alexnet, (8, 8, 8, 8, 8), 16, enlarge=True), (3, 32, 32), 11_256, id="alexnet_enlarged"),
     ],
 )
 def test_image_nets_give_ten_logits_and_have_the_weights_they_say(
@@ -42,6 +46,7 @@ def test_image_nets_give_ten_logits_and_have_the_weights_they_say(
         (digits_cnn, (2, 1, 8, 8), torch.float32),
         (resnet20, (2, 3, 32, 32), torch.float32),
         (vgg16, (2, 3, 32, 32), torch.float32),
+        (alexnet, (2, 3, 32, 32), torch.float32),
         (partial(CharLSTM, 7), (2, 8), torch.int64),
         (partial(GPT, 7, length=16), (2, 16), torch.int64),
     ],
@@ -110,3 +115,11 @@ def test_char_lstm_drops_in_training_only_with_one_layer_too() -> None:
 def test_char_lstm_names_the_argument_out_of_range(name: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{name}={value}"):
         CharLSTM(**{"vocab": 7, name: value})  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"), [({"widths": (1, 2, 3, 4)}, "widths"), ({"dropout": 1.0}, "dropout")]
+)
+def test_alexnet_of_sizes_that_are_none(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        alexnet(**arguments)

@@ -46,6 +46,8 @@ class LearnedMasks:
         name: what the report and the log call it.
 
     Attributes:
+        history: after `strip`, of each update the step, the share of units `undecided` with .05 < p < .95, and the
+            `counts` of each group's probabilities in 20 bins from 0 to 1.
         unstripped: after `strip`, the state and the model's tensors as they were before, so that other thresholds can
             be tried; empty where the schedule's end came first.
 
@@ -109,6 +111,7 @@ class LearnedMasks:
         self._learned: dict[str, Tensor] = {}
         self._final_report: Report | None = None
         self._module = nn.Module()
+        self.history: list[dict[str, Any]] = []
         self.unstripped: dict[str, Any] = {}
 
     # The model
@@ -173,6 +176,7 @@ class LearnedMasks:
             unfinished = self.last_update is None or self.last_update < self.resolved_schedule.end_step
             self._left, self._learned = self._model.state_dict(), self._model.probabilities()
             self.unstripped = {} if self._model.finished else {"state": self._left, "model": _copy(self._module)}
+            self.history = self._model.history
             self._model.finish()
             self._final_report = self._model.report()
             if not (resumable or unfinished):
@@ -196,6 +200,18 @@ class LearnedMasks:
     def probabilities(self) -> dict[str, Tensor]:
         """Return the probability of each unit to be kept, by the first weight that computes them; also after strip."""
         return dict(self._learned) if self._model is None else self._model.probabilities()
+
+    def picture(self, title: str = "") -> Any:
+        """Return a matplotlib figure of what was learned so far: probabilities over time, undecided ones, masks."""
+        from lightning_prune.learned_picture import figure
+
+        history = self.history if self._model is None else self._model.history
+        return figure(history, self.probabilities(), title)
+
+    @property
+    def progress(self) -> float:
+        """The share of the window that is over. Raises RuntimeError when not attached."""
+        return self._on_model.logits.progress
 
     # One step
 

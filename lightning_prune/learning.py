@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -27,6 +28,9 @@ from lightning_prune.targets import Targets, plain_name
 from lightning_prune.unit_competition import UnitCompetition
 from lightning_prune.window import progress
 
+_BINS = 20
+"""Of the histograms of probabilities in the history."""
+
 
 class Ideas(Protocol):
     """What learned masks compose."""
@@ -51,6 +55,7 @@ class Learning:
         step: the step of the latest update, None before the first.
         changed: the share of all mask entries that the latest update changed.
         finished: whether the hard masks are in the weights, and nothing is learned any more.
+        history: of each update the step, the share of units undecided, and a histogram of each group's probabilities.
 
     Raises:
         ValueError: nothing to prune, or a window that cannot be met.
@@ -70,6 +75,7 @@ class Learning:
         self.step: int | None = None
         self.changed = 0.0
         self.finished = False
+        self.history: list[dict[str, Any]] = []
         self._resolve()
         groups = self._claim.groups
         first = [self.masks[group.name].parameter for group in groups]
@@ -165,6 +171,7 @@ class Learning:
         if self.finished:
             return False
         before = {name: weight.mask for name, weight in self.masks.items()}
+        self._note(step)
         self._stale = True
         self.settle()
         changed = sum(count(weight.mask != before[name]) for name, weight in self.masks.items())
@@ -172,6 +179,10 @@ class Learning:
         if self._ideas.schedule is not None and due >= end:
             self.finish(tuple(optimizers))
         return True
+
+    def _note(self, step: int) -> None:
+        counts = {name: p.histc(_BINS, 0.0, 1.0).int().tolist() for name, p in self.probabilities().items()}
+        self.history.append({"step": step, "undecided": self.undecided(), "counts": counts})
 
     @torch.no_grad()
     def settle(self) -> None:
@@ -311,7 +322,7 @@ class Learning:
         state["masks"] = {name: weight.mask for name, weight in self.masks.items()}
         state["thresholds"] = {name: float(weight.threshold) for name, weight in self.masks.items()}
         if not self.finished:
-            state["keeps"] = list(self.keeps)
+            state["keeps"], state["history"] = list(self.keeps), copy.deepcopy(self.history)
             state["dense"] = {name: w.parameter.detach().clone() for name, w in self.masks.items()}
         return state
 
@@ -339,7 +350,7 @@ class Learning:
         if self.finished:
             self.unhook()
         else:
-            self.keeps = [keep.cpu() for keep in state["keeps"]]
+            self.keeps, self.history = [keep.cpu() for keep in state["keeps"]], copy.deepcopy(state["history"])
         self._stale = not self.finished and self._ideas.schedule is None  # T may be another
 
 

@@ -18,6 +18,7 @@ from pytorch_lightning.loggers import WandbLogger
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
+from lightning_prune.learned import LearnedMasks
 from lightning_prune.masks import MaskedWeight
 from lightning_prune.pruner import Pruner
 from lightning_prune.report import Report
@@ -44,9 +45,14 @@ class Media:
         loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
         return Media(loggers, prefix) if loggers and trainer.is_global_zero else None
 
-    def update(self, pruner: Pruner, report: Report, step: int) -> None:
-        """Draw |w| of every weight at some updates, spread over the way to the final sparsity, and at the last."""
+    def update(self, pruner: Pruner | LearnedMasks, report: Report, step: int) -> None:
+        """Draw |w| of every weight at some updates, spread over the way to the final sparsity, and at the last.
+
+        Of learned masks the probabilities are drawn, spread over their window.
+        """
         way = round(report.target_sparsity / report.final_sparsity, 9) if report.final_sparsity else 1.0
+        if isinstance(pruner, LearnedMasks):
+            way = round(pruner.progress, 9)
         if not self._due(way):
             return
         self._drawn_at = way
@@ -138,13 +144,14 @@ def _shortened(name: str) -> str:
     return name if len(name) <= 40 else f"…{name[-39:]}"
 
 
-def _draw(pruner: Pruner) -> Any:
+def _draw(pruner: Pruner | LearnedMasks) -> Any:
     """Return the histograms as an array of pixels, or None without matplotlib."""
     try:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
     except ImportError:
         rank_zero_warn("matplotlib is not installed, so wandb gets no histograms: pip install 'lightning-prune[wandb]'")
         return None
-    canvas = FigureCanvasAgg(histograms(pruner))  # not wandb.Image(figure): that asks for pyplot, which nobody imported
+    figure = pruner.picture() if isinstance(pruner, LearnedMasks) else histograms(pruner)
+    canvas = FigureCanvasAgg(figure)  # not wandb.Image(figure): that asks for pyplot, which nobody imported
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())

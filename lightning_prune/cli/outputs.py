@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_prune.learned import LearnedMasks
 from lightning_prune.report import Report
 from lightning_prune.shrink import RECIPE
 
@@ -36,11 +37,11 @@ def save_recipe(recipe: Mapping[str, Any], folder: Path) -> Path:
     return path
 
 
-def save_unstripped(unstripped: Mapping[str, Any], folder: Path) -> Path:
-    """Write `learned.pt`: learned masks and the model before they were put in. It loads with `weights_only=True`."""
-    path = folder / LEARNED
-    torch.save(dict(unstripped), path)
-    return path
+def save_learned(masks: LearnedMasks, folder: Path, title: str) -> None:
+    """Write `learned.png`; and `learned.pt`, all that other thresholds can be tried with, where there is one."""
+    masks.picture(f"{title}: learned masks").savefig(folder / "learned.png")
+    if masks.unstripped:
+        torch.save(masks.unstripped, folder / LEARNED)
 
 
 def save_report(report: Report, folder: Path, **facts: Any) -> Path:

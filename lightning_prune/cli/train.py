@@ -49,6 +49,7 @@ _RESULTS = {
     "picture": "report.png",
     "model": "model.pt",
     "learned": "learned.pt",
+    "learned picture": "learned.png",
 }
 _RUN_FOLDER = "LIGHTNING_PRUNE_RUN_FOLDER"
 _NOISE = (
@@ -167,14 +168,14 @@ def _finish(parts: Any, trainer: Any, folder: Path, facts: dict[str, Any]) -> No
     if not trainer.is_global_zero or report is None:  # interrupted before the first step
         return
     from lightning_prune.cli import outputs, picture
+    from lightning_prune.learned import LearnedMasks
 
     outputs.save_model(parts.task, folder)
     if parts.prune.shrink_report is not None:
         outputs.save_recipe(parts.prune.recipe, folder)
         facts |= {"shrink": parts.prune.shrink_report.to_dict(), "cost": parts.prune.cost_report.to_dict()}
-    unstripped = getattr(parts.prune.pruner, "unstripped", None)
-    if unstripped:
-        outputs.save_unstripped(unstripped, folder)
+    if isinstance(parts.prune.pruner, LearnedMasks):
+        outputs.save_learned(parts.prune.pruner, folder, facts["recipe"])
     title = f"{facts['recipe']}: {100 * report.sparsity:.2f} % of {report.size:,} weights pruned"
     picture.save_picture(report, outputs.read_metrics(folder), folder, title)
     outputs.save_report(report, folder, **facts, steps=trainer.global_step)  # last: a sweep takes it for the end

@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -136,6 +137,23 @@ def test_G9_shrunk_at_the_end_and_loaded_from_a_checkpoint(tmp_path: Path) -> No
     trainer.save_checkpoint(tmp_path / "end.ckpt")
     again = load_shrunk(Units(), tmp_path / "end.ckpt")
     assert torch.equal(outputs(again.eval()), outputs(model.eval()))
+
+
+def test_history_and_picture_tell_what_was_learned() -> None:
+    callback = learned(schedule=Polynomial(0.5, 0, 24, 6), mask_regularizer=Binarizer(None))
+    fit(Units(), callback, max_epochs=4)
+    history = engine(callback).history
+    assert [each["step"] for each in history] == [0, 6, 12, 18, 24]
+    assert history[-1]["undecided"] < history[0]["undecided"]
+    for each in history:
+        assert {name: sum(counts) for name, counts in each["counts"].items()} == {
+            "net.1.weight": 8,
+            "net.4.inner.0.weight": 6,
+            "net.6.weight": 10,
+        }
+    figure = engine(callback).picture("mine")
+    assert len(figure.axes) == 2 * 3 + 1
+    assert np.asarray(figure.axes[1].images[0].get_array()).size >= 6
 
 
 def test_probabilities_are_there_after_the_fit() -> None:

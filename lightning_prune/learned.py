@@ -14,7 +14,7 @@ from lightning_prune.learning import Learning
 from lightning_prune.mask_regularizer.binarizer import Binarizer
 from lightning_prune.masks import Masks
 from lightning_prune.pattern.channel import Channel
-from lightning_prune.protocols import CoupledPattern, Gate, MaskRegularizer, Schedule
+from lightning_prune.protocols import CoupledPattern, Gate, MaskRegularizer, Pattern, Schedule
 from lightning_prune.report import Report
 from lightning_prune.targets import Targets
 
@@ -35,7 +35,7 @@ class LearnedMasks:
         schedule: when to learn, and how sparse to be by then; None for the whole run, as sparse as it turns out.
         gate: how a logit becomes a mask.
         mask_regularizer: what is added to the loss for the probabilities; None for nothing.
-        pattern: what units are.
+        pattern: `Channel` for masks on units; `Element` for masks on single weights, with one draw a forward.
         targets: which weights.
         task_share: the loss is task_share * task + (1 - task_share) * regularizer; None for their plain sum. The
             share is on the gradients of the model's parameters as well.
@@ -63,7 +63,7 @@ class LearnedMasks:
         schedule: Schedule | None = None,
         gate: Gate = Sigmoid(),
         mask_regularizer: MaskRegularizer | None = Binarizer(),
-        pattern: CoupledPattern = Channel(),
+        pattern: CoupledPattern | Pattern = Channel(),
         targets: Targets = Targets(),
         task_share: float | None = None,
         lr: float = 0.01,
@@ -76,8 +76,8 @@ class LearnedMasks:
         for key, idea, verb in (*ideas, ("mask_regularizer", mask_regularizer, "needs_schedule")):
             if isinstance(idea, type) or not (hasattr(idea, verb) or (idea is None and key != "gate")):
                 raise ValueError(f"{key}={idea!r} is no {key.replace('_', ' ')}; see lightning_prune.protocols")
-        if not isinstance(pattern, CoupledPattern):
-            raise ValueError(f"pattern={pattern!r}: learned masks are on units, pattern=Channel(...)")
+        if not (isinstance(pattern, CoupledPattern) or getattr(pattern, "single", False)):
+            raise ValueError(f"pattern={pattern!r}: learned masks are on units, Channel(...), or on weights, Element()")
         if task_share is not None and not 0.0 <= task_share <= 1.0:
             raise ValueError(f"task_share={task_share} must lie in [0, 1]")
         if not 0.0 < lr < float("inf"):

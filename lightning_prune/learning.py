@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -14,20 +13,18 @@ from torch.utils.hooks import RemovableHandle
 
 from lightning_prune import checks
 from lightning_prune.attached import STATE_VERSION
-from lightning_prune.claim import Claim, claim
-from lightning_prune.criterion.magnitude import Magnitude
 from lightning_prune.logits import Logits
-from lightning_prune.masks import Masks, count, zero_
-from lightning_prune.protocols import CoupledPattern, Gate, MaskRegularizer, Schedule
-from lightning_prune.readers import Reader, hook, readers_of, unreadable
+from lightning_prune.masked_units import MaskedUnits
+from lightning_prune.masked_weights import MaskedWeights
+from lightning_prune.masks import count, zero_
+from lightning_prune.protocols import CoupledPattern, Gate, MaskRegularizer, Pattern, Schedule
 from lightning_prune.report import Report, WeightReport
 from lightning_prune.schedule.polynomial import Polynomial
-from lightning_prune.scope.global_ranking import GlobalRanking
-from lightning_prune.selection.exact import Exact
 from lightning_prune.targets import Targets, plain_name
-from lightning_prune.unit_competition import UnitCompetition
 from lightning_prune.window import progress
 
+_WHOLE_RUN = Polynomial(0.0, 0.0, 1.0, 0.004)
+"""The window without a schedule; no sparsity is asked for."""
 _BINS = 20
 """Of the histograms of probabilities in the history."""
 
@@ -38,7 +35,7 @@ class Ideas(Protocol):
     schedule: Schedule | None
     gate: Gate
     mask_regularizer: MaskRegularizer | None
-    pattern: CoupledPattern
+    pattern: CoupledPattern | Pattern
     targets: Targets
     task_share: float | None
     lr: float
@@ -66,52 +63,33 @@ class Learning:
     ) -> None:
         self._ideas = ideas
         self._length = length
-        self.schedule: Schedule = (ideas.schedule or Polynomial(0.0, 0.0, 1.0, 0.004)).resolve(length)
+        self.schedule: Schedule = (ideas.schedule or _WHOLE_RUN).resolve(length)
         if not trial:
             checks.check_window(self.schedule, total_steps)
-        self._claim = _claimed(ideas, model)
+        self._sites = _sites(ideas, model)
         self._parameters = sum(p.numel() for p in model.parameters())
-        self.masks = Masks(self._claim.targets, reversible=False)
+        self.masks = self._sites.masks
         self.step: int | None = None
         self.changed = 0.0
         self.finished = False
         self.history: list[dict[str, Any]] = []
-        self._resolve()
-        groups = self._claim.groups
-        first = [self.masks[group.name].parameter for group in groups]
-        self._first = first
-        names = [f"{n} {g.name}" for n, g in enumerate(groups)]
-        sizes = [group.units for group in groups]
-        self.logits = Logits(ideas.gate, names, sizes, first[0].device, ideas.lr, ideas.seed)
+        names, sizes, device = self._sites.names, self._sites.sizes, self._sites.owners[0].device
+        self.logits = Logits(ideas.gate, names, sizes, device, ideas.lr, ideas.seed)
         self.keeps = [torch.ones(size, dtype=torch.bool) for size in sizes]
-        self._thresholds = [0.0] * len(groups)
+        self._thresholds = [0.0] * len(sizes)
         self._stale = ideas.schedule is None
-        modules = {name: weight.target.owners[0][0] for name, weight in self.masks.items()}
-        self._handles: list[RemovableHandle] = hook(readers_of(modules, groups, self._mask))
-
-    def _resolve(self) -> None:
-        self._units = UnitCompetition(
-            self.schedule,
-            self._claim.groups,
-            self.masks,
-            [weight for name, weight in self.masks.items() if name in self._claim.counted],
-            Magnitude(),
-            self._ideas.pattern,
-            GlobalRanking(),
-            Exact(),
-            reversible=True,
-        )
+        self._handles: list[RemovableHandle] = self._sites.hook(self._mask)
 
     # What layers read
 
-    def _mask(self, number: int, reader: Reader, batch: int) -> Tensor:
+    def _mask(self, number: int, reader: object, batch: int) -> Tensor:
         """Return the masks of a group for a reader: random ones for a batch in training, hard ones in evaluation."""
         logits = self.logits.values[number]
         if not batch:
             return self._settled(number)[None]
         if self.logits.step < self.schedule.begin_step:
             return torch.ones(1, len(logits), device=logits.device)
-        if self._first[number].grad is None:  # zero_grad was called: what the logits have is of a backward before it
+        if self._sites.owners[number].grad is None:  # by zero_grad: what the logits have is of a backward before it
             logits.grad = None
         return self.logits.masks(number, reader, batch)
 
@@ -127,7 +105,7 @@ class Learning:
         if optimizer is None:
             return list(range(len(self.keeps)))
         stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        return [number for number, weight in enumerate(self._first) if id(weight) in stepped]
+        return [number for number, weight in enumerate(self._sites.owners) if id(weight) in stepped]
 
     def learn(self, numbers: Sequence[int], loss_scale: float) -> Tensor | None:
         """Step the logits of groups along the gradient of loss and regularizer, and return the latter's value.
@@ -156,7 +134,7 @@ class Learning:
         if regularizer is None:
             return torch.zeros((), requires_grad=True)
         probabilities = self.logits.probabilities()
-        expected = torch.as_tensor(self._units.zeros([(1 - p).sum() for p in probabilities]) / self._units.size)
+        expected = self._sites.expected(probabilities)
         asked = self.schedule.sparsity(max(self.logits.step, int(self.schedule.begin_step)))
         return regularizer(torch.cat(probabilities), expected, asked)
 
@@ -193,11 +171,11 @@ class Learning:
         worth = [p.float().cpu() for p in self.logits.probabilities()]
         if self._ideas.schedule is not None:
             assert self.step is not None
-            self.keeps, self._thresholds = self._units.choose(self.step, worth)
+            self.keeps, self._thresholds = self._sites.choose(self.schedule, self.step, worth)
         else:
             self.keeps = [p >= min(float(p.max()), _above(self._ideas.threshold)) for p in worth]
             self._thresholds = [self._ideas.threshold] * len(worth)
-        for decision in self._units.masks(self.keeps, self._thresholds):
+        for decision in self._sites.decisions(self.keeps, self._thresholds):
             decision.weight.propose(decision.mask, decision.threshold)
 
     # The end
@@ -237,28 +215,13 @@ class Learning:
 
         walk(saved)
 
-    def _done(self, name: str, tensor: Tensor, factors: Mapping[str, Mapping[int, Tensor]]) -> Tensor:
-        done = tensor.detach().clone()
-        for dim, factor in factors.get(name, {}).items():
-            shape = [1] * done.dim()
-            shape[dim] = -1
-            done *= factor.to(done).view(shape)
+    def _done(self, name: str, tensor: Tensor, factors: Mapping[str, Any]) -> Tensor:
+        done = self._sites.multiplied(name, tensor, factors)
         zero_(done, self.masks[name].mask.to(done.device))
         return done
 
-    def _factors(self) -> dict[str, dict[int, Tensor]]:
-        """Return by what columns that read units are multiplied, where it is not 1: name -> dimension -> factors."""
-        factors: dict[str, dict[int, Tensor]] = {}
-        for number, group in enumerate(self._claim.groups):
-            settled = self._ideas.gate.settled(self.logits.values[number].detach()).cpu()
-            if bool((settled == 1.0).all()):
-                continue
-            for part in group.of("in"):
-                along = factors.setdefault(part.name, {}).setdefault(
-                    part.dim, torch.ones(self.masks[part.name].mask.shape[part.dim])
-                )
-                along[part.index.flatten()] = settled.repeat_interleave(part.index.shape[1])
-        return factors
+    def _factors(self) -> Mapping[str, Any]:
+        return self._sites.factors([self._ideas.gate.settled(logits.detach()) for logits in self.logits.values])
 
     def unhook(self) -> None:
         """Take the hooks off."""
@@ -281,14 +244,14 @@ class Learning:
                 None,
             )
             for name, weight in self.masks.items()
-            if name in self._claim.counted
+            if name in self._sites.counted
         ]
         now = sum(w.zeros for w in weights) / sum(w.size for w in weights)
         asked, final = now, now
         if self._ideas.schedule is not None:
             asked = 0.0 if self.step is None else self.schedule.sparsity(self.step)
             final = self.schedule.final_sparsity
-        return Report(weights, self._claim.skipped, asked, final, self._parameters, self.step, self._units.grain)
+        return Report(weights, self._sites.skipped, asked, final, self._parameters, self.step, self._sites.grain)
 
     def undecided(self) -> float:
         """Return the share of units with .05 < p < .95."""
@@ -297,10 +260,8 @@ class Learning:
 
     def probabilities(self) -> dict[str, Tensor]:
         """Return every group's probabilities, by the first weight that computes its units."""
-        found: dict[str, Tensor] = {}
-        for group, p in zip(self._claim.groups, self.logits.probabilities(), strict=True):
-            found[group.name if group.name not in found else f"{group.name} ({len(found)})"] = p.detach().cpu()
-        return found
+        found = self.logits.probabilities()
+        return {name: p.detach().cpu() for name, p in zip(self._sites.names, found, strict=True)}
 
     # State
 
@@ -329,7 +290,7 @@ class Learning:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state. Raises ValueError if it is of other units; nothing is changed then."""
         if state.get("stripped"):
-            for decision in self._units.from_zeros():
+            for decision in self._sites.from_zeros():
                 decision.weight.write(decision.mask, state["thresholds"].get(decision.weight.target.name, 0.0))
             self.finished, self.step = True, state["last_update"]
             self.unhook()
@@ -337,8 +298,7 @@ class Learning:
         checks.check_masks({name: tuple(w.mask.shape) for name, w in self.masks.items()}, state["masks"])
         self.logits.load_state_dict(state)
         self._length = state["total_steps"] or self._length
-        self.schedule = (self._ideas.schedule or Polynomial(0.0, 0.0, 1.0, 0.004)).resolve(self._length)
-        self._resolve()
+        self.schedule = (self._ideas.schedule or _WHOLE_RUN).resolve(self._length)
         self.step, self.finished = state["last_update"], state["finished"]
         for name, weight in self.masks.items():
             if self.finished:
@@ -354,13 +314,10 @@ class Learning:
         self._stale = not self.finished and self._ideas.schedule is None  # T may be another
 
 
-def _claimed(ideas: Ideas, model: nn.Module) -> Claim:
-    """Return the groups that the targets allow and whose readers can be hooked."""
-    coupling = ideas.pattern.couple(model)
-    reasons = {group.name: unreadable(model, group) for group in coupling.groups}
-    groups = tuple(group for group in coupling.groups if reasons[group.name] is None)
-    refused = coupling.refused | {name: reason for name, reason in reasons.items() if reason is not None}
-    return claim(model, ideas.targets.find(model), replace(coupling, groups=groups, refused=refused))
+def _sites(ideas: Ideas, model: nn.Module) -> MaskedUnits | MaskedWeights:
+    if isinstance(ideas.pattern, CoupledPattern):
+        return MaskedUnits(ideas.pattern, ideas.targets, model)
+    return MaskedWeights(ideas.targets, model)
 
 
 def _above(threshold: float) -> float:

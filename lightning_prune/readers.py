@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lightning_prune.coupling.units import Group, Part
 
-Masking = Callable[[int, "Reader", int], Tensor]
+Masking = Callable[[int, object, int], Tensor]
 """Number of a group, who asks, size of the batch -> mask (batch or 1, units)."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -18,6 +18,7 @@ from lightning_prune.learning import Learning
 from lightning_prune.mask_regularizer.binarizer import Binarizer
 from lightning_prune.mask_regularizer.expected_sparsity import ExpectedSparsity
 from lightning_prune.mask_regularizer.mean_probability import MeanProbability
+from lightning_prune.masked_units import MaskedUnits
 from lightning_prune.pattern.channel import Channel
 from lightning_prune.schedule.polynomial import Polynomial
 from lightning_prune.shrink import shrink
@@ -151,7 +152,7 @@ def test_expected_sparsity_is_that_of_independent_draws() -> None:
     schedule = Polynomial(0.5, 0, 10, 1)
     masks = attached(model, torch.zeros(2, 6), schedule=schedule, mask_regularizer=ExpectedSparsity(1.0))
     here = on(masks)
-    units = here._units  # pyright: ignore[reportPrivateUsage]
+    units = cast(MaskedUnits, here._sites)._units  # pyright: ignore[reportPrivateUsage]
     p = [v.detach() for v in here.logits.probabilities()]
     expected = float(units.zeros([(1 - q).sum() for q in p]) / units.size)
     generator = torch.Generator().manual_seed(0)

@@ -1,0 +1,89 @@
+"""Learned masks on single weights: put on the weight itself while its layer computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from lightning_prune.competition import Decision
+from lightning_prune.masks import Masks
+from lightning_prune.protocols import Schedule, Units
+from lightning_prune.readers import Masking
+from lightning_prune.selection.exact import Exact
+from lightning_prune.shadow import hook
+from lightning_prune.targets import Targets
+
+
+class MaskedWeights:
+    """The weights of a model, each entry with a mask of its own: a supermask (Zhou et al. 2019, arXiv 1905.01067).
+
+    One draw serves the whole batch. Attributes as those of `MaskedUnits`; a group is a weight.
+
+    Raises:
+        ValueError: no weight is among the targets.
+    """
+
+    grain = 1
+
+    def __init__(self, targets: Targets, model: nn.Module) -> None:
+        found = targets.find(model)
+        self.masks = Masks(found.targets, reversible=False)
+        self.counted = frozenset(self.masks)
+        self.skipped = found.skipped
+        self.names = list(self.masks)
+        self.sizes = [weight.mask.numel() for weight in self.masks.values()]
+        self.owners = [weight.parameter for weight in self.masks.values()]
+        # torch's attention uses the weight of its output layer without calling that layer.
+        attentions = (module for module in model.modules() if isinstance(module, nn.MultiheadAttention))
+        self._users: dict[nn.Module, nn.Module] = {attention.out_proj: attention for attention in attentions}
+
+    def hook(self, masking: Masking) -> list[RemovableHandle]:
+        """Have every layer compute with masked weights."""
+        return [
+            handle
+            for number, weight in enumerate(self.masks.values())
+            for module, attribute in weight.target.owners
+            for handle in self._hook(module, attribute, number, masking)
+        ]
+
+    def _hook(self, module: nn.Module, attribute: str, number: int, masking: Masking) -> list[RemovableHandle]:
+        user = self._users.get(module)
+        called, inner = (module, "") if user is None else (user, "out_proj")
+        return hook(called, inner, attribute, number, masking)
+
+    def choose(self, schedule: Schedule, step: int, worth: Sequence[Tensor]) -> tuple[list[Tensor], list[float]]:
+        """Return which weights stay at a step of a schedule if they are worth so much, and the thresholds."""
+        asked = schedule.sparsity(step)
+        pool = [Units(name, values) for name, values in zip(self.names, worth, strict=True)]
+        keeps, threshold = Exact()(pool, round(asked * sum(self.sizes)), asked)
+        return keeps, [threshold] * len(keeps)
+
+    def decisions(self, keeps: Sequence[Tensor], thresholds: Sequence[float]) -> list[Decision]:
+        """Return the masks for the weights kept."""
+        weights = self.masks.values()
+        return [
+            Decision(weight, keep.view(weight.mask.shape), threshold)
+            for weight, keep, threshold in zip(weights, keeps, thresholds, strict=True)
+        ]
+
+    def from_zeros(self) -> list[Decision]:
+        """Return the masks that the zeros of a stripped model show."""
+        return [Decision(weight, weight.parameter.detach() != 0, 0.0) for weight in self.masks.values()]
+
+    def expected(self, probabilities: Sequence[Tensor]) -> Tensor:
+        """Return the expected share of zeros."""
+        return torch.stack([(1 - p).sum() for p in probabilities]).sum() / sum(self.sizes)
+
+    def factors(self, settled: Sequence[Tensor]) -> Mapping[str, Any]:
+        """Return by what weights are multiplied, where it is not 1."""
+        named = zip(self.names, settled, strict=True)
+        return {name: values for name, values in named if not bool((values == 1.0).all())}
+
+    def multiplied(self, name: str, tensor: Tensor, factors: Mapping[str, Any]) -> Tensor:
+        """Return a copy of a weight, multiplied by its factors."""
+        factor = factors.get(name)
+        return tensor.detach().clone() if factor is None else tensor.detach() * factor.to(tensor).view(tensor.shape)

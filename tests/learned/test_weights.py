@@ -1,0 +1,158 @@
+"""Learned masks on single weights: where they act, and what is left of them."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_prune.coupling.example import answer, distance
+from lightning_prune.gate.hard_concrete import HardConcrete
+from lightning_prune.gate.sigmoid import Sigmoid
+from lightning_prune.learned import LearnedMasks
+from lightning_prune.learning import Learning
+from lightning_prune.mask_regularizer.binarizer import Binarizer
+from lightning_prune.mask_regularizer.expected_sparsity import ExpectedSparsity
+from lightning_prune.pattern.block import Block
+from lightning_prune.pattern.element import Element
+from lightning_prune.schedule.polynomial import Polynomial
+from lightning_prune.scope.uniform import Uniform
+from tests.coupling.architectures import ARCHITECTURES
+from tests.guarantees.helpers import RAMP, Net, adamw, assert_plain, bits, fit
+from tests.learned.test_fit import engine, learned
+
+
+def on(masks: LearnedMasks) -> Learning:
+    model = masks._model  # pyright: ignore[reportPrivateUsage]
+    assert model is not None
+    return model
+
+
+def scattered(masks: LearnedMasks) -> None:
+    here = on(masks)
+    with torch.no_grad():
+        for number, logits in enumerate(here.logits.values):
+            logits += torch.randn(logits.shape, generator=torch.Generator().manual_seed(number))
+    here._stale = True  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.mark.parametrize("gate", [Sigmoid(), HardConcrete(start=0.5)])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_G9_stripped_gives_what_evaluation_gave_on_every_architecture(name: str, gate: Any) -> None:
+    model, example = ARCHITECTURES[name].model(), ARCHITECTURES[name].example()
+    plain = answer(model, example)
+    masks = LearnedMasks(pattern=Element(), gate=gate)
+    masks.attach(model, 100)
+    scattered(masks)
+    evaluated = answer(model, example)
+    assert distance(plain, evaluated)[1] > 1e-3  # something is masked
+    report = masks.strip()
+    assert distance(evaluated, answer(model, example))[1] <= 1e-5
+    assert report.zeros == sum(int((model.get_parameter(w.name) == 0).sum()) for w in report.weights) > 0
+    assert_plain(model)
+
+
+def test_in_training_the_layer_computes_with_masked_weights_and_the_parameter_stays() -> None:
+    torch.manual_seed(0)
+    model: Any = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).train()
+    twin = copy.deepcopy(model)
+    masks = LearnedMasks(pattern=Element())
+    masks.attach(model, 10)
+    x = torch.randn(5, 6)
+    out = model(x)
+    assert [id(model[0].weight), type(model[0].weight)] == [id(next(model.parameters())), nn.Parameter]
+    here = on(masks)
+    drawn = [next(iter(draws.values()))[0] for draws in here.logits._uniform]  # pyright: ignore[reportPrivateUsage]
+    first, second = (here.logits.gate.sample(v, u, 0.0)[0] for v, u in zip(here.logits.values, drawn, strict=True))
+    hidden = torch.tanh(nn.functional.linear(x, twin[0].weight * first.view(8, 6), twin[0].bias))
+    found = nn.functional.linear(hidden, twin[2].weight * second.view(3, 8), twin[2].bias)
+    assert torch.allclose(out, found, atol=1e-6)
+    out.square().sum().backward()
+    assert all(v.grad is not None and bool(v.grad.any()) for v in here.logits.values)
+    assert model[0].weight.grad is not None
+
+
+@pytest.mark.parametrize("layer", [nn.LSTM(4, 5, 2, batch_first=True), nn.GRU(4, 5), nn.MultiheadAttention(4, 2)])
+def test_layers_that_use_their_weights_in_their_own_way(layer: Any) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 2, 4)
+
+    def call() -> Tensor:
+        return layer(x, x, x)[0] if isinstance(layer, nn.MultiheadAttention) else layer(x)[0]
+
+    masks = LearnedMasks(pattern=Element(), gate=Sigmoid(b=5.0))
+    masks.attach(layer.train(), 10)
+    plain = call()
+    plain.square().sum().backward()
+    assert all(v.grad is not None and bool(v.grad.any()) for v in on(masks).logits.values)
+    scattered(masks)
+    layer.eval()
+    evaluated = call()
+    masks.strip()
+    assert torch.allclose(evaluated, call(), atol=1e-6)
+    assert not torch.allclose(plain, evaluated)
+
+
+@pytest.mark.parametrize("how", ["error", "deepcopy", "pickle"])
+def test_no_shadow_is_left_by_an_error_and_none_in_a_pickle(how: str) -> None:
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    x = torch.randn(4, 6)
+    plain = model(x)
+    masks = LearnedMasks(pattern=Element())
+    masks.attach(model, 10)
+    masked = model(x)
+    if how == "error":
+        with pytest.raises(RuntimeError, match="shapes"):
+            model(torch.randn(4, 7))
+    elif how == "deepcopy":
+        assert torch.equal(copy.deepcopy(model)(x), masked)
+    else:
+        assert torch.equal(pickle.loads(pickle.dumps(model))(x), plain)
+    assert not any("weight" in vars(module) for module in model.modules())
+
+
+@pytest.mark.parametrize(
+    "ideas",
+    [
+        {"mask_regularizer": Binarizer(None)},
+        {"gate": HardConcrete(), "mask_regularizer": ExpectedSparsity(5.0)},
+    ],
+)
+def test_G3_a_schedule_is_met_to_one_weight(ideas: dict[str, Any]) -> None:
+    model, callback = Net(adamw), learned(schedule=RAMP, pattern=Element(), **ideas)
+    layout = list(model.state_dict())
+    seen: dict[int, int] = {}
+
+    def look(trainer: Any) -> None:
+        assert list(model.state_dict()) == layout
+        if callback.pruner.last_update == trainer.global_step:
+            seen[trainer.global_step] = callback.pruner.report().zeros
+
+    model.after_batch.append(look)
+    fit(model, callback, max_epochs=4)
+    assert callback.report is not None
+    assert seen == {step: round(RAMP.sparsity(step) * callback.report.size) for step in (3, 6, 9, 12, 13)}
+    assert callback.report.zeros == round(0.8 * callback.report.size)
+    assert_plain(model, callback=callback)
+
+
+def test_without_a_schedule_the_weights_above_t_stay() -> None:
+    model, callback = Net(adamw), learned(pattern=Element())
+    fit(model, callback, max_epochs=4)
+    for name, p in engine(callback).probabilities().items():
+        weight = model.get_parameter(name)
+        assert torch.equal(weight.flatten() != 0, p > 0.5)
+    start = bits(Net(adamw))
+    assert any(not torch.equal(start[name], value) for name, value in bits(model).items())
+
+
+def test_G13_patterns_that_have_no_learned_masks_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"pattern=Block"):
+        LearnedMasks(pattern=Block(2, 2))
+    with pytest.raises(ValueError, match="pattern="):
+        LearnedMasks(pattern=Uniform())  # type: ignore[arg-type]
+    LearnedMasks(Polynomial(0.5, 0, 10, 1), pattern=Element())

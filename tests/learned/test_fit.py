@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lightning_prune import PruningCallback
 from lightning_prune.gate.hard_concrete import HardConcrete
+from lightning_prune.gate.sigmoid import Sigmoid
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.mask_regularizer.binarizer import Binarizer
 from lightning_prune.mask_regularizer.expected_sparsity import ExpectedSparsity
@@ -47,6 +48,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "free": {},
     "steered": STEERED,
     "hard concrete": {"gate": HardConcrete(), "mask_regularizer": MeanProbability(1.0)},
+    "loss alone": {"mask_regularizer": None},
+    "annealed": {"gate": Sigmoid(b_at_start=5.0, start="normal")},
     "expected": {"schedule": RAMP, "gate": HardConcrete(), "mask_regularizer": ExpectedSparsity(5.0)},
 }
 

@@ -44,6 +44,22 @@ def check_ideas(
             raise ValueError(f"{key}={final} is too low: pattern={pattern} holds from a sparsity of {least:g} on")
 
 
+def check_learned(schedule: Any, gate: Any, mask_regularizer: Any, pattern: Any, targets: Targets) -> None:
+    """Raise ValueError if an argument of learned masks is no such idea, or if they do not go together."""
+    ideas = (("schedule", schedule, "last_update"), ("gate", gate, "sample"))
+    for key, idea, verb in (*ideas, ("mask_regularizer", mask_regularizer, "needs_schedule")):
+        if isinstance(idea, type) or not (hasattr(idea, verb) or (idea is None and key != "gate")):
+            raise ValueError(f"{key}={idea!r} is no {key.replace('_', ' ')}; see lightning_prune.protocols")
+    if not (isinstance(pattern, CoupledPattern) or getattr(pattern, "single", False)):
+        raise ValueError(f"pattern={pattern!r}: learned masks are on units, Channel(...), or on weights, Element()")
+    if targets.sparsity:
+        raise ValueError("Targets(sparsity=...) does not go with learned masks, which have one final sparsity")
+    if schedule is None and mask_regularizer is not None and mask_regularizer.needs_schedule:
+        raise ValueError(
+            f"mask_regularizer={mask_regularizer} follows a schedule, and there is none: give schedule=..."
+        )
+
+
 def check_window(schedule: Schedule, total_steps: int | None) -> None:
     """Raise ValueError if the window begins past the end of the run; warn if it ends there."""
     if total_steps is None or schedule.final_sparsity == 0:

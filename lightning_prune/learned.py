@@ -8,6 +8,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_prune import checks
 from lightning_prune.attached import check_version
 from lightning_prune.gate.sigmoid import Sigmoid
 from lightning_prune.learning import Learning
@@ -72,12 +73,7 @@ class LearnedMasks:
         seed: int = 0,
         name: str = "learned masks",
     ) -> None:
-        ideas = (("schedule", schedule, "last_update"), ("gate", gate, "sample"))
-        for key, idea, verb in (*ideas, ("mask_regularizer", mask_regularizer, "needs_schedule")):
-            if isinstance(idea, type) or not (hasattr(idea, verb) or (idea is None and key != "gate")):
-                raise ValueError(f"{key}={idea!r} is no {key.replace('_', ' ')}; see lightning_prune.protocols")
-        if not (isinstance(pattern, CoupledPattern) or getattr(pattern, "single", False)):
-            raise ValueError(f"pattern={pattern!r}: learned masks are on units, Channel(...), or on weights, Element()")
+        checks.check_learned(schedule, gate, mask_regularizer, pattern, targets)
         if task_share is not None and not 0.0 <= task_share <= 1.0:
             raise ValueError(f"task_share={task_share} must lie in [0, 1]")
         if not 0.0 < lr < float("inf"):
@@ -86,12 +82,6 @@ class LearnedMasks:
             raise ValueError(f"threshold={threshold} must lie in [0, 1)")
         if train not in ("both", "masks", "weights"):
             raise ValueError(f"train={train!r} must be 'both', 'masks' or 'weights'")
-        if targets.sparsity:
-            raise ValueError("Targets(sparsity=...) does not go with learned masks: units are shared between weights")
-        if schedule is None and mask_regularizer is not None and mask_regularizer.needs_schedule:
-            raise ValueError(
-                f"mask_regularizer={mask_regularizer} follows a schedule, and there is none: give schedule=..."
-            )
         self.schedule = schedule
         self.gate = gate
         self.mask_regularizer = mask_regularizer

@@ -43,7 +43,7 @@ class Reader:
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:
         """Leave nothing in a pickle but a hook that does nothing."""
-        return _Nothing, ()
+        return Nothing, ()
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
         """Return the layer's arguments with the input masked."""
@@ -66,9 +66,11 @@ class Reader:
         return x * factors.to(x.dtype).view(shape)
 
 
-class _Nothing:
-    def __call__(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        return
+class Nothing:
+    """A hook that does nothing."""
+
+    def __call__(self, *_: Any) -> None:
+        """Leave all as it is."""
 
 
 def unreadable(model: nn.Module, group: Group) -> str | None:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from lightning_prune.readers import Masking
+from lightning_prune.readers import Masking, Nothing
 
 
 class Shadow:
@@ -35,7 +35,7 @@ class Shadow:
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:
         """Leave nothing in a pickle but a hook that does nothing."""
-        return _Nothing, ()
+        return Nothing, ()
 
     def __call__(self, module: nn.Module, *_: Any) -> None:
         """Put the masked weight in the parameter's place."""
@@ -58,11 +58,6 @@ class Away:
         holder = module.get_submodule(self.inner)
         holder.__dict__.pop(self.attribute, None)
         _refresh(holder)
-
-
-class _Nothing:
-    def __call__(self, module: nn.Module, *_: Any) -> None:
-        return
 
 
 def hook(module: nn.Module, inner: str, attribute: str, number: int, masking: Masking) -> list[RemovableHandle]:

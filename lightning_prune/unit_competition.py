@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_prune.ballot import Ballot, nearest
 from lightning_prune.competition import Decision, scores_of
 from lightning_prune.coupling.units import Group, Part, alive_along, slices_of
 from lightning_prune.masks import MaskedWeight
@@ -78,14 +79,14 @@ class UnitCompetition:
             ValueError: a score is not finite or has another shape than its weight; the message names the weight.
         """
         units = [group.units for group in self.groups]
-        share = _nearest(lambda r: self.zeros([r * n for n in units]), self._goal(step), 1e-9)
+        share = nearest(lambda r: self.zeros([r * n for n in units]), self._goal(step), 1e-9)
         return self.masks(*self.choose(step, self._scores([self._alive(group) for group in self.groups], step, share)))
 
     def choose(self, step: int, worth: Sequence[Tensor]) -> tuple[list[Tensor], list[float]]:
         """Return which units of each group stay at `step` if they are worth so much, and the thresholds."""
         ballot = self._ballot(worth, [self._alive(group) for group in self.groups])
         rows = sum(layer.size for layer in ballot.layers)
-        return ballot.keeps(_nearest(lambda r: self.zeros(ballot.gone(r)), self._goal(step), 0.5 / rows))
+        return ballot.keeps(nearest(lambda r: self.zeros(ballot.gone(r)), self._goal(step), 0.5 / rows))
 
     def _goal(self, step: int) -> float:
         return self.schedule.sparsity(step) * self.size
@@ -183,7 +184,7 @@ class UnitCompetition:
             outputs[part.index.to(outputs.device)] = scales[:, None].to(outputs)
         return outputs
 
-    def _ballot(self, scores: Sequence[Tensor], alive: Sequence[Tensor]) -> _Ballot:
+    def _ballot(self, scores: Sequence[Tensor], alive: Sequence[Tensor]) -> Ballot:
         seen: dict[str, int] = {}
         layers: list[Layer] = []
         units: list[Units] = []
@@ -198,7 +199,7 @@ class UnitCompetition:
             layers.append(Layer(name, (group.units, row), group.units * row, dead * row))
             threshold = float(self.weights[group.name].threshold)
             units.append(Units(name, score, False, a if dead else None, weights=row, threshold=threshold))
-        return _Ballot(layers, units, self.scope, self.selection, self.pattern.multiple)
+        return Ballot(layers, units, self.scope, self.selection, self.pattern.multiple)
 
     def zeros(self, gone: Sequence[Any]) -> Any:
         """Return how many counted weights are zero where so many units of each group are gone: numbers or tensors."""
@@ -218,72 +219,6 @@ class UnitCompetition:
             (w.mask.numel(), [(size, takes.get((w.target.name, dim), [])) for dim, size in enumerate(w.mask.shape)])
             for w in self.counted
         ]
-
-
-@dataclass(frozen=True)
-class _Ballot:
-    """The units of one update, scored, and who stays for a share of the rows that is to go.
-
-    Attributes:
-        layers: the groups as a scope sees them.
-        units: the same as a selection sees them.
-        scope: which groups compete, and how many rows each may keep.
-        selection: from scores and counts to units.
-        multiple: each group keeps a multiple of so many units.
-    """
-
-    layers: Sequence[Layer]
-    units: Sequence[Units]
-    scope: Scope
-    selection: Selection
-    multiple: int
-
-    def gone(self, share: float) -> list[int]:
-        """Return how many units of each group go."""
-        keeps, _ = self._selected(share)
-        return [len(k) - max(int(k.sum()), self._least(k, u)) for k, u in zip(keeps, self.units, strict=True)]
-
-    def keeps(self, share: float) -> tuple[list[Tensor], list[float]]:
-        """Return which units of each group stay, and the thresholds."""
-        keeps, thresholds = self._selected(share)
-        return [self._rounded(k, u) for k, u in zip(keeps, self.units, strict=True)], thresholds
-
-    def _selected(self, share: float) -> tuple[list[Tensor], list[float]]:
-        keeps = {layer.name: (torch.empty(0), 0.0) for layer in self.layers}
-        by_name = {units.name: units for units in self.units}
-        for pool in self.scope(self.layers, share):
-            kept, threshold = self.selection([by_name[name] for name in pool.names], pool.drop, pool.sparsity)
-            keeps |= {name: (keep, threshold) for name, keep in zip(pool.names, kept, strict=True)}
-        return [keep for keep, _ in keeps.values()], [threshold for _, threshold in keeps.values()]
-
-    def _least(self, keep: Tensor, units: Units) -> int:
-        """Return how many stay at least, of those that can: the next multiple."""
-        number = max(1, -(-int(keep.sum()) // self.multiple)) * self.multiple
-        return min(number, len(keep) if units.alive is None else int(units.alive.sum()))
-
-    def _rounded(self, keep: Tensor, units: Units) -> Tensor:
-        """Return the units kept, with the best of the others brought back until a multiple is reached."""
-        missing = self._least(keep, units) - int(keep.sum())
-        if missing <= 0:
-            return keep
-        barred = keep if units.alive is None else keep | ~units.alive
-        back = units.values.masked_fill(barred, -math.inf).argsort(descending=True, stable=True)[:missing]
-        return keep.scatter(0, back, True)
-
-
-def _nearest(zeros: Callable[[float], float], goal: float, precision: float) -> float:
-    """Return the share in [0, 1] at which a rising function comes nearest to the goal; of equal ones the first seen."""
-    low, high = 0.0, 1.0
-    best, nearest = low, abs(zeros(low) - goal)
-    at = high
-    while True:
-        found = zeros(at)
-        if abs(found - goal) < nearest:
-            best, nearest = at, abs(found - goal)
-        low, high = (at, high) if found < goal else (low, at)
-        if not nearest or low == 1.0 or high - low <= precision:
-            return best
-        at = (low + high) / 2
 
 
 def _any(flags: Tensor, part: Part) -> Tensor:

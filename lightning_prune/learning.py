@@ -13,14 +13,15 @@ from torch.utils.hooks import RemovableHandle
 
 from lightning_prune import checks
 from lightning_prune.attached import STATE_VERSION
+from lightning_prune.hardening import harden, harden_copies
 from lightning_prune.logits import Logits
 from lightning_prune.masked_units import MaskedUnits
 from lightning_prune.masked_weights import MaskedWeights
-from lightning_prune.masks import count, zero_
+from lightning_prune.masks import count
 from lightning_prune.protocols import CoupledPattern, Gate, MaskRegularizer, Pattern, Schedule
 from lightning_prune.report import Report, WeightReport
 from lightning_prune.schedule.polynomial import Polynomial
-from lightning_prune.targets import Targets, plain_name
+from lightning_prune.targets import Targets
 from lightning_prune.window import progress
 
 _WHOLE_RUN = Polynomial(0.0, 0.0, 1.0, 0.004)
@@ -185,43 +186,20 @@ class Learning:
         if self.finished:
             return
         self.settle()
-        factors = self._factors()
-        for name, weight in self.masks.items():
-            with torch.no_grad():
-                weight.parameter.copy_(self._done(name, weight.parameter, factors))
-            weight.write(weight.mask, float(weight.threshold))
-            weight.apply_to_moments(optimizers)
+        harden(self._sites, self._all_settled(), optimizers)
         self.finished = True
         self.unhook()
 
     def finish_copies(self, saved: Any) -> None:
-        """Do what `finish` does to copies of the model's tensors, wherever nested dicts hold them by name.
-
-        The copies are replaced: until the end they may share the model's memory.
-        """
+        """Do what `finish` does to copies of the model's tensors, wherever nested dicts hold them by name."""
         if self.finished:
             self.masks.apply_to(saved)
             return
         self.settle()
-        factors, names = self._factors(), {a: w.target.name for w in self.masks.values() for a in w.target.names}
+        harden_copies(self._sites, self._all_settled(), saved)
 
-        def walk(at: Any) -> None:
-            for key, value in at.items() if isinstance(at, dict) else ():
-                name = names.get(plain_name(key)) if isinstance(key, str) else None
-                if isinstance(value, dict):
-                    walk(value)
-                elif name and isinstance(value, Tensor) and value.shape == self.masks[name].mask.shape:
-                    at[key] = self._done(name, value, factors)
-
-        walk(saved)
-
-    def _done(self, name: str, tensor: Tensor, factors: Mapping[str, Any]) -> Tensor:
-        done = self._sites.multiplied(name, tensor, factors)
-        zero_(done, self.masks[name].mask.to(done.device))
-        return done
-
-    def _factors(self) -> Mapping[str, Any]:
-        return self._sites.factors([self._ideas.gate.settled(logits.detach()) for logits in self.logits.values])
+    def _all_settled(self) -> list[Tensor]:
+        return [self._ideas.gate.settled(logits.detach()) for logits in self.logits.values]
 
     def unhook(self) -> None:
         """Take the hooks off."""

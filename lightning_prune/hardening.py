@@ -1,0 +1,50 @@
+"""Learned masks, put into the weights for good: in the model, or in copies of its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_prune.masked_units import MaskedUnits
+from lightning_prune.masked_weights import MaskedWeights
+from lightning_prune.masks import zero_
+from lightning_prune.targets import plain_name
+
+
+@torch.no_grad()
+def harden(sites: MaskedUnits | MaskedWeights, settled: Sequence[Tensor], optimizers: Sequence[Optimizer] = ()) -> None:
+    """Multiply weights by what their masks settled at, zero what the hard masks leave out, and its moments."""
+    factors = sites.factors(settled)
+    for name, weight in sites.masks.items():
+        weight.parameter.copy_(_hard(sites, name, weight.parameter, factors))
+        weight.write(weight.mask, float(weight.threshold))
+        weight.apply_to_moments(optimizers)
+
+
+@torch.no_grad()
+def harden_copies(sites: MaskedUnits | MaskedWeights, settled: Sequence[Tensor], saved: Any) -> None:
+    """Replace tensors under the name and shape of a masked one by hard ones, wherever nested dicts hold them.
+
+    What they hold may share the model's memory, so it is left as it is.
+    """
+    factors, names = sites.factors(settled), {a: w.target.name for w in sites.masks.values() for a in w.target.names}
+
+    def walk(at: Any) -> None:
+        for key, value in at.items() if isinstance(at, dict) else ():
+            name = names.get(plain_name(key)) if isinstance(key, str) else None
+            if isinstance(value, dict):
+                walk(value)
+            elif name and isinstance(value, Tensor) and value.shape == sites.masks[name].mask.shape:
+                at[key] = _hard(sites, name, value, factors)
+
+    walk(saved)
+
+
+def _hard(sites: MaskedUnits | MaskedWeights, name: str, tensor: Tensor, factors: Mapping[str, Any]) -> Tensor:
+    hard = sites.multiplied(name, tensor, factors)
+    zero_(hard, sites.masks[name].mask.to(hard.device))
+    return hard

@@ -312,7 +312,7 @@ def test_G1_k_means_is_the_same_with_any_number_of_threads() -> None:
 
 def test_G13_k_means_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(ModuleNotFoundError, match=r"scikit-learn: pip install 'lightning-prune\[hydra\]'"):
+    with pytest.raises(ModuleNotFoundError, match=r"scikit-learn: pip install 'lightning-prune\[structured\]'"):
         KMeans()
 
 

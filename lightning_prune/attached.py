@@ -111,6 +111,12 @@ class Attached:
     def _compete(self, schedules: Mapping[str | None, Schedule]) -> None:
         """Set up a competition for the targets without a rule of their own, and one for each rule."""
         ideas = self._ideas
+        norms = self._claim.norms if self._claim is not None else ()
+        if getattr(ideas.regularizer, "needs_norm", False) and not norms:
+            raise ValueError(
+                f"regularizer={ideas.regularizer} knows of no norm layer behind what is pruned: use it with "
+                "pattern=Channel() on a model that has norms, or use another one"
+            )
         if self._claim is not None and isinstance(ideas.pattern, CoupledPattern):
             self._competitions = [
                 UnitCompetition(
@@ -142,12 +148,6 @@ class Attached:
         ]
         for competition in self._competitions:
             competition.check_pattern()
-        norms = self._claim.norms if self._claim is not None else ()
-        if getattr(ideas.regularizer, "needs_norm", False) and not norms:
-            raise ValueError(
-                f"regularizer={ideas.regularizer} knows of no norm layer behind what is pruned: use it with "
-                "pattern=Channel() on a model that has norms, or use another one"
-            )
 
     def update(self, step: int, optimizers: Iterable[Optimizer]) -> bool:
         """Update the masks if an update is due, and return whether one was."""

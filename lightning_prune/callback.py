@@ -151,8 +151,9 @@ class PruningCallback(Callback):
     ) -> None:
         """Put the regularizer's gradient in and take pruned gradients out, before clipping."""
         if not self._idle:
-            carried, scale = _grad_scale(trainer, optimizer), _loss_scale(trainer)
-            self.pruner.before_step(_plain(optimizer), grad_scale=carried, loss_scale=scale)
+            learned = isinstance(self.pruner, LearnedMasks)  # their gradients are not unscaled by any optimizer
+            scale = _loss_scale(trainer) if learned else _grad_scale(trainer, optimizer)
+            self.pruner.before_step(_plain(optimizer), grad_scale=scale)
 
     def _after_optimizer_step(self, optimizer: Optimizer, *_: Any) -> None:
         if self.pruner.attached:

@@ -205,19 +205,14 @@ class LearnedMasks:
 
     # One step
 
-    def before_step(
-        self, optimizer: Optimizer | None = None, grad_scale: float = 1.0, loss_scale: float | None = None
-    ) -> None:
+    def before_step(self, optimizer: Optimizer | None = None, grad_scale: float = 1.0) -> None:
         """Step the logits, and see to the gradients of the weights. Call it between backward and the step.
 
         Args:
             optimizer: the one about to step, where there are several; None for all weights.
-            grad_scale: the factor by which a loss scaler has multiplied the weights' gradients, if they still carry it.
-            loss_scale: the same for the logits, which the scaler does not know; None if it is the same.
+            grad_scale: the factor by which a loss scaler has multiplied the logits' gradients: no scaler knows them.
         """
         here = self._on_model
-        groups = [{"params": list(self._module.parameters())}] if optimizer is None else optimizer.param_groups
-        parameters: list[nn.Parameter] = [p for group in groups for p in group["params"]]
         if here.finished:
             for weight in here.masks.of(optimizer):
                 weight.apply_to_grad()
@@ -226,16 +221,20 @@ class LearnedMasks:
             if self.train == "weights":
                 here.logits.drop_gradients(numbers)
             elif here.logits.step >= here.schedule.begin_step:
-                value = here.learn(numbers, grad_scale if loss_scale is None else loss_scale)
+                value = here.learn(numbers, grad_scale)
                 if value is not None:
                     self._penalties[id(optimizer)] = value
-            if self.train == "masks":
-                for parameter in parameters:
-                    parameter.grad = None
-            elif self.task_share is not None:
-                for parameter in parameters:
+            if self.task_share is not None:
+                for parameter in self._stepped(optimizer):
                     if parameter.grad is not None:
-                        parameter.grad *= self.task_share
+                        parameter.grad.mul_(self.task_share)
+        for parameter in self._stepped(optimizer) if self.train == "masks" else ():
+            parameter.grad = None
+
+    def _stepped(self, optimizer: Optimizer | None) -> list[nn.Parameter]:
+        if optimizer is None:
+            return list(self._module.parameters())
+        return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
     def mask_weights(self, optimizer: Optimizer | None = None) -> None:
         """Set pruned weights to zero, those of one optimizer or all, once the masks are final."""

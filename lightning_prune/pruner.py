@@ -167,16 +167,14 @@ class Pruner:
             return self._final_report
         return self._on_model.report()
 
-    # One step
-
     def scalars(self) -> dict[str, float]:
         """Return the numbers of now for a logger."""
         numbers = self.report().scalars() | {"changed": self.changed}
         return numbers if self.regularizer is None else numbers | {"regularizer": self.penalty}
 
-    def before_step(
-        self, optimizer: Optimizer | None = None, grad_scale: float = 1.0, loss_scale: float | None = None
-    ) -> None:
+    # One step
+
+    def before_step(self, optimizer: Optimizer | None = None, grad_scale: float = 1.0) -> None:
         """Add the regularizer's gradient and take pruned gradients out. Call it between backward and the step.
 
         Gradients must be complete (accumulated, reduced over ranks) and not clipped yet.
@@ -184,7 +182,6 @@ class Pruner:
         Args:
             optimizer: the one about to step, where there are several; None for all weights.
             grad_scale: the factor by which a loss scaler has multiplied the gradients, if they still carry it.
-            loss_scale: that of gradients which no scaler knows; there are none here, but with learned masks.
         """
         weights = self.masks.of(optimizer)
         if self.regularizer is not None:

@@ -60,6 +60,13 @@ def recipes(folders: Sequence[Path] = ()) -> dict[str, str]:
     return {f.stem: _comment(f) for f in found if f.parent != folder("conf")}
 
 
+def listing() -> str:
+    """Return the recipes for a help text, a line each."""
+    listed = recipes()
+    width = max(map(len, listed))
+    return "\n".join(f"  {name:<{width}}  {what}" for name, what in listed.items())
+
+
 def folder(name: str) -> Path:
     """Return where `conf` or `recipes` lies: inside the package once installed, beside it in a checkout."""
     try:

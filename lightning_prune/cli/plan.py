@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from lightning_prune.cli.arguments import read, recipes
+from lightning_prune.cli.arguments import listing, read
 from lightning_prune.cli.errors import one_line
+from lightning_prune.cli.quiet import quiet
 from lightning_prune.report import columns, percent
 
 if TYPE_CHECKING:
@@ -32,14 +29,12 @@ _PARTS = 10_000
 def main(argv: list[str]) -> int:
     """Run the command."""
     if "-h" in argv or "--help" in argv:
-        listed = recipes()
-        width = max(map(len, listed))
-        print(HELP + "\n".join(f"  {name:<{width}}  {what}" for name, what in listed.items()))
+        print(HELP + listing())
         return 0
     arguments = read(argv)
     from lightning_prune.cli import build, compose
 
-    with compose.composed(arguments) as config, _quiet():
+    with compose.composed(arguments) as config, quiet():
         parts = build.parts(config)
         if config.get("rounds") is not None:
             from lightning_prune.cli import rounds
@@ -135,19 +130,3 @@ def _updates(schedule: Schedule, steps: int | None) -> list[int]:
 
 def _has_shares(schedule: Any) -> bool:
     return any(isinstance(getattr(schedule, key), float) for key in ("begin_step", "end_step"))
-
-
-@contextmanager
-def _quiet() -> Generator[None, None, None]:
-    """Leave out what Lightning says of a run."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="pytorch_lightning")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)

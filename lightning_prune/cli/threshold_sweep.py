@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import logging
-import warnings
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
 from lightning_prune.cli.arguments import read
 from lightning_prune.cli.errors import UserError
+from lightning_prune.cli.quiet import quiet
 
 THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 
@@ -50,7 +48,7 @@ def main(argv: list[str]) -> int:
     wanted = [options.extract] if options.extract is not None else []
     if any(not 0.0 <= t < 1.0 for t in wanted):
         raise UserError(f"--extract={options.extract}: a threshold lies in [0, 1)")
-    with _quiet():
+    with quiet():
         points = list(sweep(run, [*options.thresholds, *wanted], options.extract, options.out or run / "extracted"))
 
     from lightning_prune.cli.threshold_picture import save_picture
@@ -80,6 +78,7 @@ def sweep(run: Path, thresholds: Sequence[float], extract: float | None, out: Pa
         parts = build.parts(config)
         masks: Any = parts.prune.pruner
         trainer = build.plain_trainer(config)
+        example = getattr(masks.pattern, "example_inputs", None)
         parts.task.load_state_dict(saved["model"])
         for threshold in thresholds:
             masks.threshold = threshold
@@ -87,30 +86,14 @@ def sweep(run: Path, thresholds: Sequence[float], extract: float | None, out: Pa
             masks.load_state_dict(saved["state"])
             masks.attach(model, trial=True)
             masks.strip()
-            shrunk = shrink(model.eval(), masks.pattern.example_inputs)
+            shrunk = shrink(model.eval(), example)
             if threshold == extract:
                 save_shrunk(shrunk, out)
-            size = cost.count(shrunk.model, masks.pattern.example_inputs)
+            size = cost.count(shrunk.model, example)
             model = cast(Any, shrunk.model)
             metrics = evaluate(trainer, model, parts.data, ("validate", "test"))
             units = sum(group.after for group in shrunk.report.groups)
             yield Point(threshold, size.parameters, size.macs, units, metrics)
-
-
-@contextmanager
-def _quiet() -> Generator[None, None, None]:
-    """Keep back what Lightning says of each of many evaluations."""
-    import pytorch_lightning as pl
-
-    logger = logging.getLogger(pl.__name__)
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(before)
 
 
 def table(points: Sequence[Point]) -> str:

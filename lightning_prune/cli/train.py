@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lightning_prune.cli.arguments import read, recipes
+from lightning_prune.cli.arguments import listing, read
 from lightning_prune.cli.sweep import Sweep, from_here
 
 HELP = """\
@@ -62,9 +62,7 @@ _NOISE = (
 def main(argv: list[str]) -> int:
     """Run the command."""
     if "-h" in argv or "--help" in argv:
-        listed = recipes()
-        width = max(map(len, listed))
-        print(HELP + "\n".join(f"  {name:<{width}}  {what}" for name, what in listed.items()))
+        print(HELP + listing())
         return 0
     folder = [f"hydra.run.dir='{os.environ[_RUN_FOLDER]}'"] if _is_helper() else []
     arguments = read([*argv, *folder])

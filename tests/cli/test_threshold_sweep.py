@@ -53,6 +53,13 @@ def test_a_schedule_leaves_no_choice_of_a_threshold(command: Command) -> None:
     assert "learned.pt is missing: train with pruner=learned and pruner/schedule=none" in said.err
 
 
+def test_masks_on_single_weights_are_swept_too(command: Command) -> None:
+    assert command(*LEARNED, "pruner/pattern=element", *SHORT).status == 0
+    said = command("threshold-sweep", "run", "--thresholds", "0.5")
+    assert (said.status, said.err) == (0, "")
+    assert "0.5" in said.out
+
+
 def test_thresholds_that_are_none(command: Command) -> None:
     Path("run").mkdir()
     for name in ("config.yaml", "learned.pt"):

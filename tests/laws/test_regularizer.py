@@ -116,6 +116,10 @@ def test_norm_l1_and_growing_act_through_a_pruner_with_channels() -> None:
 def test_norm_l1_without_norms_is_refused() -> None:
     with pytest.raises(ValueError, match=r"NormL1.*no norm layer"):
         Pruner(Polynomial(0.5, 0, 10, 5), regularizer=NormL1(0.1)).attach(conv_net_with_norms())
+    plain = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3))
+    pattern = Channel(example_inputs=torch.zeros(2, 4))
+    with pytest.raises(ValueError, match=r"NormL1.*no norm layer"):
+        Pruner(Polynomial(0.5, 0, 10, 5), pattern=pattern, regularizer=NormL1(0.1)).attach(plain)
 
 
 @REGULARIZERS

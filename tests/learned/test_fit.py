@@ -193,6 +193,13 @@ def test_a_switch_freezes_weights_or_masks(train: str) -> None:
     assert (masks_moved, weights_moved) == (train == "masks", train == "weights")
 
 
+def test_weights_that_are_not_to_train_do_not_after_the_last_update_either() -> None:
+    model, start = Units(), bits(Units())
+    fit(model, learned(train="masks", **STEERED), max_epochs=4)
+    for name, p in model.named_parameters():
+        assert torch.equal(p.detach(), torch.where(p == 0, p, start[name]))
+
+
 def test_G16_accumulated_gradients_of_logits_are_those_of_the_mean_loss() -> None:
     """The logits take one step an optimizer step, along the sum of what each backward left."""
     model, callback = Units(), learned()
@@ -237,7 +244,7 @@ def test_G16_a_loss_scale_is_taken_out_and_an_overflow_moves_no_logit() -> None:
         before = [v.detach().clone() for v in here.logits.values]
         if poison:
             cast(Tensor, here.logits.values[1].grad)[0] = float("inf")
-        masks.before_step(loss_scale=scale)
+        masks.before_step(grad_scale=scale)
         after = [v.detach() for v in here.logits.values]
         return [a - b for a, b in zip(after, before, strict=True)]
 

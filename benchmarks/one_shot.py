@@ -3,7 +3,7 @@
 The dense net trains up to a share of the run, loses channels at one stroke, and trains on: the same data, budget and
 learning rate as the recipe.
 
-python benchmarks/one_shot.py TIMES_FEWER_MACS [SHARE_OF_THE_RUN] [uniform|global]
+python benchmarks/one_shot.py TIMES_FEWER_MACS [SHARE_OF_THE_RUN] [uniform|global] [seed=1 and other overrides]
 """
 
 from __future__ import annotations
@@ -65,16 +65,19 @@ class OneShot(pl.Callback):
 
 
 def main() -> None:
-    times = float(sys.argv[1])
-    share = float(sys.argv[2]) if len(sys.argv) > 2 else 0.4
-    everywhere = sys.argv[3:] == ["global"]
+    overrides = [word for word in sys.argv[1:] if "=" in word]
+    words = [word for word in sys.argv[1:] if "=" not in word]
+    times = float(words[0])
+    share = float(words[1]) if len(words) > 1 else 0.4
+    everywhere = words[2:] == ["global"]
     with initialize_config_dir(str(RECIPES), version_base="1.3"):
-        overrides = [f"hydra.searchpath=[file://{CONF}]"]
+        overrides = [f"hydra.searchpath=[file://{CONF}]", *overrides]
         config = compose("cifar10_resnet20", overrides=overrides, return_hydra_config=True)
     pl.seed_everything(config.seed, workers=True)
     task, data = instantiate(config.task), instantiate(config.data)
     trainer = pl.Trainer(
         max_epochs=config.trainer.max_epochs,
+        precision=config.trainer.precision,
         callbacks=[OneShot(times, share, everywhere)],
         logger=False,
         enable_checkpointing=False,

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from lightning_prune.protocols import CoupledPattern, Schedule, SitedPattern
+from lightning_prune.protocols import CoupledPattern, Schedule, SitedPattern, ThresholdGate
 from lightning_prune.targets import Targets
 
 
@@ -46,12 +46,15 @@ def check_ideas(
 
 def check_learned(schedule: Any, gate: Any, mask_regularizer: Any, pattern: Any, targets: Targets) -> None:
     """Raise ValueError if an argument of learned masks is no such idea, or if they do not go together."""
-    ideas = (("schedule", schedule, "last_update"), ("gate", gate, "sample"))
+    gating = "at" if isinstance(gate, ThresholdGate) else "sample"
+    ideas = (("schedule", schedule, "last_update"), ("gate", gate, gating))
     for key, idea, verb in (*ideas, ("mask_regularizer", mask_regularizer, "needs_schedule")):
         if isinstance(idea, type) or not (hasattr(idea, verb) or (idea is None and key != "gate")):
             raise ValueError(f"{key}={idea!r} is no {key.replace('_', ' ')}; see lightning_prune.protocols")
     if not (isinstance(pattern, CoupledPattern) or getattr(pattern, "single", False)):
         raise ValueError(f"pattern={pattern!r}: learned masks are on units, Channel(...), or on weights, Element()")
+    if isinstance(gate, ThresholdGate) and isinstance(pattern, CoupledPattern):
+        raise ValueError(f"gate={gate!r} learns thresholds on weights: it needs pattern=Element()")
     if targets.sparsity:
         raise ValueError("Targets(sparsity=...) does not go with learned masks, which have one final sparsity")
     if schedule is None and mask_regularizer is not None and mask_regularizer.needs_schedule:

@@ -15,7 +15,7 @@ from lightning_prune.learning import Learning
 from lightning_prune.mask_regularizer.binarizer import Binarizer
 from lightning_prune.masks import Masks
 from lightning_prune.pattern.channel import Channel
-from lightning_prune.protocols import CoupledPattern, Gate, MaskRegularizer, Pattern, Schedule
+from lightning_prune.protocols import CoupledPattern, Gate, MaskRegularizer, Pattern, Schedule, ThresholdGate
 from lightning_prune.report import Report
 from lightning_prune.targets import Targets
 
@@ -62,7 +62,7 @@ class LearnedMasks:
     def __init__(
         self,
         schedule: Schedule | None = None,
-        gate: Gate = Sigmoid(),
+        gate: Gate | ThresholdGate = Sigmoid(),
         mask_regularizer: MaskRegularizer | None = Binarizer(),
         pattern: CoupledPattern | Pattern = Channel(),
         targets: Targets = Targets(),

@@ -18,10 +18,18 @@ from lightning_prune.logits import Logits
 from lightning_prune.masked_units import MaskedUnits
 from lightning_prune.masked_weights import MaskedWeights
 from lightning_prune.masks import count
-from lightning_prune.protocols import CoupledPattern, Gate, MaskRegularizer, Pattern, Schedule
+from lightning_prune.protocols import (
+    CoupledPattern,
+    Gate,
+    MaskRegularizer,
+    Pattern,
+    Schedule,
+    ThresholdGate,
+)
 from lightning_prune.report import Report, WeightReport
 from lightning_prune.schedule.polynomial import Polynomial
 from lightning_prune.targets import Targets
+from lightning_prune.thresholds import Thresholds
 from lightning_prune.window import progress
 
 _WHOLE_RUN = Polynomial(0.0, 0.0, 1.0, 0.004)
@@ -34,7 +42,7 @@ class Ideas(Protocol):
     """What learned masks compose."""
 
     schedule: Schedule | None
-    gate: Gate
+    gate: Gate | ThresholdGate
     mask_regularizer: MaskRegularizer | None
     pattern: CoupledPattern | Pattern
     targets: Targets
@@ -75,7 +83,7 @@ class Learning:
         self.finished = False
         self.history: list[dict[str, Any]] = []
         names, sizes, device = self._sites.names, self._sites.sizes, self._sites.owners[0].device
-        self.logits = Logits(ideas.gate, names, sizes, device, ideas.lr, ideas.seed)
+        self.logits = _logits(ideas, self._sites.owners, (names, sizes, device, ideas.lr, ideas.seed))
         self.keeps = [torch.ones(size, dtype=torch.bool) for size in sizes]
         self._thresholds = [0.0] * len(sizes)
         self._stale = ideas.schedule is None
@@ -89,7 +97,7 @@ class Learning:
         if not batch:
             return self._settled(number)[None]
         if self.logits.step < self.schedule.begin_step:
-            return torch.ones(1, len(logits), device=logits.device)
+            return torch.ones(1, self._sites.sizes[number], device=logits.device)
         if self._sites.owners[number].grad is None:  # by zero_grad: what the logits have is of a backward before it
             logits.grad = None
         return self.logits.masks(number, reader, batch)
@@ -97,7 +105,7 @@ class Learning:
     def _settled(self, number: int) -> Tensor:
         self.settle()
         logits = self.logits.values[number].detach()
-        return self._ideas.gate.settled(logits) * self.keeps[number].to(logits.device)
+        return self.logits.gates[number].settled(logits) * self.keeps[number].to(logits.device)
 
     # Steps
 
@@ -169,13 +177,15 @@ class Learning:
         if not self._stale:
             return
         self._stale = False
-        worth = [p.float().cpu() for p in self.logits.probabilities()]
         if self._ideas.schedule is not None:
             assert self.step is not None
+            worth = [worth.float().cpu() for worth in self.logits.worth()]
             self.keeps, self._thresholds = self._sites.choose(self.schedule, self.step, worth)
+            self.logits.follow(worth, self.keeps)
         else:
-            self.keeps = [p >= min(float(p.max()), _above(self._ideas.threshold)) for p in worth]
-            self._thresholds = [self._ideas.threshold] * len(worth)
+            probabilities = [p.float().cpu() for p in self.logits.probabilities()]
+            self.keeps = [p >= min(float(p.max()), _above(self._ideas.threshold)) for p in probabilities]
+            self._thresholds = [self._ideas.threshold] * len(probabilities)
         for decision in self._sites.decisions(self.keeps, self._thresholds):
             decision.weight.propose(decision.mask, decision.threshold)
 
@@ -186,7 +196,7 @@ class Learning:
         if self.finished:
             return
         self.settle()
-        harden(self._sites, self._all_settled(), optimizers)
+        harden(self._sites, self.logits.settled(), optimizers)
         self.finished = True
         self.unhook()
 
@@ -196,10 +206,7 @@ class Learning:
             self.masks.apply_to(saved)
             return
         self.settle()
-        harden_copies(self._sites, self._all_settled(), saved)
-
-    def _all_settled(self) -> list[Tensor]:
-        return [self._ideas.gate.settled(logits.detach()) for logits in self.logits.values]
+        harden_copies(self._sites, self.logits.settled(), saved)
 
     def unhook(self) -> None:
         """Take the hooks off."""
@@ -296,6 +303,13 @@ def _sites(ideas: Ideas, model: nn.Module) -> MaskedUnits | MaskedWeights:
     if isinstance(ideas.pattern, CoupledPattern):
         return MaskedUnits(ideas.pattern, ideas.targets, model)
     return MaskedWeights(ideas.targets, model)
+
+
+def _logits(ideas: Ideas, owners: Sequence[Tensor], of: tuple[Any, ...]) -> Logits:
+    gate, budget = ideas.gate, ideas.schedule is not None
+    if isinstance(gate, ThresholdGate):
+        return Thresholds(budget, [gate.at(weight, 0.5 if budget else ideas.threshold) for weight in owners], *of)
+    return Logits([gate] * len(owners), *of)
 
 
 def _above(threshold: float) -> float:

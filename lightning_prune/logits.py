@@ -17,21 +17,21 @@ class Logits:
     """The logits of groups of units, on the model's device but no part of the model.
 
     Attributes:
-        gate: makes probabilities and masks of them.
+        gates: for each group, what makes probabilities and masks of its logits.
         values: one leaf tensor a group, float32.
         step: completed optimizer steps; with seed, rank and group it decides every draw.
         progress: the share of the window that is over.
     """
 
     def __init__(
-        self, gate: Gate, names: Sequence[str], sizes: Sequence[int], device: Any, lr: float, seed: int
+        self, gates: Sequence[Gate], names: Sequence[str], sizes: Sequence[int], device: Any, lr: float, seed: int
     ) -> None:
-        self.gate = gate
+        self.gates = gates
         self._names = names
         self._seed = seed
         self.values = [
             gate.first(size, _generator("cpu", seed, "first", name)).to(device).requires_grad_()
-            for name, size in zip(names, sizes, strict=True)
+            for gate, name, size in zip(gates, names, sizes, strict=True)
         ]
         self._optimizer = torch.optim.Adam(self.values, lr=lr)
         self.step = 0
@@ -41,7 +41,7 @@ class Logits:
 
     def probabilities(self) -> list[Tensor]:
         """Return each group's probabilities, differentiable."""
-        return [self.gate.probability(logits) for logits in self.values]
+        return [gate.probability(logits) for gate, logits in zip(self.gates, self.values, strict=True)]
 
     def masks(self, number: int, reader: object, batch: int) -> Tensor:
         """Return random masks, (batch, units), for a reader: within one forward the same for all readers of a group.
@@ -49,14 +49,15 @@ class Logits:
         Raises:
             RuntimeError: a layer that was called more than once since the last step is called in a backward pass.
         """
+        gate = self.gates[number]
         if torch._C._current_graph_task_id() != -1:  # pyright: ignore
-            return self.gate.sample(self.values[number], self._again(number, reader, batch), self.progress)
+            return gate.sample(self.values[number], self._again(number, reader, batch), self.progress)
         uniform, served = self._uniform[number].get(batch, (None, set[int]()))
         if uniform is None or id(reader) in served:  # the layer's next call: a new forward
             uniform, served = self._draw(number, batch), set[int]()
             self._uniform[number][batch] = uniform, served
         served.add(id(reader))
-        return self.gate.sample(self.values[number], uniform, self.progress)
+        return gate.sample(self.values[number], uniform, self.progress)
 
     def _again(self, number: int, reader: object, batch: int) -> Tensor:
         """Return the draw of the forward that activation checkpointing repeats in the backward pass."""
@@ -73,6 +74,10 @@ class Logits:
         generator = _generator(device, self._seed, self.step, rank, self._draws[number], self._names[number])
         self._draws[number] += 1
         return torch.rand(batch, len(self.values[number]), generator=generator, device=device)
+
+    def settled(self) -> list[Tensor]:
+        """Return by what the outputs of units that are kept are multiplied in evaluation, for each group."""
+        return [gate.settled(logits.detach()) for gate, logits in zip(self.gates, self.values, strict=True)]
 
     def forget_draws(self) -> None:
         """Draw anew from here on."""
@@ -102,6 +107,13 @@ class Logits:
             logits.grad = grad / loss_scale
             finite &= bool(torch.isfinite(grad).all())
         return finite
+
+    def worth(self) -> list[Tensor]:
+        """Return by what a schedule chooses the units that stay: their probabilities."""
+        return [p.detach() for p in self.probabilities()]
+
+    def follow(self, worth: Sequence[Tensor], keeps: Sequence[Tensor]) -> None:
+        """Take note of what a schedule has kept of units worth so much. Probabilities need not."""
 
     def advance(self, numbers: Sequence[int]) -> None:
         """Step the logits of groups along their gradients."""

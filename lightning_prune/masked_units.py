@@ -9,15 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from lightning_prune.attachment import Masking
 from lightning_prune.claim import claim
 from lightning_prune.competition import Decision
 from lightning_prune.criterion.magnitude import Magnitude
 from lightning_prune.masks import Masks
 from lightning_prune.protocols import CoupledPattern, Schedule
-from lightning_prune.readers import Masking, hook, readers_of, unreadable
+from lightning_prune.readers import Factors, Reader, channels, input_places, read_inside, unreadable
 from lightning_prune.schedule.one_shot import OneShot
 from lightning_prune.scope.global_ranking import GlobalRanking
 from lightning_prune.selection.exact import Exact
+from lightning_prune.shadow import hook as shadow
 from lightning_prune.targets import Targets
 from lightning_prune.unit_competition import UnitCompetition
 
@@ -43,6 +45,7 @@ class MaskedUnits:
         refused = coupling.refused | {name: reason for name, reason in reasons.items() if reason is not None}
         groups = tuple(group for group in coupling.groups if reasons[group.name] is None)
         claimed = claim(model, targets.find(model), replace(coupling, groups=groups, refused=refused))
+        self._model = model
         self._groups = claimed.groups
         self.masks = Masks(claimed.targets, reversible=False)
         self.counted = claimed.counted
@@ -62,9 +65,29 @@ class MaskedUnits:
         return self._units.grain
 
     def hook(self, masking: Masking) -> list[RemovableHandle]:
-        """Have every layer read its units through masks."""
-        modules = {name: weight.target.owners[0][0] for name, weight in self.masks.items()}
-        return hook(readers_of(modules, self._groups, masking))
+        """Have every layer read its units through masks, with one draw an example.
+
+        What a layer reads inside is masked by the columns of its weights; its units have one draw a batch, everywhere.
+        """
+        outside: dict[nn.Module, dict[int, Tensor]] = {}
+        inside: dict[tuple[nn.Module, str], dict[int, Tensor]] = {}
+        shared: set[int] = set()
+        for number, group in enumerate(self._groups):
+            for part in group.of("in"):
+                module, attribute = self.masks[part.name].target.owners[0]
+                if read_inside(self._model, module, attribute):
+                    shared.add(number)
+                    _add(inside.setdefault((module, attribute), {}), number, part.index)
+                else:
+                    _add(outside.setdefault(module, {}), number, input_places(module, part))
+        handles = [
+            module.register_forward_pre_hook(Reader(Factors(channels(module), read, masking, shared)), with_kwargs=True)
+            for module, read in outside.items()
+        ]
+        for (module, attribute), read in inside.items():
+            factors = Factors(getattr(module, attribute).shape[1], read, masking, shared)
+            handles += shadow(self._model, module, attribute, factors.columns)
+        return handles
 
     def choose(self, schedule: Schedule, step: int, worth: Sequence[Tensor]) -> tuple[list[Tensor], list[float]]:
         """Return which units stay at a step of a schedule if they are worth so much, and the thresholds."""
@@ -104,3 +127,7 @@ class MaskedUnits:
             shape[dim] = -1
             made *= factor.to(made).view(shape)
         return made
+
+
+def _add(read: dict[int, Tensor], number: int, places: Tensor) -> None:
+    read[number] = torch.cat([read[number], places], dim=1) if number in read else places

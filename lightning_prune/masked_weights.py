@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from lightning_prune.attachment import Masking
 from lightning_prune.competition import Decision
 from lightning_prune.masks import Masks
 from lightning_prune.protocols import Schedule, Units
-from lightning_prune.readers import Masking
 from lightning_prune.selection.exact import Exact
-from lightning_prune.shadow import hook
+from lightning_prune.shadow import Factor, hook
 from lightning_prune.targets import Targets
 
 
@@ -37,23 +37,20 @@ class MaskedWeights:
         self.names = list(self.masks)
         self.sizes = [weight.mask.numel() for weight in self.masks.values()]
         self.owners = [weight.parameter for weight in self.masks.values()]
-        # torch's attention uses the weight of its output layer without calling that layer.
-        attentions = (module for module in model.modules() if isinstance(module, nn.MultiheadAttention))
-        self._users: dict[nn.Module, nn.Module] = {attention.out_proj: attention for attention in attentions}
+        self._model = model
 
     def hook(self, masking: Masking) -> list[RemovableHandle]:
         """Have every layer compute with masked weights."""
+
+        def factor(number: int) -> Factor:
+            return lambda asker, weight, training: masking(number, asker, int(training)).view(weight.shape)
+
         return [
             handle
             for number, weight in enumerate(self.masks.values())
             for module, attribute in weight.target.owners
-            for handle in self._hook(module, attribute, number, masking)
+            for handle in hook(self._model, module, attribute, factor(number))
         ]
-
-    def _hook(self, module: nn.Module, attribute: str, number: int, masking: Masking) -> list[RemovableHandle]:
-        user = self._users.get(module)
-        called, inner = (module, "") if user is None else (user, "out_proj")
-        return hook(called, inner, attribute, number, masking)
 
     def choose(self, schedule: Schedule, step: int, worth: Sequence[Tensor]) -> tuple[list[Tensor], list[float]]:
         """Return which weights stay at a step of a schedule if they are worth so much, and the thresholds."""

@@ -270,6 +270,25 @@ class Gate(Protocol):
         ...
 
 
+class Threshold(Gate, Protocol):
+    """The gate of one weight tensor whose single logit is the logarithm of a threshold on the magnitudes."""
+
+    def worth(self, logits: Tensor) -> Tensor:
+        """Return ln(|w| / t) of each entry."""
+        ...
+
+    def crossing(self, logits: Tensor) -> Tensor:
+        """Return how many entries the threshold crosses while its logarithm grows by 1."""
+        ...
+
+
+@runtime_checkable
+class ThresholdGate(Protocol):
+    """A learned threshold for each weight tensor: `at(weight, T)` gives the gate of one."""
+
+    def at(self, weight: Tensor, threshold: float) -> Threshold: ...
+
+
 class MaskRegularizer(Protocol):
     """What is added to the loss for the probabilities of learned masks. Its gradient is taken by autograd."""
 

@@ -2,48 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Container, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage]
-from torch.utils.hooks import RemovableHandle
 
+from lightning_prune.attachment import Attachment, Masking
 from lightning_prune.coupling.units import Group, Part
 
-Masking = Callable[[int, object, int], Tensor]
-"""Number of a group, who asks, size of the batch -> mask (batch or 1, units)."""
 
+class Factors:
+    """By what the channels that a layer reads are multiplied: each by the mask of its unit, the others by 1.
 
-class Reader:
-    """A layer that reads units, with a hook that multiplies its input by their masks.
-
-    Attributes:
-        module: the layer.
-        groups: the numbers of the groups that it reads.
+    Args:
+        channels: how many there are.
+        read: number of a group -> the channels, (units, n), that are its units.
         masking: gives the masks.
+        shared: groups with one draw for the whole batch.
     """
 
-    def __init__(self, module: nn.Module, read: Mapping[int, Tensor], masking: Masking) -> None:
-        self.module = module
-        self.groups = tuple(read)
-        self.masking = masking
-        # Every input channel picks its factor from (1, units of the first group, units of the second, ...).
-        self._picks = torch.zeros(_channels(module), dtype=torch.int64)
+    def __init__(self, channels: int, read: Mapping[int, Tensor], masking: Masking, shared: Container[int]) -> None:
+        self._draws = [(number, number not in shared) for number in read]
+        self._masking = masking
+        # Every channel picks its factor from (1, units of the first group, units of the second, ...).
+        self._picks = torch.zeros(channels, dtype=torch.int64)
         first = 1
         for index in read.values():
             units = torch.arange(first, first + len(index))
             self._picks[index.flatten()] = units.repeat_interleave(index.shape[1])
             first += len(index)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Reader:
-        """Return itself: a copy of the model, as averages of weights keep one, reads through the same masks."""
-        return self
+    def __call__(self, reader: object, batch: int, training: bool) -> Tensor:
+        """Return them for a batch, (batch or 1, channels)."""
+        masks = [self._masking(n, reader, (batch if each else 1) if training else 0) for n, each in self._draws]
+        rows = max(len(mask) for mask in masks)
+        all_masks = [masks[0].new_ones(rows, 1), *(mask.expand(rows, -1) for mask in masks)]
+        return torch.cat(all_masks, dim=1)[:, self._picks.to(masks[0].device)]
 
-    def __reduce__(self) -> tuple[Any, tuple[()]]:
-        """Leave nothing in a pickle but a hook that does nothing."""
-        return Nothing, ()
+    def columns(self, reader: object, weight: Tensor, training: bool) -> Tensor:
+        """Return them for the columns of a weight that reads."""
+        return self(reader, 1, training)
+
+
+class Reader(Attachment):
+    """Multiplies a layer's input by factors."""
+
+    def __init__(self, factors: Factors) -> None:
+        self._factors = factors
 
     def __call__(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
         """Return the layer's arguments with the input masked."""
@@ -56,9 +63,7 @@ class Reader:
         """Return the input, each unit multiplied by its mask: in evaluation one for all examples."""
         dim = x.dim() - 1 - (len(module.kernel_size) if isinstance(module, _ConvNd) else 0)
         first = 1 if isinstance(module, nn.RNNBase) and x.dim() == 3 and not module.batch_first else 0
-        batch = x.shape[first] if dim else 1
-        masks = [self.masking(number, self, batch if module.training else 0) for number in self.groups]
-        factors = torch.cat([masks[0].new_ones(len(masks[0]), 1), *masks], dim=1)[:, self._picks.to(x.device)]
+        factors = self._factors(self, x.shape[first] if dim else 1, module.training)
         shape = [1] * x.dim()
         shape[dim] = -1
         if dim:
@@ -66,54 +71,35 @@ class Reader:
         return x * factors.to(x.dtype).view(shape)
 
 
-class Nothing:
-    """A hook that does nothing."""
-
-    def __call__(self, *_: Any) -> None:
-        """Leave all as it is."""
-
-
 def unreadable(model: nn.Module, group: Group) -> str | None:
     """Return why the units of a group cannot be masked where they are read, None if they can."""
     for part in group.of("in"):
-        path, _, attribute = part.name.rpartition(".")
-        module, kind = model.get_submodule(path), type(model.get_submodule(path)).__name__
-        if isinstance(model.get_submodule(path.rpartition(".")[0]), nn.MultiheadAttention):
-            return "MultiheadAttention reads them inside, where no mask can be put"
-        if isinstance(module, nn.RNNBase) and not attribute.startswith("weight_ih_l0"):
-            return f"{kind} reads them inside, where no mask can be put"
-        if not (isinstance(module, (nn.Linear, nn.RNNBase, _ConvNd)) or kind == "Conv1D"):
+        module = model.get_submodule(part.name.rpartition(".")[0])
+        kind, known = type(module).__name__, (nn.Linear, nn.RNNBase, nn.MultiheadAttention, _ConvNd)
+        if not (isinstance(module, known) or kind == "Conv1D"):
             return f"{kind} reads them inside, where no mask can be put"
         if len(_owners(model, part.name)) > 1:
             return f"{part.name} is tied: several layers read with it"
     return None if any(group.of("in")) else "nobody reads them"
 
 
-def readers_of(modules: Mapping[str, nn.Module], groups: Sequence[Group], masking: Masking) -> list[Reader]:
-    """Return a reader for every layer that reads units of the groups; `modules` has the layer of each weight."""
-    read: dict[nn.Module, dict[int, Tensor]] = {}
-    for number, group in enumerate(groups):
-        for part in group.of("in"):
-            module = modules[part.name]
-            places = _input_places(module, part)
-            before = read.setdefault(module, {}).get(number)
-            read[module][number] = places if before is None else torch.cat([before, places], dim=1)
-    return [Reader(module, places, masking) for module, places in read.items()]
+def read_inside(model: nn.Module, module: nn.Module, attribute: str) -> bool:
+    """Return whether a weight of a module reads inside it: the states of a recurrent layer, anything in attention."""
+    if isinstance(module, nn.RNNBase):
+        return not attribute.startswith("weight_ih_l0")
+    attentions = (m for m in model.modules() if isinstance(m, nn.MultiheadAttention))
+    return any(module is m or module is m.out_proj for m in attentions)
 
 
-def hook(readers: Sequence[Reader]) -> list[RemovableHandle]:
-    """Have each layer read through its reader. Remove the handles to end it."""
-    return [reader.module.register_forward_pre_hook(reader, with_kwargs=True) for reader in readers]
-
-
-def _channels(module: Any) -> int:
+def channels(module: Any) -> int:
+    """Return how many channels a layer reads."""
     for attribute in ("in_features", "in_channels", "input_size"):
         if hasattr(module, attribute):
             return int(getattr(module, attribute))
     return int(module.nx)
 
 
-def _input_places(module: Any, part: Part) -> Tensor:
+def input_places(module: Any, part: Part) -> Tensor:
     """Return the input channels, (units, n), that the entries of a part multiply."""
     groups = module.groups if isinstance(module, _ConvNd) and not module.transposed else 1
     if groups == 1:

@@ -5,44 +5,38 @@ A plain attribute of a module hides the parameter of that name, which is found o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from lightning_prune.readers import Masking, Nothing
+from lightning_prune.attachment import Attachment
+
+Factor = Callable[[object, Tensor, bool], Tensor]
+"""Who asks, a parameter, whether in training -> by what it is multiplied, of a shape that broadcasts to its own."""
 
 
-class Shadow:
-    """Multiplies a parameter by its mask for the time of a forward.
+class Shadow(Attachment):
+    """Multiplies a parameter by a factor for the time of a forward.
 
     Attributes:
         inner: path of the module that holds the parameter, from the one that is called; empty for that one itself.
         attribute: the parameter's name in its module.
-        number: the number of its mask.
-        masking: gives the mask.
+        factor: gives the factor.
     """
 
-    def __init__(self, inner: str, attribute: str, number: int, masking: Masking) -> None:
+    def __init__(self, inner: str, attribute: str, factor: Factor) -> None:
         self.inner = inner
         self.attribute = attribute
-        self.number = number
-        self.masking = masking
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Shadow:
-        """Return itself: a copy of the model computes with the same masks."""
-        return self
-
-    def __reduce__(self) -> tuple[Any, tuple[()]]:
-        """Leave nothing in a pickle but a hook that does nothing."""
-        return Nothing, ()
+        self.factor = factor
 
     def __call__(self, module: nn.Module, *_: Any) -> None:
         """Put the masked weight in the parameter's place."""
         holder = module.get_submodule(self.inner)
         parameter: Tensor = holder._parameters[self.attribute]  # pyright: ignore
-        mask = self.masking(self.number, self, 1 if module.training else 0)
-        holder.__dict__[self.attribute] = parameter * mask.to(parameter.dtype).view(parameter.shape)
+        factor = self.factor(self, parameter, module.training)
+        holder.__dict__[self.attribute] = parameter * factor.to(parameter.dtype)
         _refresh(holder)
 
 
@@ -60,11 +54,15 @@ class Away:
         _refresh(holder)
 
 
-def hook(module: nn.Module, inner: str, attribute: str, number: int, masking: Masking) -> list[RemovableHandle]:
-    """Have a module compute with a masked parameter, its own or one inside. Remove the handles to end it."""
+def hook(model: nn.Module, holder: nn.Module, attribute: str, factor: Factor) -> list[RemovableHandle]:
+    """Have a module of a model compute with a parameter times a factor. Remove the handles to end it."""
+    # torch's attention uses the weight of its output layer without calling that layer.
+    attentions = (module for module in model.modules() if isinstance(module, nn.MultiheadAttention))
+    user = next((attention for attention in attentions if attention.out_proj is holder), None)
+    called, inner = (holder, "") if user is None else (user, "out_proj")
     return [
-        module.register_forward_pre_hook(Shadow(inner, attribute, number, masking)),
-        module.register_forward_hook(Away(inner, attribute), always_call=True),
+        called.register_forward_pre_hook(Shadow(inner, attribute, factor)),
+        called.register_forward_hook(Away(inner, attribute), always_call=True),
     ]
 
 

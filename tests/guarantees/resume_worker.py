@@ -25,10 +25,12 @@ from lightning_prune.criterion.first_order_delta import FirstOrderDelta
 from lightning_prune.criterion.random import Random
 from lightning_prune.criterion.second_order_delta import SecondOrderDelta
 from lightning_prune.gate.hard_concrete import HardConcrete
+from lightning_prune.gate.soft_threshold import SoftThreshold
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.mask_regularizer.binarizer import Binarizer
 from lightning_prune.mask_regularizer.expected_sparsity import ExpectedSparsity
 from lightning_prune.pattern.channel import Channel
+from lightning_prune.pattern.element import Element
 from lightning_prune.regularizer.near_threshold import NearThreshold
 from lightning_prune.rewind import Rewind
 from lightning_prune.schedule.geometric import Geometric
@@ -92,6 +94,9 @@ CASES = {
     ),
     "channels_reversible": Case(_only(pattern=Channel(), reversible=True), momentum, model=Units),
     "learned": Case(_learned(lr=0.1, mask_regularizer=Binarizer(0.5)), model=Units),
+    "learned_thresholds": Case(
+        _learned(schedule=RAMP, gate=SoftThreshold(), mask_regularizer=None, pattern=Element(), lr=0.1), model=Units
+    ),
     "learned_schedule": Case(
         _learned(schedule=RAMP, gate=HardConcrete(), mask_regularizer=ExpectedSparsity()), momentum, model=Units
     ),

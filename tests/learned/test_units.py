@@ -25,9 +25,6 @@ from lightning_prune.shrink import shrink
 from lightning_prune.targets import Targets
 from tests.coupling.architectures import ARCHITECTURES
 
-NOT_HOOKABLE = {"lstm", "gru"}
-"""Architectures all of whose units are read where no hook reaches."""
-
 
 def on(masks: LearnedMasks) -> Learning:
     model = masks._model  # pyright: ignore[reportPrivateUsage]
@@ -51,10 +48,6 @@ def attached(model: nn.Module, example: Any, **ideas: Any) -> LearnedMasks:
 def test_G9_stripped_gives_what_evaluation_gave_and_shrunk_does_too(name: str, gate: Any) -> None:
     model, example = ARCHITECTURES[name].model(), ARCHITECTURES[name].example()
     plain = answer(model, example)
-    if name in NOT_HOOKABLE:
-        with pytest.raises(ValueError, match=r"where no mask can be put|is tied"):
-            attached(model, example, gate=gate)
-        return
     masks = attached(model, example, gate=gate)
     here = on(masks)
     with torch.no_grad():
@@ -78,9 +71,7 @@ def test_masks_are_on_the_outputs_after_norm_and_activation_one_draw_an_example(
     masks = attached(model, torch.zeros(2, 6))
     here, x = on(masks), torch.randn(7, 6)
     out = model(x)
-    drawn = [next(iter(draws.values()))[0] for draws in here.logits._uniform]  # pyright: ignore[reportPrivateUsage]
-    gate = here.logits.gate
-    by_units = {len(v): gate.sample(v, u, 0.0) for v, u in zip(here.logits.values, drawn, strict=True)}
+    by_units = {m.shape[1]: m for m in factors_of(here).values()}
     assert {m.shape for m in by_units.values()} == {(7, 8), (7, 5)}
     hidden = twin[1](twin[0](x)) * by_units[8]
     hidden = twin[4](twin[3](twin[2](hidden))) * by_units[5]
@@ -208,21 +199,102 @@ def test_activation_checkpointing_repeats_the_draw() -> None:
         assert torch.allclose(one, other, atol=1e-6)
 
 
+class Recurrent(nn.Module):
+    """A layer, two of an LSTM, another layer, the output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Linear(4, 6)
+        self.lstm = nn.LSTM(6, 5, 2, batch_first=True)
+        self.hidden, self.head = nn.Linear(5, 7), nn.Linear(7, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.hidden(self.lstm(self.embed(x))[0]).relu())
+
+
+class Attention(nn.Module):
+    """Self-attention of three heads between two layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.attention, self.head = nn.Linear(4, 12), nn.MultiheadAttention(12, 3), nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        return self.head(self.attention(x, x, x, need_weights=False)[0])
+
+
+def factors_of(here: Learning) -> dict[str, Tensor]:
+    """Return the masks of the latest draw by group, each of the batch that was asked for."""
+    drawn = [next(iter(draws.values()))[0] for draws in here.logits._uniform]  # pyright: ignore[reportPrivateUsage]
+    named = zip(here._sites.names, here.logits.values, drawn, strict=True)  # pyright: ignore[reportPrivateUsage]
+    return {name: here.logits.gates[0].sample(v, u, 0.0) for name, v, u in named}
+
+
+def test_hidden_states_are_masked_where_the_recurrence_reads_them() -> None:
+    torch.manual_seed(0)
+    model = Recurrent().train()
+    twin = copy.deepcopy(model)
+    masks = attached(model, torch.zeros(2, 3, 4), gate=Sigmoid(b=5.0))
+    x = torch.randn(9, 3, 4)
+    out = model(x)
+    found = factors_of(on(masks))
+    shapes = {name: tuple(m.shape) for name, m in found.items()}
+    assert shapes == {
+        "embed.weight": (9, 6),
+        "lstm.weight_ih_l0": (1, 5),
+        "hidden.weight": (9, 7),
+    }
+    states = found["lstm.weight_ih_l0"]  # both layers have the same units
+    with torch.no_grad():
+        for name in ("weight_hh_l0", "weight_ih_l1", "weight_hh_l1"):
+            twin.lstm.get_parameter(name).mul_(states)
+    read = twin.lstm(twin.embed(x) * found["embed.weight"][:, None])[0] * states
+    assert torch.allclose(out, twin.head(twin.hidden(read).relu() * found["hidden.weight"][:, None]), atol=1e-6)
+    out.square().sum().backward()
+    assert all(v.grad is not None and bool(v.grad.any()) for v in on(masks).logits.values)
+    assert not {"weight_hh_l0", "weight_ih_l1", "weight_hh_l1"} & set(vars(model.lstm))
+
+
+def test_heads_are_masked_where_the_output_layer_of_attention_reads_them() -> None:
+    torch.manual_seed(0)
+    model = Attention().train()
+    twin = copy.deepcopy(model)
+    masks = attached(model, torch.zeros(5, 2, 4), gate=Sigmoid(b=5.0), targets=Targets(include=("attention",)))
+    x = torch.randn(5, 2, 4)
+    out = model(x)
+    (heads,) = (m for m in factors_of(on(masks)).values() if m.shape == (1, 3))
+    with torch.no_grad():
+        twin.attention.out_proj.weight.mul_(heads.repeat_interleave(4, dim=1))
+    assert torch.allclose(out, twin(x), atol=1e-6)
+    out.square().sum().backward()
+    assert all(v.grad is not None and bool(v.grad.any()) for v in on(masks).logits.values)
+    assert isinstance(model.attention.out_proj.weight, nn.Parameter)
+
+
 def test_G14_what_cannot_be_masked_is_named() -> None:
-    class Mixed(nn.Module):
+    class Tied(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.embed = nn.Linear(4, 6)
-            self.lstm = nn.LSTM(6, 5, batch_first=True)
-            self.hidden, self.head = nn.Linear(5, 7), nn.Linear(7, 3)
+            self.embed, self.hidden = nn.Linear(4, 6), nn.Linear(6, 6)
+            self.again, self.head = nn.Linear(6, 6), nn.Linear(6, 3)
+            self.again.weight = self.hidden.weight
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.head(self.hidden(self.lstm(self.embed(x))[0]).relu())
+            return self.head(self.again(self.hidden(self.embed(x)).relu()).relu())
 
-    masks = attached(Mixed(), torch.zeros(2, 3, 4))
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.tied, self.last = nn.Linear(4, 4), Tied(), nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.tied(self.first(x).relu()).relu())
+
+    masks = attached(Both(), torch.zeros(2, 4))
     skipped = masks.report().skipped
-    assert skipped["lstm.weight_ih_l0"].startswith("LSTM reads them inside, where no mask can be put")
-    assert set(masks.probabilities()) == {"embed.weight", "hidden.weight"}
+    assert "is tied: several layers read with it" in skipped["tied.embed.weight"]
+    assert set(masks.probabilities()) == {"first.weight", "tied.head.weight"}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 from typing import Any
 
@@ -13,10 +14,12 @@ from torch import Tensor, nn
 from lightning_prune.coupling.example import answer, distance
 from lightning_prune.gate.hard_concrete import HardConcrete
 from lightning_prune.gate.sigmoid import Sigmoid
+from lightning_prune.gate.soft_threshold import SoftThreshold
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.learning import Learning
 from lightning_prune.mask_regularizer.binarizer import Binarizer
 from lightning_prune.mask_regularizer.expected_sparsity import ExpectedSparsity
+from lightning_prune.mask_regularizer.mean_probability import MeanProbability
 from lightning_prune.pattern.block import Block
 from lightning_prune.pattern.element import Element
 from lightning_prune.schedule.polynomial import Polynomial
@@ -40,7 +43,7 @@ def scattered(masks: LearnedMasks) -> None:
     here._stale = True  # pyright: ignore[reportPrivateUsage]
 
 
-@pytest.mark.parametrize("gate", [Sigmoid(), HardConcrete(start=0.5)])
+@pytest.mark.parametrize("gate", [Sigmoid(), HardConcrete(start=0.5), SoftThreshold(0.05)])
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_G9_stripped_gives_what_evaluation_gave_on_every_architecture(name: str, gate: Any) -> None:
     model, example = ARCHITECTURES[name].model(), ARCHITECTURES[name].example()
@@ -67,7 +70,7 @@ def test_in_training_the_layer_computes_with_masked_weights_and_the_parameter_st
     assert [id(model[0].weight), type(model[0].weight)] == [id(next(model.parameters())), nn.Parameter]
     here = on(masks)
     drawn = [next(iter(draws.values()))[0] for draws in here.logits._uniform]  # pyright: ignore[reportPrivateUsage]
-    first, second = (here.logits.gate.sample(v, u, 0.0)[0] for v, u in zip(here.logits.values, drawn, strict=True))
+    first, second = (here.logits.gates[0].sample(v, u, 0.0)[0] for v, u in zip(here.logits.values, drawn, strict=True))
     hidden = torch.tanh(nn.functional.linear(x, twin[0].weight * first.view(8, 6), twin[0].bias))
     found = nn.functional.linear(hidden, twin[2].weight * second.view(3, 8), twin[2].bias)
     assert torch.allclose(out, found, atol=1e-6)
@@ -120,6 +123,7 @@ def test_no_shadow_is_left_by_an_error_and_none_in_a_pickle(how: str) -> None:
     [
         {"mask_regularizer": Binarizer(None)},
         {"gate": HardConcrete(), "mask_regularizer": ExpectedSparsity(5.0)},
+        {"gate": SoftThreshold(), "mask_regularizer": None},
     ],
 )
 def test_G3_a_schedule_is_met_to_one_weight(ideas: dict[str, Any]) -> None:
@@ -150,9 +154,40 @@ def test_without_a_schedule_the_weights_above_t_stay() -> None:
     assert any(not torch.equal(start[name], value) for name, value in bits(model).items())
 
 
+def test_thresholds_train_apart_and_stay_between_kept_and_gone() -> None:
+    model, callback = Net(adamw), learned(schedule=RAMP, pattern=Element(), gate=SoftThreshold(), mask_regularizer=None)
+    apart: list[float] = []
+
+    def look(trainer: Any) -> None:
+        here = on(engine(callback))
+        if not here.finished and here.step == trainer.global_step:
+            values = [float(v.detach()) for v in here.logits.values]
+            apart.append(max(values) - min(values))
+            for number, weight in enumerate(here.masks.values()):
+                above = weight.parameter.detach().abs() > math.exp(values[number])
+                assert torch.equal(above, weight.mask)
+
+    model.after_batch.append(look)
+    fit(model, callback, max_epochs=4)
+    assert apart[0] < apart[-1] > 0.01
+
+
+def test_thresholds_without_a_schedule_rise_by_their_regularizer() -> None:
+    model = Net(adamw)
+    ideas = {"gate": SoftThreshold(0.02), "mask_regularizer": MeanProbability(1.0), "lr": 0.05}
+    callback = learned(pattern=Element(), **ideas)
+    fit(model, callback, max_epochs=6)
+    assert callback.report is not None
+    assert 0.1 < callback.report.sparsity < 1.0
+    for name, p in engine(callback).probabilities().items():
+        assert torch.equal(model.get_parameter(name).flatten() != 0, p > 0.5)
+
+
 def test_G13_patterns_that_have_no_learned_masks_are_refused() -> None:
     with pytest.raises(ValueError, match=r"pattern=Block"):
         LearnedMasks(pattern=Block(2, 2))
+    with pytest.raises(ValueError, match=r"needs pattern=Element"):
+        LearnedMasks(gate=SoftThreshold())
     with pytest.raises(ValueError, match="pattern="):
         LearnedMasks(pattern=Uniform())  # type: ignore[arg-type]
     LearnedMasks(Polynomial(0.5, 0, 10, 1), pattern=Element())

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from lightning_prune import checks
 from lightning_prune.claim import Claim, claim
 from lightning_prune.competition import Competition, Decision
+from lightning_prune.coupling.units import Group
 from lightning_prune.masks import MaskedWeight, Masks, count
 from lightning_prune.protocols import (
     CoupledPattern,
@@ -119,19 +120,10 @@ class Attached:
             )
         if self._claim is not None and isinstance(ideas.pattern, CoupledPattern):
             self._competitions = [
-                UnitCompetition(
-                    self.schedule,
-                    self._claim.groups,
-                    self.masks,
-                    [weight for name, weight in self.masks.items() if name in self.counted],
-                    ideas.criterion,
-                    ideas.pattern,
-                    ideas.scope,
-                    ideas.selection,
-                    ideas.reversible,
-                )
+                self._of_units(schedules[rule], members, ideas.pattern) for rule, members in self._claim.rules.items()
             ]
-            self._competitions[0].check_pattern()
+            for competition in self._competitions:
+                competition.check_pattern()
             return
         assert not isinstance(ideas.pattern, CoupledPattern)
         self._competitions = [
@@ -148,6 +140,12 @@ class Attached:
         ]
         for competition in self._competitions:
             competition.check_pattern()
+
+    def _of_units(self, schedule: Schedule, members: Sequence[Group], pattern: CoupledPattern) -> UnitCompetition:
+        ideas, sliced = self._ideas, {part.name for group in members for part in group.parts}
+        counted = [weight for name, weight in self.masks.items() if name in self.counted & sliced]
+        ways = (ideas.criterion, pattern, ideas.scope, ideas.selection, ideas.reversible)
+        return UnitCompetition(schedule, members, self.masks, counted, *ways)
 
     def update(self, step: int, optimizers: Iterable[Optimizer]) -> bool:
         """Update the masks if an update is due, and return whether one was."""
@@ -229,7 +227,8 @@ class Attached:
         ]
         skipped = self._found.skipped if self._claim is None else self._claim.skipped
         total = sum(weight.size for weight in weights)
-        grain = max(competition.grain for competition in self._competitions)
+        grains = [competition.grain for competition in self._competitions]
+        grain = max(grains) if self._claim is None else sum(grains)
         return Report(weights, skipped, asked / total, final / total, self._parameters, self.step, grain)
 
     def header(self) -> dict[str, Any]:

@@ -29,11 +29,6 @@ def check_ideas(
         raise ValueError(f"regularizer={regularizer!r} is no regularizer; see lightning_prune.protocols.Regularizer")
     if not hasattr(targets, "find"):
         raise ValueError(f"targets={targets!r} must be a Targets(include=..., exclude=...)")
-    if isinstance(pattern, CoupledPattern) and targets.sparsity:
-        raise ValueError(
-            f"pattern={pattern} shares its units between weights, so that Targets(sparsity=...) cannot hold for some "
-            "of them: give the schedule one final sparsity"
-        )
     if isinstance(pattern, (SitedPattern, CoupledPattern)):
         return
     least = pattern.least_sparsity

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from torch import nn
@@ -22,6 +22,7 @@ class Claim:
         counted: the names of those among which zeros are counted: targets of the rule.
         norms: the names of those that are scales of norms.
         skipped: name of every other parameter -> why it is left whole.
+        rules: pattern of `Targets.sparsity`, None for none -> the groups under it; no tensor is sliced by two rules.
     """
 
     groups: tuple[Group, ...]
@@ -29,6 +30,7 @@ class Claim:
     counted: frozenset[str]
     norms: frozenset[str]
     skipped: Mapping[str, str]
+    rules: Mapping[str | None, tuple[Group, ...]]
 
 
 def claim(model: nn.Module, found: Found, coupling: Coupling) -> Claim:
@@ -37,7 +39,7 @@ def claim(model: nn.Module, found: Found, coupling: Coupling) -> Claim:
     A weight that is excluded keeps its outputs; columns that read removed units still go, and `skipped` says so.
 
     Raises:
-        ValueError: no group is left; the message says why.
+        ValueError: no group is left, or units under different sparsity rules share a weight; the message says why.
     """
     wanted = {name: target for target in found.targets for name in target.names}
     frozen = {plain_name(name) for name, p in model.named_parameters() if not p.requires_grad}
@@ -64,7 +66,24 @@ def claim(model: nn.Module, found: Found, coupling: Coupling) -> Claim:
         elif refused.get(target.name, OUTPUT) != OUTPUT:
             skipped[target.name] = f"{refused[target.name]}; but columns that read removed units go"
     norms = frozenset(part.name for group in groups for part in group.of("norm"))
-    return Claim(tuple(groups), targets_named(model, names), counted, norms, skipped)
+    return Claim(tuple(groups), targets_named(model, names), counted, norms, skipped, _by_rule(groups, wanted))
+
+
+def _by_rule(groups: Sequence[Group], wanted: Mapping[str, Target]) -> dict[str | None, tuple[Group, ...]]:
+    rules: dict[str | None, tuple[Group, ...]] = {}
+    under: dict[str, str | None] = {}
+    for group in groups:
+        rule = wanted[group.name].rule
+        rules[rule] = (*rules.get(rule, ()), group)
+        for part in group.parts:
+            others = {under.setdefault(part.name, rule)} | {wanted[p.name].rule for p in group.of("out")}
+            for other in others - {rule}:
+                named = " and ".join("the schedule" if r is None else repr(r) for r in (rule, other))
+                raise ValueError(
+                    f"Targets(sparsity=...) cannot hold: units under {named} share the weights of '{part.name}'; leave "
+                    "out one side, for instance the residual streams, or give the schedule one final sparsity"
+                )
+    return rules
 
 
 def _plainly_named(group: Group) -> Group:

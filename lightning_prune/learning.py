@@ -85,7 +85,7 @@ class Learning:
         names, sizes, device = self._sites.names, self._sites.sizes, self._sites.owners[0].device
         self.logits = _logits(ideas, self._sites.owners, (names, sizes, device, ideas.lr, ideas.seed))
         self.keeps = [torch.ones(size, dtype=torch.bool) for size in sizes]
-        self._thresholds = [0.0] * len(sizes)
+        self._thresholds: Sequence[float] = [0.0] * len(sizes)
         self._stale = ideas.schedule is None
         self._handles: list[RemovableHandle] = self._sites.hook(self._mask)
 
@@ -180,12 +180,13 @@ class Learning:
         if self._ideas.schedule is not None:
             assert self.step is not None
             worth = [worth.float().cpu() for worth in self.logits.worth()]
-            self.keeps, self._thresholds = self._sites.choose(self.schedule, self.step, worth)
+            self.keeps, between = self._sites.choose(self.schedule, self.step, worth)
             self.logits.follow(worth, self.keeps)
         else:
             probabilities = [p.float().cpu() for p in self.logits.probabilities()]
             self.keeps = [p >= min(float(p.max()), _above(self._ideas.threshold)) for p in probabilities]
-            self._thresholds = [self._ideas.threshold] * len(probabilities)
+            between = [self._ideas.threshold] * len(probabilities)
+        self._thresholds = self.logits.thresholds(between)
         for decision in self._sites.decisions(self.keeps, self._thresholds):
             decision.weight.propose(decision.mask, decision.threshold)
 
@@ -197,6 +198,7 @@ class Learning:
             return
         self.settle()
         harden(self._sites, self.logits.settled(), optimizers)
+        self.logits.finish()
         self.finished = True
         self.unhook()
 

@@ -115,6 +115,13 @@ class Logits:
     def follow(self, worth: Sequence[Tensor], keeps: Sequence[Tensor]) -> None:
         """Take note of what a schedule has kept of units worth so much. Probabilities need not."""
 
+    def thresholds(self, between: Sequence[float]) -> Sequence[float]:
+        """Return the threshold of each group, given those that lie between what is kept and what not: these."""
+        return between
+
+    def finish(self) -> None:
+        """Take note that the masks are in the weights. Probabilities need not."""
+
     def advance(self, numbers: Sequence[int]) -> None:
         """Step the logits of groups along their gradients."""
         waiting = {n: logits.grad for n, logits in enumerate(self.values) if n not in numbers}

@@ -277,6 +277,10 @@ class Threshold(Gate, Protocol):
         """Return ln(|w| / t) of each entry."""
         ...
 
+    def threshold(self, logits: Tensor) -> float:
+        """Return the threshold on the magnitudes."""
+        ...
+
     def crossing(self, logits: Tensor) -> Tensor:
         """Return how many entries the threshold crosses while its logarithm grows by 1."""
         ...

@@ -62,9 +62,9 @@ class Targets:
     Args:
         include: patterns of weights to prune; empty for the default rule.
         exclude: patterns of weights to leave whole.
-        sparsity: pattern -> final sparsity, for weights that are to end elsewhere than the schedule's; they are
-        ranked among
-            themselves, and the first pattern that matches holds.
+        sparsity: pattern -> final sparsity, for weights that are to end elsewhere than the schedule's; they are ranked
+            among themselves, and the first pattern that matches holds. Of coupled units the first weight that computes
+            them counts, and no weight may be sliced by units under two patterns.
 
     Raises:
         ValueError: a pattern is no regular expression, or a sparsity is no share.

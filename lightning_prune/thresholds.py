@@ -13,6 +13,8 @@ from lightning_prune.protocols import Threshold
 
 _CLEAR = 1e-4
 """How far a weight that is kept lies above its threshold at least, in logarithms: enough for float32."""
+_GONE = -80.0
+"""The logarithm of a threshold below every weight."""
 
 
 class Thresholds(Logits):
@@ -40,6 +42,16 @@ class Thresholds(Logits):
         shift = common_shift(worth, keeps)
         for logits in self.values:
             logits += shift
+
+    def thresholds(self, between: Sequence[float]) -> Sequence[float]:
+        """Return the thresholds on the magnitudes in force."""
+        return [gate.threshold(logits) for gate, logits in zip(self.gates, self.values, strict=True)]
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Fall below every weight that is left: the weights have them in, and train on without."""
+        for logits in self.values:
+            logits.fill_(_GONE)
 
     def advance(self, numbers: Sequence[int]) -> None:
         """Step the thresholds of tensors along their gradients, or the part of them that keeps to the budget."""

@@ -77,6 +77,10 @@ class SoftThresholdOn:
         """Return m for the weight of now."""
         return self.sample(logits, logits, 1.0)[0].detach()
 
+    def threshold(self, logits: Tensor) -> float:
+        """Return the threshold on the magnitudes."""
+        return float((logits.detach() + self.shift).exp())
+
     def worth(self, logits: Tensor) -> Tensor:
         """Return ln(|w| / t) of each entry."""
         return self._magnitude.detach().log() - logits.detach()

@@ -26,6 +26,7 @@ from lightning_prune.schedule.one_shot import OneShot
 from lightning_prune.schedule.polynomial import Polynomial
 from lightning_prune.scope.uniform import Uniform
 from lightning_prune.selection.sort import Sort
+from lightning_prune.shrink import shrink
 from lightning_prune.targets import Targets
 from tests.helpers import criteria_without_norm, grad_of, ideas, masks_of, mlp, same, sgd, train, vary
 
@@ -710,9 +711,58 @@ def test_G13_an_error_before_anything_is_changed(case: str) -> None:
     assert [set(vars(m)) - set(s) for m, s in zip(model.modules(), seen, strict=True)] == [set()] * len(seen)
 
 
-def test_G13_a_sparsity_for_some_weights_cannot_hold() -> None:
-    with pytest.raises(ValueError, match=r"Targets\(sparsity=\.\.\.\) cannot hold"):
-        Pruner(OneShot(0.5, 0), pattern=Channel(), targets=Targets(sparsity={"0": 0.3}))
+RULES = {"a": 0.25, "c": 0.75}
+
+
+class Blocks(nn.Module):
+    """Three residual blocks, each with channels of its own, and a stream."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(6, 8), nn.Linear(8, 3)
+        for name in "abc":
+            self.add_module(name, nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 8)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for name in "abc":
+            x = x + self.get_submodule(name)(x)
+        return self.head(x)
+
+
+def test_G3_groups_under_sparsity_rules_meet_their_own_budgets() -> None:
+    torch.manual_seed(0)
+    model = Blocks()
+    targets = Targets(include=(r"[abc]\.0\.weight",), sparsity={rf"^{name}": s for name, s in RULES.items()})
+    pruner = Pruner(Polynomial(0.5, 0, 4, 2), pattern=Channel(example_inputs=torch.zeros(2, 6)), targets=targets)
+    pruner.attach(model, 10)
+    for step in (0, 2, 4):
+        pruner.update(step)
+        for name in "abc":
+            part = pruner.resolved_schedule.sparsity(step) / 0.5
+            gone = int((model.get_parameter(f"{name}.0.weight") == 0).all(1).sum())
+            assert gone == round(part * RULES.get(name, 0.5) * 16)
+    state = pruner.state_dict()
+    report = pruner.strip()
+    assert report.sparsity == report.final_sparsity == 0.5
+    again = Pruner(Polynomial(0.5, 0, 4, 2), pattern=Channel(example_inputs=torch.zeros(2, 6)), targets=targets)
+    again.load_state_dict(state)
+    again.attach(model, 10)
+    assert again.strip().zeros == report.zeros
+    assert shrink(model, torch.zeros(2, 6)).model.b[0].out_features == 8
+
+
+@pytest.mark.parametrize("rules", [{"stem": 0.3}, {"a.2": 0.3}, {"^a": 0.3}])
+def test_G13_a_sparsity_that_cannot_hold(rules: dict[str, float]) -> None:
+    model = Blocks()
+    before = copy.deepcopy(dict(model.state_dict()))
+    pattern = Channel(example_inputs=torch.zeros(2, 6))
+    pruner = Pruner(OneShot(0.5, 0), pattern=pattern, targets=Targets(sparsity=rules))
+    with pytest.raises(
+        ValueError, match=r"Targets\(sparsity=\.\.\.\) cannot hold: units under .* share the weights of"
+    ):
+        pruner.attach(model, 10)
+    assert same(dict(model.state_dict()), before)
 
 
 @pytest.mark.parametrize("multiple", [0, -1, 1.5, True])

@@ -170,6 +170,10 @@ def test_thresholds_train_apart_and_stay_between_kept_and_gone() -> None:
     model.after_batch.append(look)
     fit(model, callback, max_epochs=4)
     assert apart[0] < apart[-1] > 0.01
+    assert callback.report is not None
+    assert len({w.threshold for w in callback.report.weights}) == len(callback.report.weights)
+    for name, p in engine(callback).probabilities().items():
+        assert torch.equal(p, (model.get_parameter(name) != 0).flatten().float())
 
 
 def test_thresholds_without_a_schedule_rise_by_their_regularizer() -> None:

@@ -6,16 +6,17 @@ import warnings
 from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.utilities import rank_zero_info
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lightning_prune import wandb_media
+from lightning_prune.agreement import check_overlap, check_ranks
 from lightning_prune.cost import CostReport, compare
 from lightning_prune.coupling.couple import plain_copy
 from lightning_prune.learned import LearnedMasks
+from lightning_prune.loss_scale import grad_scale, loss_scale, plain_optimizer
 from lightning_prune.masks import zero_copies
 from lightning_prune.protocols import CoupledPattern, Schedule
 from lightning_prune.pruner import Pruner
@@ -120,7 +121,8 @@ class PruningCallback(Callback):
         trial = saved is not None or bool(trainer.fast_dev_run)  # pyright: ignore
         self.pruner.attach(pl_module, saved or run_length(trainer), trial)
         try:
-            self._check_overlap(trainer)
+            others = [c for c in trainer.callbacks if isinstance(c, PruningCallback) and c is not self]  # pyright: ignore
+            check_overlap(self.pruner, self.tag, {c.tag: c.pruner for c in others})
             self._rewinder = Rewinder(self.rewind, self.pruner, pl_module) if self.rewind else None
         except ValueError:
             self.pruner.strip()
@@ -152,8 +154,8 @@ class PruningCallback(Callback):
         """Put the regularizer's gradient in and take pruned gradients out, before clipping."""
         if not self._idle:
             learned = isinstance(self.pruner, LearnedMasks)  # their gradients are not unscaled by any optimizer
-            scale = _loss_scale(trainer) if learned else _grad_scale(trainer, optimizer)
-            self.pruner.before_step(_plain(optimizer), grad_scale=scale)
+            scale = loss_scale(trainer) if learned else grad_scale(trainer, optimizer)
+            self.pruner.before_step(plain_optimizer(optimizer), grad_scale=scale)
 
     def _after_optimizer_step(self, optimizer: Optimizer, *_: Any) -> None:
         if self.pruner.attached:
@@ -183,7 +185,7 @@ class PruningCallback(Callback):
             for callback in trainer.callbacks:  # pyright: ignore
                 if isinstance(callback, PruningCallback):  # the rewind has moved what others prune, too
                     callback._mask()
-        self._check_ranks(trainer)
+        check_ranks(trainer, self.pruner, self._title)
         report = self.pruner.report()
         self._sparsity = report.sparsity
         self._write(trainer, self.pruner.scalars())
@@ -320,29 +322,6 @@ class PruningCallback(Callback):
         for logger in trainer.loggers:
             logger.log_metrics({self._prefix + k: v for k, v in numbers.items()}, step=trainer.global_step)
 
-    def _check_overlap(self, trainer: pl.Trainer) -> None:
-        mine = {id(w.parameter): name for name, w in self.pruner.masks.items()}
-        for other in trainer.callbacks:  # pyright: ignore
-            if other is self or not isinstance(other, PruningCallback) or not other.pruner.attached:
-                continue
-            both = [mine[id(w.parameter)] for w in other.pruner.masks.values() if id(w.parameter) in mine]
-            if both:
-                raise ValueError(
-                    f"two PruningCallbacks (tags {other.tag!r} and {self.tag!r}) both prune {', '.join(both)}: "
-                    "tell them apart with Targets(include=..., exclude=...)"
-                )
-
-    def _check_ranks(self, trainer: pl.Trainer) -> None:
-        if trainer.world_size == 1:
-            return
-        mine = torch.frombuffer(bytearray(self.pruner.masks.digest()), dtype=torch.int64)
-        every = trainer.strategy.all_gather(mine.to(trainer.strategy.root_device))
-        if not bool((every == every.flatten()[0]).all()):
-            raise RuntimeError(
-                f"{self._title}: the masks differ between ranks after the update at step {self.pruner.last_update}; "
-                "the weights or gradients that the criterion reads are not the same on all ranks"
-            )
-
 
 def _pruner(given: Pruner | LearnedMasks | Schedule | float) -> Pruner:
     if isinstance(given, (int, float)):
@@ -354,17 +333,3 @@ def _pruner(given: Pruner | LearnedMasks | Schedule | float) -> Pruner:
     if hasattr(given, "last_update"):
         return Pruner(cast(Schedule, given))
     raise ValueError(f"PruningCallback({given!r}): pass a Pruner, a schedule or a final sparsity")
-
-
-def _plain(optimizer: Any) -> Optimizer:
-    return getattr(optimizer, "optimizer", optimizer) if not isinstance(optimizer, Optimizer) else optimizer
-
-
-def _loss_scale(trainer: pl.Trainer) -> float:
-    scaler = getattr(trainer.precision_plugin, "scaler", None)
-    return 1.0 if scaler is None else float(scaler.get_scale())
-
-
-def _grad_scale(trainer: pl.Trainer, optimizer: Any) -> float:
-    """Return the loss scale that gradients still carry here: fused optimizers take it out themselves, in their step."""
-    return _loss_scale(trainer) if getattr(_plain(optimizer), "_step_supports_amp_scaling", False) else 1.0

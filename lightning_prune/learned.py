@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_prune import checks
-from lightning_prune.attached import check_version
+from lightning_prune.engine import Engine
 from lightning_prune.gate.sigmoid import Sigmoid
 from lightning_prune.learning import Learning
 from lightning_prune.mask_regularizer.binarizer import Binarizer
-from lightning_prune.masks import Masks
 from lightning_prune.pattern.channel import Channel
 from lightning_prune.protocols import CoupledPattern, Gate, MaskRegularizer, Pattern, Schedule, ThresholdGate
 from lightning_prune.report import Report
 from lightning_prune.targets import Targets
 
 
-class LearnedMasks:
+class LearnedMasks(Engine[Learning]):
     """Learn which units a network needs, by masks with probabilities that train beside its weights.
 
     It goes where a `Pruner` goes and has the same verbs. The outputs of units are multiplied by random masks where
@@ -92,66 +91,25 @@ class LearnedMasks:
         self.threshold = threshold
         self.train = train
         self.seed = seed
-        self.name = name
-        self._model: Learning | None = None
-        self._resolved: Schedule | None = None
-        self._penalties: dict[int, Tensor] = {}
-        self._pending: dict[str, Any] | None = None
-        self._left: dict[str, Any] = {}
+        super().__init__(name)
         self._learned: dict[str, Tensor] = {}
-        self._final_report: Report | None = None
         self._module = nn.Module()
         self.history: list[dict[str, Any]] = []
         self.unstripped: dict[str, Any] = {}
 
     # The model
 
-    @property
-    def attached(self) -> bool:
-        """Whether masks are on a model now."""
-        return self._model is not None
-
-    @property
-    def masks(self) -> Masks:
-        """The hard masks by name. Raises RuntimeError when not attached."""
-        return self._on_model.masks
-
-    @property
-    def resolved_schedule(self) -> Schedule:
-        """The schedule in whole steps. Raises RuntimeError before the first attach."""
-        if self._resolved is None:
-            raise RuntimeError("the schedule is resolved by attach(model, total_steps)")
-        return self._resolved
-
-    @property
-    def saved_length(self) -> int | None:
-        """The run's length in a state that was loaded and waits for attach; None if there is none."""
-        return (self._pending or {}).get("total_steps")
-
     def attach(self, model: nn.Module, total_steps: int | None = None, trial: bool = False) -> None:
-        """Find the units, put masks where they are read, and restore a state that was loaded before.
+        """Find the units, put masks where they are read, and restore a state; see `Engine.attach`."""
+        super().attach(model, total_steps, trial)
+        self._module, self.unstripped = model, {}
 
-        Args:
-            model: the model, on the device where it will train.
-            total_steps: how many optimizer steps the run will take, if known; needed by schedules given in shares.
-            trial: `total_steps` is not the whole run's length; a window past it is then no error.
+    def _put(self, model: nn.Module, length: int | None, total_steps: int | None, trial: bool) -> Learning:
+        return Learning(self, model, length, total_steps, trial)
 
-        Raises:
-            ValueError: no units that can be masked, a rule that matches nothing, a window that cannot be met.
-            RuntimeError: already attached.
-        """
-        if self.attached:
-            raise RuntimeError("the masks are already attached: strip() them first")
-        here = Learning(self, model, self.saved_length or total_steps, total_steps, trial)
-        try:
-            if self._pending is not None:
-                here.load_state_dict(self._pending)
-        except BaseException:
-            here.unhook()
-            here.masks.hide()
-            raise
-        self._model, self._resolved, self._module, self.unstripped = here, here.schedule, model, {}
-        self._pending, self._left, self._penalties, self._final_report = None, {}, {}, None
+    def _take_off(self, here: Learning) -> None:
+        here.unhook()
+        here.masks.hide()
 
     def strip(self, resumable: bool = False) -> Report:
         """Put the hard masks into the weights and leave a plain model, which `shrink` makes smaller.
@@ -163,24 +121,17 @@ class LearnedMasks:
             The report of what is left. Calling it again when nothing is attached returns the same report.
         """
         if self._model is not None:
-            unfinished = self.last_update is None or self.last_update < self.resolved_schedule.end_step
             self._left, self._learned = self._model.state_dict(), self._model.probabilities()
             self.unstripped = {} if self._model.finished else {"state": self._left, "model": _copy(self._module)}
             self.history = self._model.history
             self._model.finish()
             self._final_report = self._model.report()
-            if not (resumable or unfinished):
+            if not (resumable or self._unfinished):
                 kept = {"thresholds": self._left["thresholds"], "probabilities": self._learned}
                 self._left = self._model.header() | kept | {"stripped": True}
             self._model.masks.hide()
             self._model, self._module = None, nn.Module()
         return self.report()
-
-    def report(self) -> Report:
-        """Return the numbers of now; after strip, those of the stripped model. Raises RuntimeError before attach."""
-        if self._model is None and self._final_report is not None:
-            return self._final_report
-        return self._on_model.report()
 
     def scalars(self) -> dict[str, float]:
         """Return the numbers of now for a logger."""
@@ -258,56 +209,6 @@ class LearnedMasks:
         """
         self.mask_weights()
         return self.update(step, optimizers)
-
-    def update(self, step: int, optimizers: Iterable[Optimizer] = ()) -> bool:
-        """Update the hard masks as `after_step` does; but mask nothing otherwise."""
-        return self._on_model.update(step, optimizers)
-
-    @property
-    def penalty(self) -> float:
-        """The regularizer's value at the latest step, 0 before the first."""
-        return sum(float(value) for value in self._penalties.values())
-
-    @property
-    def changed(self) -> float:
-        """The share of all mask entries that the latest update changed."""
-        return self._on_model.changed
-
-    @property
-    def last_update(self) -> int | None:
-        """The step of the latest update, None before the first."""
-        return self._left.get("last_update") if self._model is None else self._model.step
-
-    # State
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs: plain values and tensors that load with `weights_only=True`."""
-        if self._model is None:
-            return dict(self._left or self._pending or {})
-        return self._model.state_dict()
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a state: at once when attached, else at the next attach.
-
-        Raises:
-            ValueError: the state is of a newer version, or of other units.
-        """
-        check_version(state)
-        if self._model is None:
-            self._pending = dict(state)
-            return
-        self._model.load_state_dict(state)
-        self._resolved = self._model.schedule
-
-    def forget(self) -> None:
-        """Drop a state that was loaded and waits for the next attach."""
-        self._pending = None
-
-    @property
-    def _on_model(self) -> Learning:
-        if self._model is None:
-            raise RuntimeError("the masks are not attached to a model: call attach(model) first")
-        return self._model
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

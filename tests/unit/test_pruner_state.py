@@ -220,7 +220,7 @@ def test_G11_attach_twice_and_strip_before_attach_are_refused_and_a_second_fit_i
             verb()
     assert pruner.last_update is None
     pruner.attach(model, total_steps=STEPS)
-    with pytest.raises(RuntimeError, match=r"already attached: strip\(\)"):
+    with pytest.raises(RuntimeError, match="already attached"):
         pruner.attach(mlp(), total_steps=STEPS)
     train(model, pruner, optimizer, range(STEPS))
     assert pruner.strip().zeros == round(0.8 * 144)

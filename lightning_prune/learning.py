@@ -234,11 +234,11 @@ class Learning:
             if name in self._sites.counted
         ]
         now = sum(w.zeros for w in weights) / sum(w.size for w in weights)
-        asked, final = now, now
-        if self._ideas.schedule is not None:
+        asked, final, asks = now, now, self._ideas.schedule is not None
+        if asks:
             asked = 0.0 if self.step is None else self.schedule.sparsity(self.step)
             final = self.schedule.final_sparsity
-        return Report(weights, self._sites.skipped, asked, final, self._parameters, self.step, self._sites.grain)
+        return Report(weights, self._sites.skipped, asked, final, self._parameters, self.step, self._sites.grain, asks)
 
     def undecided(self) -> float:
         """Return the share of units with .05 < p < .95."""

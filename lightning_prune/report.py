@@ -50,6 +50,7 @@ class Report:
         parameters: how many entries all parameters of the model have.
         step: the step of the latest update, None before the first.
         grain: how many weights the largest unit holds: the budget is met no nearer than that.
+        asks: whether a sparsity is asked for; else the masks find their own, and the targets are those of now.
     """
 
     weights: Sequence[WeightReport]
@@ -59,6 +60,7 @@ class Report:
     parameters: int
     step: int | None
     grain: int = 1
+    asks: bool = True
 
     @property
     def size(self) -> int:
@@ -110,11 +112,12 @@ class Report:
     def plan(self) -> str:
         """Return a table of what will be pruned, and what not and why."""
         rows = [("weight", "shape", "weights", "final sparsity")]
+        open_end = "by rank" if self.asks else "learned"
         rows += [
-            (w.name, w.dimensions, f"{w.size:,}", "by rank" if w.final_sparsity is None else percent(w.final_sparsity))
+            (w.name, w.dimensions, f"{w.size:,}", open_end if w.final_sparsity is None else percent(w.final_sparsity))
             for w in self.weights
         ]
-        rows.append(("all prunable", "", f"{self.size:,}", percent(self.final_sparsity)))
+        rows.append(("all prunable", "", f"{self.size:,}", percent(self.final_sparsity) if self.asks else open_end))
         return "\n".join([columns(rows, rules={1, len(rows) - 1}), *self._footer()])
 
     def _asked(self) -> str:
@@ -124,7 +127,8 @@ class Report:
         by_reason: dict[str, list[str]] = {}
         for name, reason in self.skipped.items():
             by_reason.setdefault(reason, []).append(name)
-        whole = [] if self.grain == 1 else [f"whole units of up to {self.grain:,} weights; asked for {self._asked()}"]
+        asked = f"; asked for {self._asked()}" if self.asks else ""
+        whole = [] if self.grain == 1 else [f"whole units of up to {self.grain:,} weights{asked}"]
         lines = whole + [f"left whole, {reason}: {', '.join(names)}" for reason, names in by_reason.items()]
         return [f"{self.size:,} of {self.parameters:,} parameters are prunable", *lines]
 

@@ -51,9 +51,7 @@ def main(argv: list[str]) -> int:
     pruner, report = parts.prune.pruner, parts.prune.report
     assert report is not None
     if pruner.schedule is None:  # pyright: ignore[reportUnnecessaryComparison]
-        print(
-            f"{report.plan()}\n\nno sparsity is asked for: {pruner.selection} decides at the end; above: at the start"
-        )
+        print(f"{report.plan()}\n\nno sparsity is asked for: {pruner.selection} decides at the end")
         return 0
     print(f"{report.plan()}\n\n{pruner.schedule}")
     if unknown is not None:

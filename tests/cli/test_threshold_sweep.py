@@ -74,7 +74,9 @@ def test_thresholds_that_are_none(command: Command) -> None:
 def test_plan_shows_the_units_of_learned_masks(command: Command) -> None:
     said = command("plan", "-cn", "digits_cnn", "pruner=learned")
     assert said.status == 0, said.err
-    assert "net.7.weight" in said.out
+    rows = {line.split()[0]: line.split()[-1] for line in said.out.splitlines() if line}
+    assert rows["net.7.weight"] == rows["all"] == "learned"
+    assert "asked for" not in said.out.replace("no sparsity is asked for", "")
 
 
 def test_a_regularizer_that_needs_a_schedule_is_refused_by_name(command: Command) -> None:

@@ -104,6 +104,12 @@ def test_only_training_images_are_augmented_and_anew_in_each_epoch(root: Path) -
             assert torch.equal(images, expected)
 
 
+def test_without_a_shift_no_black_comes_in(root: Path) -> None:
+    moved, plain = ready(root, augment=True, shift=0), ready(root)
+    for (images, _), (expected, _) in zip(moved.train_dataloader(), plain.train_dataloader(), strict=True):
+        assert torch.equal(images, expected)  # mirroring changes no image whose pixels are all alike
+
+
 def test_a_run_resumed_anywhere_ends_in_the_bits_of_one_that_never_stopped(
     root: Path, make_trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:
@@ -161,7 +167,15 @@ def test_a_file_that_is_no_rows_of_images_is_named(tmp_path: Path, content: byte
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("batch_size", 0), ("train", 0), ("train", 31), ("validation", -1), ("validation", 40), ("split_seed", -1)],
+    [
+        ("batch_size", 0),
+        ("train", 0),
+        ("train", 31),
+        ("validation", -1),
+        ("validation", 40),
+        ("shift", -1),
+        ("split_seed", -1),
+    ],
 )
 def test_numbers_out_of_range_are_named(root: Path, name: str, value: int) -> None:
     with pytest.raises(ValueError, match=f"{name}={value}"):

@@ -48,7 +48,8 @@ class CIFAR10(LightningDataModule):
         batch_size: Images per batch and process.
         train: Training images to use; None for all that validation leaves.
         validation: Images kept from training for validation; 0 for none, of which Lightning warns.
-        augment: Move the training images by up to 4 pixels and mirror every other, anew in each epoch.
+        augment: Mirror every other training image and move all, anew in each epoch.
+        shift: Pixels that they move at most.
         download: Fetch missing files.
         mirror: Address to fetch from instead of the set's own site.
         seed: Order and augmentation of the training images.
@@ -67,6 +68,7 @@ class CIFAR10(LightningDataModule):
         train: int | None = None,
         validation: int = 5000,
         augment: bool = True,
+        shift: int = 4,
         download: bool = False,
         mirror: str | None = None,
         seed: int = 0,
@@ -74,7 +76,13 @@ class CIFAR10(LightningDataModule):
     ) -> None:
         super().__init__()
         check_batch_size(batch_size)
-        for name, number, least in (("train", train, 1), ("validation", validation, 0), ("split_seed", split_seed, 0)):
+        leasts = (
+            ("train", train, 1),
+            ("validation", validation, 0),
+            ("shift", shift, 0),
+            ("split_seed", split_seed, 0),
+        )
+        for name, number, least in leasts:
             if number is not None and number < least:
                 raise ValueError(f"{name}={number}: give {least} or more")
         self.folder = Path(root) / "cifar10" / "cifar-10-batches-bin"
@@ -82,6 +90,7 @@ class CIFAR10(LightningDataModule):
         self.train = train
         self.validation = validation
         self.augment = augment
+        self.shift = shift
         self.download = download
         self.seed = seed
         self.split_seed = split_seed
@@ -102,7 +111,7 @@ class CIFAR10(LightningDataModule):
             return
         images, labels = self._read(self.files[:5])
         train, validation = self._split(len(images))
-        shift = ShiftAndMirror(len(train), self.seed) if self.augment else None
+        shift = ShiftAndMirror(len(train), self.seed, self.shift) if self.augment else None
         self.train_set = Tensors(images[train], labels[train], Pixels(shift))
         self.validation_set = Tensors(images[validation], labels[validation], Pixels()) if self.validation else None
 

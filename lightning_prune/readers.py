@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage]
+from torch.nn.utils.rnn import PackedSequence
 
 from lightning_prune.attachment import Attachment, Masking
 from lightning_prune.coupling.units import Group, Part
@@ -59,8 +60,10 @@ class Reader(Attachment):
         name = next(iter(kwargs))
         return args, kwargs | {name: self.masked(module, kwargs[name])}
 
-    def masked(self, module: nn.Module, x: Tensor) -> Tensor:
+    def masked(self, module: nn.Module, x: Any) -> Any:
         """Return the input, each unit multiplied by its mask: in evaluation one for all examples."""
+        if isinstance(x, PackedSequence):
+            return self._masked_rows(module, x)
         dim = x.dim() - 1 - (len(module.kernel_size) if isinstance(module, _ConvNd) else 0)
         first = 1 if isinstance(module, nn.RNNBase) and x.dim() == 3 and not module.batch_first else 0
         factors = self._factors(self, x.shape[first] if dim else 1, module.training)
@@ -69,6 +72,16 @@ class Reader(Attachment):
         if dim:
             shape[first] = len(factors)
         return x * factors.to(x.dtype).view(shape)
+
+    def _masked_rows(self, module: nn.Module, x: PackedSequence) -> PackedSequence:
+        """Do the same to a packed sequence, whose rows are those of the first step, of the second, ..."""
+        batch = int(x.batch_sizes[0])
+        factors = self._factors(self, batch, module.training).to(x.data.dtype)
+        if len(factors) == 1:
+            return x._replace(data=x.data * factors)
+        examples = torch.cat([torch.arange(int(size)) for size in x.batch_sizes]).to(x.data.device)
+        examples = examples if x.sorted_indices is None else x.sorted_indices[examples]
+        return x._replace(data=x.data * factors[examples])
 
 
 def unreadable(model: nn.Module, group: Group) -> str | None:

@@ -95,7 +95,7 @@ def _mapped(dependency: Any, places: list[Place]) -> list[Place]:
     try:
         for mapping in dependency.index_mapping:
             found = found if mapping is None else mapping(found)
-    except ArithmeticError:  # a size that was guessed as 0
+    except (ArithmeticError, IndexError):  # a size that was guessed as 0, a position that was guessed wrong
         return []
     return [Place(place.idx, place.root_idx) for place in found if place.root_idx is not None]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from lightning_prune.coupling.example import call, own_randomness, tensors
 from lightning_prune.coupling.heads import attentions
@@ -151,7 +152,10 @@ def _attention(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
 
 def _recurrent(module: nn.RNNBase, x: Any, *state: Any) -> Any:
-    if not isinstance(x, Tensor):
-        return type(module).forward(module, x, *state)
-    out, hidden, cell = _Flow.apply(x, module, *module.parameters())  # pyright: ignore
+    if isinstance(x, PackedSequence):
+        rows, hidden, cell = _Flow.apply(x.data, module, *module.parameters())  # pyright: ignore
+        hidden, cell = (s[:, None].expand(-1, int(x.batch_sizes[0]), -1) for s in (hidden, cell))
+        out: Any = x._replace(data=rows)
+    else:
+        out, hidden, cell = _Flow.apply(x, module, *module.parameters())  # pyright: ignore
     return (out, (hidden, cell)) if isinstance(module, nn.LSTM) else (out, hidden)

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lightning_prune.coupling.example import answer, distance
 from lightning_prune.gate.hard_concrete import HardConcrete
@@ -254,6 +255,36 @@ def test_hidden_states_are_masked_where_the_recurrence_reads_them() -> None:
     out.square().sum().backward()
     assert all(v.grad is not None and bool(v.grad.any()) for v in on(masks).logits.values)
     assert not {"weight_hh_l0", "weight_ih_l1", "weight_hh_l1"} & set(vars(model.lstm))
+
+
+def test_packed_sequences_have_one_draw_an_example_too() -> None:
+    class Packed(Recurrent):
+        def forward(self, x: Tensor) -> Tensor:
+            lengths = torch.arange(len(x)) % 3 + 1
+            rows = pack_padded_sequence(self.embed(x), lengths, batch_first=True, enforce_sorted=False)
+            return self.head(self.hidden(pad_packed_sequence(self.lstm(rows)[0], batch_first=True)[0]).relu())
+
+    torch.manual_seed(0)
+    model = Packed().train()
+    twin = copy.deepcopy(model)
+    masks = attached(model, torch.zeros(4, 3, 4))
+    x = torch.randn(9, 3, 4)
+    out = model(x)
+    found = factors_of(on(masks))
+    assert {name: m.shape for name, m in found.items()} == {"embed.weight": (9, 6), "hidden.weight": (9, 7)}
+    assert "lstm.weight_ih_l0" in masks.report().skipped
+    lengths = torch.arange(9) % 3 + 1
+    read = twin.embed(x) * found["embed.weight"][:, None]
+    rows = pack_padded_sequence(read, lengths, batch_first=True, enforce_sorted=False)
+    states = pad_packed_sequence(twin.lstm(rows)[0], batch_first=True)[0]
+    assert torch.allclose(out, twin.head(twin.hidden(states).relu() * found["hidden.weight"][:, None]), atol=1e-6)
+    model.eval()
+    evaluated = model(x)
+    masks.strip()
+    assert torch.allclose(evaluated, model(x), atol=1e-6)
+    smaller: Any = shrink(model, torch.zeros(4, 3, 4)).model
+    assert torch.allclose(evaluated, smaller(x), atol=1e-6)
+    assert smaller.lstm.input_size < 6
 
 
 def test_heads_are_masked_where_the_output_layer_of_attention_reads_them() -> None:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor
 
-Masking = Callable[[int, object, int], Tensor]
-"""Number of a group, who asks, size of the batch -> mask (batch or 1, units)."""
+
+class Masking(Protocol):
+    """Gives masks."""
+
+    def __call__(self, number: int, reader: object, batch: int, weight: Tensor | None = None) -> Tensor:
+        """Return the mask of a group, (batch or 1, units).
+
+        Args:
+            number: of the group.
+            reader: who asks.
+            batch: its size; 0 in evaluation.
+            weight: where the mask is put on weights, the one at hand: a copy of the model has its own.
+        """
+        ...
 
 
 class Attachment:

@@ -66,7 +66,13 @@ def claim(model: nn.Module, found: Found, coupling: Coupling) -> Claim:
         elif refused.get(target.name, OUTPUT) != OUTPUT:
             skipped[target.name] = f"{refused[target.name]}; but columns that read removed units go"
     norms = frozenset(part.name for group in groups for part in group.of("norm"))
-    return Claim(tuple(groups), targets_named(model, names), counted, norms, skipped, _by_rule(groups, wanted))
+    rules = _by_rule(groups, wanted)
+    for rule in {target.rule for target in found.targets} - {None, *rules}:
+        raise ValueError(
+            f"Targets(sparsity=...) cannot hold: {rule!r} matches no weight that computes removable units; what it "
+            "matches only loses columns with the units that it reads, if any"
+        )
+    return Claim(tuple(groups), targets_named(model, names), counted, norms, skipped, rules)
 
 
 def _by_rule(groups: Sequence[Group], wanted: Mapping[str, Target]) -> dict[str | None, tuple[Group, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,12 +26,19 @@ def harden(sites: MaskedUnits | MaskedWeights, settled: Sequence[Tensor], optimi
 
 
 @torch.no_grad()
-def harden_copies(sites: MaskedUnits | MaskedWeights, settled: Sequence[Tensor], saved: Any) -> None:
+def harden_copies(
+    sites: MaskedUnits | MaskedWeights, factors: Callable[[str, Tensor], Mapping[str, Any]], saved: Any
+) -> None:
     """Replace tensors under the name and shape of a masked one by hard ones, wherever nested dicts hold them.
 
     What they hold may share the model's memory, so it is left as it is.
+
+    Args:
+        sites: where the masks are.
+        factors: name of a masked tensor and a copy of it -> `sites.factors` for it.
+        saved: the dicts.
     """
-    factors, names = sites.factors(settled), {a: w.target.name for w in sites.masks.values() for a in w.target.names}
+    names = {a: w.target.name for w in sites.masks.values() for a in w.target.names}
 
     def walk(at: Any) -> None:
         for key, value in at.items() if isinstance(at, dict) else ():
@@ -39,7 +46,7 @@ def harden_copies(sites: MaskedUnits | MaskedWeights, settled: Sequence[Tensor],
             if isinstance(value, dict):
                 walk(value)
             elif name and isinstance(value, Tensor) and value.shape == sites.masks[name].mask.shape:
-                at[key] = _hard(sites, name, value, factors)
+                at[key] = _hard(sites, name, value, factors(name, value))
 
     walk(saved)
 

@@ -171,7 +171,7 @@ class LearnedMasks(Engine[Learning]):
             numbers = here.numbers(optimizer)
             if self.train == "weights":
                 here.logits.drop_gradients(numbers)
-            elif here.logits.step >= here.schedule.begin_step:
+            elif numbers and here.logits.step >= here.schedule.begin_step:
                 value = here.learn(numbers, grad_scale)
                 if value is not None:
                     self._penalties[id(optimizer)] = value

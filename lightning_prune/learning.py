@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
 from lightning_prune import checks
 from lightning_prune.attached import STATE_VERSION
 from lightning_prune.hardening import harden, harden_copies
-from lightning_prune.logits import Logits
-from lightning_prune.masked_units import MaskedUnits
-from lightning_prune.masked_weights import MaskedWeights
+from lightning_prune.learned_ideas import Ideas, logits_of, sites_of
 from lightning_prune.masks import count
-from lightning_prune.protocols import (
-    CoupledPattern,
-    Gate,
-    MaskRegularizer,
-    Pattern,
-    Schedule,
-    ThresholdGate,
-)
+from lightning_prune.protocols import Schedule
 from lightning_prune.report import Report, WeightReport
 from lightning_prune.schedule.polynomial import Polynomial
-from lightning_prune.targets import Targets
+from lightning_prune.shadow import Removable
 from lightning_prune.thresholds import Thresholds
 from lightning_prune.window import progress
 
@@ -36,20 +26,6 @@ _WHOLE_RUN = Polynomial(0.0, 0.0, 1.0, 0.004)
 """The window without a schedule; no sparsity is asked for."""
 _BINS = 20
 """Of the histograms of probabilities in the history."""
-
-
-class Ideas(Protocol):
-    """What learned masks compose."""
-
-    schedule: Schedule | None
-    gate: Gate | ThresholdGate
-    mask_regularizer: MaskRegularizer | None
-    pattern: CoupledPattern | Pattern
-    targets: Targets
-    task_share: float | None
-    lr: float
-    threshold: float
-    seed: int
 
 
 class Learning:
@@ -75,37 +51,44 @@ class Learning:
         self.schedule: Schedule = (ideas.schedule or _WHOLE_RUN).resolve(length)
         if not trial:
             checks.check_window(self.schedule, total_steps)
-        self._sites = _sites(ideas, model)
+        self._sites = sites_of(ideas, model)
         self._parameters = sum(p.numel() for p in model.parameters())
         self.masks = self._sites.masks
         self.step: int | None = None
         self.changed = 0.0
         self.finished = False
         self.history: list[dict[str, Any]] = []
-        names, sizes, device = self._sites.names, self._sites.sizes, self._sites.owners[0].device
-        self.logits = _logits(ideas, self._sites.owners, (names, sizes, device, ideas.lr, ideas.seed))
+        self._final: dict[str, Tensor] | None = None
+        self._updated = {name: weight.mask for name, weight in self.masks.items()}
+        sizes = self._sites.sizes
+        self.logits = logits_of(ideas, self._sites)
         self.keeps = [torch.ones(size, dtype=torch.bool) for size in sizes]
         self._thresholds: Sequence[float] = [0.0] * len(sizes)
         self._stale = ideas.schedule is None
-        self._handles: list[RemovableHandle] = self._sites.hook(self._mask)
+        self._handles: list[Removable] = self._sites.hook(self._mask)
 
     # What layers read
 
-    def _mask(self, number: int, reader: object, batch: int) -> Tensor:
+    def _mask(self, number: int, reader: object, batch: int, weight: Tensor | None = None) -> Tensor:
         """Return the masks of a group for a reader: random ones for a batch in training, hard ones in evaluation."""
         logits = self.logits.values[number]
         if not batch:
-            return self._settled(number)[None]
+            return self._settled(number, weight)[None]
         if self.logits.step < self.schedule.begin_step:
             return torch.ones(1, self._sites.sizes[number], device=logits.device)
         if self._sites.owners[number].grad is None:  # by zero_grad: what the logits have is of a backward before it
             logits.grad = None
-        return self.logits.masks(number, reader, batch)
+        return self.logits.masks(number, reader, batch, weight)
 
-    def _settled(self, number: int) -> Tensor:
+    def _settled(self, number: int, weight: Tensor | None = None) -> Tensor:
         self.settle()
-        logits = self.logits.values[number].detach()
-        return self.logits.gates[number].settled(logits) * self.keeps[number].to(logits.device)
+        return self._factors(number, weight) * self.keeps[number].to(self.logits.values[number].device)
+
+    def _factors(self, number: int, weight: Tensor | None = None) -> Tensor:
+        """Return by what units that are kept are multiplied: by 1 before a schedule's first update."""
+        if self._ideas.schedule is not None and self.step is None:
+            return torch.ones(self._sites.sizes[number], device=self.logits.values[number].device)
+        return self.logits.settled(number, weight)
 
     # Steps
 
@@ -147,22 +130,31 @@ class Learning:
         asked = self.schedule.sparsity(max(self.logits.step, int(self.schedule.begin_step)))
         return regularizer(torch.cat(probabilities), expected, asked)
 
+    @property
+    def _thresholds_move(self) -> bool:
+        scheduled = self._ideas.schedule is not None and self.step is not None
+        return scheduled and isinstance(self.logits, Thresholds)
+
     def update(self, step: int, optimizers: Iterable[Optimizer]) -> bool:
         """Show the hard masks of now if an update is due; at the schedule's end put them into the weights."""
         begin, end = self.schedule.begin_step, self.schedule.end_step
+        stepped = step != self.logits.step
         self.logits.now_at(step, progress(step, begin, end))
         due = self.schedule.last_update(step)
         if due is None or (self.step is not None and due <= self.step):
+            if stepped and self._thresholds_move and not self.finished:
+                self._stale = True
+                self.settle()  # thresholds keep to the budget between updates, too, while the weights move
             return False
         self.step = due
         if self.finished:
             return False
-        before = {name: weight.mask for name, weight in self.masks.items()}
         self._note(step)
         self._stale = True
         self.settle()
-        changed = sum(count(weight.mask != before[name]) for name, weight in self.masks.items())
-        self.changed = changed / sum(mask.numel() for mask in before.values())
+        changed = sum(count(weight.mask != self._updated[name]) for name, weight in self.masks.items())
+        self.changed = changed / sum(mask.numel() for mask in self._updated.values())
+        self._updated = {name: weight.mask for name, weight in self.masks.items()}
         if self._ideas.schedule is not None and due >= end:
             self.finish(tuple(optimizers))
         return True
@@ -183,9 +175,8 @@ class Learning:
             self.keeps, between = self._sites.choose(self.schedule, self.step, worth)
             self.logits.follow(worth, self.keeps)
         else:
-            probabilities = [p.float().cpu() for p in self.logits.probabilities()]
-            self.keeps = [p >= min(float(p.max()), _above(self._ideas.threshold)) for p in probabilities]
-            between = [self._ideas.threshold] * len(probabilities)
+            self.keeps = self.logits.above(self._ideas.threshold)
+            between = [self._ideas.threshold] * len(self.keeps)
         self._thresholds = self.logits.thresholds(between)
         for decision in self._sites.decisions(self.keeps, self._thresholds):
             decision.weight.propose(decision.mask, decision.threshold)
@@ -197,8 +188,8 @@ class Learning:
         if self.finished:
             return
         self.settle()
-        harden(self._sites, self.logits.settled(), optimizers)
-        self.logits.finish()
+        self._final = dict(zip(self._sites.names, self.logits.final(self.keeps), strict=True))
+        harden(self._sites, self._all_factors(), optimizers)
         self.finished = True
         self.unhook()
 
@@ -208,7 +199,19 @@ class Learning:
             self.masks.apply_to(saved)
             return
         self.settle()
-        harden_copies(self._sites, self.logits.settled(), saved)
+        fixed = self._sites.factors(self._all_factors())
+
+        def factors(name: str, tensor: Tensor) -> Mapping[str, Any]:
+            if not isinstance(self.logits, Thresholds):
+                return fixed
+            number = self._sites.names.index(name)
+            weight = tensor.to(self._sites.owners[number].device)  # it has values, and so factors, of its own
+            return {name: self._factors(number, weight)}
+
+        harden_copies(self._sites, factors, saved)
+
+    def _all_factors(self) -> list[Tensor]:
+        return [self._factors(number) for number in range(len(self.keeps))]
 
     def unhook(self) -> None:
         """Take the hooks off."""
@@ -242,11 +245,13 @@ class Learning:
 
     def undecided(self) -> float:
         """Return the share of units with .05 < p < .95."""
-        p = torch.cat([p.detach() for p in self.logits.probabilities()])
+        p = torch.cat(list(self.probabilities().values()))
         return float(((p > 0.05) & (p < 0.95)).float().mean())
 
     def probabilities(self) -> dict[str, Tensor]:
         """Return every group's probabilities, by the first weight that computes its units."""
+        if self._final is not None:
+            return self._final
         found = self.logits.probabilities()
         return {name: p.detach().cpu() for name, p in zip(self._sites.names, found, strict=True)}
 
@@ -269,7 +274,9 @@ class Learning:
         state = self.header() | self.logits.state_dict()
         state["masks"] = {name: weight.mask for name, weight in self.masks.items()}
         state["thresholds"] = {name: float(weight.threshold) for name, weight in self.masks.items()}
-        if not self.finished:
+        if self.finished:
+            state["probabilities"] = dict(self._final or {})
+        else:
             state["keeps"], state["history"] = list(self.keeps), copy.deepcopy(self.history)
             state["dense"] = {name: w.parameter.detach().clone() for name, w in self.masks.items()}
         return state
@@ -279,7 +286,7 @@ class Learning:
         if state.get("stripped"):
             for decision in self._sites.from_zeros():
                 decision.weight.write(decision.mask, state["thresholds"].get(decision.weight.target.name, 0.0))
-            self.finished, self.step = True, state["last_update"]
+            self.finished, self.step, self._final = True, state["last_update"], dict(state["probabilities"])
             self.unhook()
             return
         checks.check_masks({name: tuple(w.mask.shape) for name, w in self.masks.items()}, state["masks"])
@@ -294,26 +301,10 @@ class Learning:
                 weight.propose(state["masks"][name], state["thresholds"][name])
                 with torch.no_grad():
                     weight.parameter.copy_(state["dense"][name])
+        self._updated = {name: weight.mask for name, weight in self.masks.items()}
         if self.finished:
+            self._final = {name: p.cpu() for name, p in state["probabilities"].items()}
             self.unhook()
         else:
             self.keeps, self.history = [keep.cpu() for keep in state["keeps"]], copy.deepcopy(state["history"])
         self._stale = not self.finished and self._ideas.schedule is None  # T may be another
-
-
-def _sites(ideas: Ideas, model: nn.Module) -> MaskedUnits | MaskedWeights:
-    if isinstance(ideas.pattern, CoupledPattern):
-        return MaskedUnits(ideas.pattern, ideas.targets, model)
-    return MaskedWeights(ideas.targets, model)
-
-
-def _logits(ideas: Ideas, owners: Sequence[Tensor], of: tuple[Any, ...]) -> Logits:
-    gate, budget = ideas.gate, ideas.schedule is not None
-    if isinstance(gate, ThresholdGate):
-        return Thresholds(budget, [gate.at(weight, 0.5 if budget else ideas.threshold) for weight in owners], *of)
-    return Logits([gate] * len(owners), *of)
-
-
-def _above(threshold: float) -> float:
-    """Return the least float32 above T: a unit stays if p > T."""
-    return float(torch.nextafter(torch.tensor(threshold), torch.tensor(2.0)))

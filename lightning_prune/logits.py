@@ -43,8 +43,10 @@ class Logits:
         """Return each group's probabilities, differentiable."""
         return [gate.probability(logits) for gate, logits in zip(self.gates, self.values, strict=True)]
 
-    def masks(self, number: int, reader: object, batch: int) -> Tensor:
+    def masks(self, number: int, reader: object, batch: int, weight: Tensor | None = None) -> Tensor:
         """Return random masks, (batch, units), for a reader: within one forward the same for all readers of a group.
+
+        A weight given is of no consequence here; the masks of learned thresholds follow from it.
 
         Raises:
             RuntimeError: a layer that was called more than once since the last step is called in a backward pass.
@@ -75,9 +77,18 @@ class Logits:
         self._draws[number] += 1
         return torch.rand(batch, len(self.values[number]), generator=generator, device=device)
 
-    def settled(self) -> list[Tensor]:
-        """Return by what the outputs of units that are kept are multiplied in evaluation, for each group."""
-        return [gate.settled(logits.detach()) for gate, logits in zip(self.gates, self.values, strict=True)]
+    def settled(self, number: int, weight: Tensor | None = None) -> Tensor:
+        """Return by what the outputs of units that are kept are multiplied in evaluation."""
+        return self.gates[number].settled(self.values[number].detach())
+
+    def above(self, threshold: float) -> list[Tensor]:
+        """Return which units have p > T, of each group one at least."""
+        least = float(torch.nextafter(torch.tensor(threshold), torch.tensor(2.0)))
+        return [p >= min(float(p.max()), least) for p in (p.detach().float().cpu() for p in self.probabilities())]
+
+    def final(self, keeps: Sequence[Tensor]) -> list[Tensor]:
+        """Return the probabilities of the end."""
+        return [p.detach().cpu() for p in self.probabilities()]
 
     def forget_draws(self) -> None:
         """Draw anew from here on."""
@@ -118,9 +129,6 @@ class Logits:
     def thresholds(self, between: Sequence[float]) -> Sequence[float]:
         """Return the threshold of each group, given those that lie between what is kept and what not: these."""
         return between
-
-    def finish(self) -> None:
-        """Take note that the masks are in the weights. Probabilities need not."""
 
     def advance(self, numbers: Sequence[int]) -> None:
         """Step the logits of groups along their gradients."""

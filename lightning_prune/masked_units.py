@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from lightning_prune.attachment import Masking
 from lightning_prune.claim import claim
@@ -15,10 +14,11 @@ from lightning_prune.competition import Decision
 from lightning_prune.criterion.magnitude import Magnitude
 from lightning_prune.masks import Masks
 from lightning_prune.protocols import CoupledPattern, Schedule
-from lightning_prune.readers import Factors, Reader, channels, input_places, read_inside, unreadable
+from lightning_prune.readers import Factors, Reader, batch_dimension, channels, input_places, read_inside, unreadable
 from lightning_prune.schedule.one_shot import OneShot
 from lightning_prune.scope.global_ranking import GlobalRanking
 from lightning_prune.selection.exact import Exact
+from lightning_prune.shadow import Removable
 from lightning_prune.shadow import hook as shadow
 from lightning_prune.targets import Targets
 from lightning_prune.unit_competition import UnitCompetition
@@ -64,7 +64,7 @@ class MaskedUnits:
         """How many counted weights the largest step of a group holds."""
         return self._units.grain
 
-    def hook(self, masking: Masking) -> list[RemovableHandle]:
+    def hook(self, masking: Masking) -> list[Removable]:
         """Have every layer read its units through masks, with one draw an example.
 
         What a layer reads inside is masked by the columns of its weights; its units have one draw a batch, everywhere.
@@ -80,7 +80,10 @@ class MaskedUnits:
                     _add(inside.setdefault((module, attribute), {}), number, part.index)
                 else:
                     _add(outside.setdefault(module, {}), number, input_places(module, part))
-        handles = [
+        for module, read in outside.items():
+            first = batch_dimension(module)
+            shared |= {n for n in read if any(n in r and batch_dimension(m) != first for m, r in outside.items())}
+        handles: list[Removable] = [
             module.register_forward_pre_hook(Reader(Factors(channels(module), read, masking, shared)), with_kwargs=True)
             for module, read in outside.items()
         ]

@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from lightning_prune.attachment import Masking
 from lightning_prune.competition import Decision
 from lightning_prune.masks import Masks
 from lightning_prune.protocols import Schedule, Units
 from lightning_prune.selection.exact import Exact
-from lightning_prune.shadow import Factor, hook
+from lightning_prune.shadow import Factor, Removable, hook
 from lightning_prune.targets import Targets
 
 
@@ -39,11 +38,11 @@ class MaskedWeights:
         self.owners = [weight.parameter for weight in self.masks.values()]
         self._model = model
 
-    def hook(self, masking: Masking) -> list[RemovableHandle]:
+    def hook(self, masking: Masking) -> list[Removable]:
         """Have every layer compute with masked weights."""
 
         def factor(number: int) -> Factor:
-            return lambda asker, weight, training: masking(number, asker, int(training)).view(weight.shape)
+            return lambda asker, weight, training: masking(number, asker, int(training), weight).view(weight.shape)
 
         return [
             handle

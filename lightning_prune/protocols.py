@@ -273,8 +273,12 @@ class Gate(Protocol):
 class Threshold(Gate, Protocol):
     """The gate of one weight tensor whose single logit is the logarithm of a threshold on the magnitudes."""
 
+    def on(self, weight: Tensor) -> Threshold:
+        """Return the gate of a copy of the weight, with values of its own."""
+        ...
+
     def worth(self, logits: Tensor) -> Tensor:
-        """Return ln(|w| / t) of each entry."""
+        """Return ln(|w| / t) of each entry, a large negative number for w = 0."""
         ...
 
     def threshold(self, logits: Tensor) -> float:

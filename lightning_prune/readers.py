@@ -65,7 +65,7 @@ class Reader(Attachment):
         if isinstance(x, PackedSequence):
             return self._masked_rows(module, x)
         dim = x.dim() - 1 - (len(module.kernel_size) if isinstance(module, _ConvNd) else 0)
-        first = 1 if isinstance(module, nn.RNNBase) and x.dim() == 3 and not module.batch_first else 0
+        first = batch_dimension(module) if x.dim() == 3 else 0
         factors = self._factors(self, x.shape[first] if dim else 1, module.training)
         shape = [1] * x.dim()
         shape[dim] = -1
@@ -102,6 +102,11 @@ def read_inside(model: nn.Module, module: nn.Module, attribute: str) -> bool:
         return not attribute.startswith("weight_ih_l0")
     attentions = (m for m in model.modules() if isinstance(m, nn.MultiheadAttention))
     return any(module is m or module is m.out_proj for m in attentions)
+
+
+def batch_dimension(module: nn.Module) -> int:
+    """Return the dimension of a layer's input along which examples lie; that it is the first is all that is known."""
+    return 1 if isinstance(module, nn.RNNBase) and not module.batch_first else 0
 
 
 def channels(module: Any) -> int:

@@ -6,15 +6,20 @@ A plain attribute of a module hides the parameter of that name, which is found o
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from lightning_prune.attachment import Attachment
 
 Factor = Callable[[object, Tensor, bool], Tensor]
 """Who asks, a parameter, whether in training -> by what it is multiplied, of a shape that broadcasts to its own."""
+
+
+class Removable(Protocol):
+    """A hook's handle."""
+
+    def remove(self) -> None: ...
 
 
 class Shadow(Attachment):
@@ -54,16 +59,30 @@ class Away:
         _refresh(holder)
 
 
-def hook(model: nn.Module, holder: nn.Module, attribute: str, factor: Factor) -> list[RemovableHandle]:
+def hook(model: nn.Module, holder: nn.Module, attribute: str, factor: Factor) -> list[Removable]:
     """Have a module of a model compute with a parameter times a factor. Remove the handles to end it."""
     # torch's attention uses the weight of its output layer without calling that layer.
     attentions = (module for module in model.modules() if isinstance(module, nn.MultiheadAttention))
     user = next((attention for attention in attentions if attention.out_proj is holder), None)
     called, inner = (holder, "") if user is None else (user, "out_proj")
+    away = Away(inner, attribute)
     return [
         called.register_forward_pre_hook(Shadow(inner, attribute, factor)),
-        called.register_forward_hook(Away(inner, attribute), always_call=True),
+        called.register_forward_hook(away, always_call=True),
+        Unmasked(called, away),
     ]
+
+
+class Unmasked:
+    """Takes the masked weight out at the end: an interrupt in the middle of a forward leaves it in."""
+
+    def __init__(self, module: nn.Module, away: Away) -> None:
+        self.module = module
+        self.away = away
+
+    def remove(self) -> None:
+        """Let the parameter be seen again."""
+        self.away(self.module)
 
 
 def _refresh(module: nn.Module) -> None:

@@ -13,8 +13,8 @@ from lightning_prune.protocols import Threshold
 
 _CLEAR = 1e-4
 """How far a weight that is kept lies above its threshold at least, in logarithms: enough for float32."""
-_GONE = -80.0
-"""The logarithm of a threshold below every weight."""
+_ZERO = -1e3
+"""Below any ln(|w| / t) of a weight that is not 0."""
 
 
 class Thresholds(Logits):
@@ -32,6 +32,24 @@ class Thresholds(Logits):
         super().__init__(gates, *of)
         self._budget = budget
 
+    def masks(self, number: int, reader: object, batch: int, weight: Tensor | None = None) -> Tensor:
+        """Return the mask of a weight, or of a copy with values of its own. Nothing is drawn."""
+        gate = self.gates[number] if weight is None else self.gates[number].on(weight)
+        return gate.sample(self.values[number], self.values[number], self.progress)
+
+    def settled(self, number: int, weight: Tensor | None = None) -> Tensor:
+        """Return by what a weight, or a copy with values of its own, is multiplied in evaluation."""
+        gate = self.gates[number] if weight is None else self.gates[number].on(weight)
+        return gate.settled(self.values[number].detach())
+
+    def above(self, threshold: float) -> list[Tensor]:
+        """Return which weights are above their thresholds: of a tensor perhaps none."""
+        return [self.settled(number).cpu() > 0 for number in range(len(self.values))]
+
+    def final(self, keeps: Sequence[Tensor]) -> list[Tensor]:
+        """Return the probabilities of the end: the weights have the thresholds in them, and are there or not."""
+        return [keep.float() for keep in keeps]
+
     def worth(self) -> list[Tensor]:
         """Return by what a schedule chooses the weights that stay: how far they are above their threshold."""
         return [gate.worth(logits) for gate, logits in zip(self.gates, self.values, strict=True)]
@@ -46,12 +64,6 @@ class Thresholds(Logits):
     def thresholds(self, between: Sequence[float]) -> Sequence[float]:
         """Return the thresholds on the magnitudes in force."""
         return [gate.threshold(logits) for gate, logits in zip(self.gates, self.values, strict=True)]
-
-    @torch.no_grad()
-    def finish(self) -> None:
-        """Fall below every weight that is left: the weights have them in, and train on without."""
-        for logits in self.values:
-            logits.fill_(_GONE)
 
     def advance(self, numbers: Sequence[int]) -> None:
         """Step the thresholds of tensors along their gradients, or the part of them that keeps to the budget."""
@@ -71,7 +83,8 @@ def common_shift(worth: Sequence[Tensor], keeps: Sequence[Tensor]) -> float:
         keeps: which of them are kept: those of the largest worth over all tensors.
     """
     values, keep = torch.cat([w.flatten() for w in worth]), torch.cat([k.flatten() for k in keeps])
-    kept, gone = values[keep & values.isfinite()], values[~keep & values.isfinite()]
+    living = values > _ZERO
+    kept, gone = values[keep & living], values[~keep & living]
     if not len(kept):
         return 0.0
     least = float(kept.min())

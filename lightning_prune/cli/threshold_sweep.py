@@ -19,9 +19,10 @@ THRESHOLDS = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.9
 
 @dataclass(frozen=True)
 class Point:
-    """The smaller model at one threshold: parameters, MACs of the example, units kept, metrics."""
+    """The smaller model at one threshold: zeros before it was shrunk, parameters, MACs, units kept, metrics."""
 
     threshold: float
+    zeros: int
     parameters: int
     macs: int
     units: int
@@ -85,7 +86,7 @@ def sweep(run: Path, thresholds: Sequence[float], extract: float | None, out: Pa
             model = copy.deepcopy(parts.task)
             masks.load_state_dict(saved["state"])
             masks.attach(model, trial=True)
-            masks.strip()
+            zeros = masks.strip().zeros
             shrunk = shrink(model.eval(), example)
             if threshold == extract:
                 save_shrunk(shrunk, out)
@@ -93,7 +94,7 @@ def sweep(run: Path, thresholds: Sequence[float], extract: float | None, out: Pa
             model = cast(Any, shrunk.model)
             metrics = evaluate(trainer, model, parts.data, ("validate", "test"))
             units = sum(group.after for group in shrunk.report.groups)
-            yield Point(threshold, size.parameters, size.macs, units, metrics)
+            yield Point(threshold, zeros, size.parameters, size.macs, units, metrics)
 
 
 def table(points: Sequence[Point]) -> str:
@@ -101,10 +102,11 @@ def table(points: Sequence[Point]) -> str:
     from lightning_prune.report import columns
 
     names = list(dict.fromkeys(name for point in points for name in point.metrics))
-    rows = [("threshold", "units", "parameters", "MACs", *names)]
+    rows: list[tuple[str, ...]] = [("threshold", "zeros", "units", "parameters", "MACs", *names)]
     for point in points:
         metrics = (f"{point.metrics[name]:.4f}" if name in point.metrics else "" for name in names)
-        rows.append((f"{point.threshold:g}", f"{point.units:,}", f"{point.parameters:,}", f"{point.macs:,}", *metrics))
+        sizes = [f"{number:,}" for number in (point.zeros, point.units, point.parameters, point.macs)]
+        rows.append((f"{point.threshold:g}", *sizes, *metrics))
     return columns(rows, rules={1})
 
 

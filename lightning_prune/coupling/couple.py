@@ -12,7 +12,7 @@ from lightning_prune.coupling.graph import groups_of
 from lightning_prune.coupling.heads import heads_of
 from lightning_prune.coupling.reach import unreached
 from lightning_prune.coupling.trial import removable
-from lightning_prune.coupling.units import Coupling
+from lightning_prune.coupling.units import Coupling, tensors_of
 
 Kind = Literal["channel", "head"]
 
@@ -37,6 +37,11 @@ def couple(model: nn.Module, example_inputs: Any = None, kinds: tuple[Kind, ...]
     heads = heads_of(plain) if "head" in kinds else []
     taken = {(part.name, part.dim) for group in heads for part in group.parts}
     groups = [g for g in groups if not any((p.name, p.dim) in taken for p in g.parts)]
+    shapes = {name: tensor.shape for name, tensor in tensors_of(plain).items()}
+    fits = [all(int(p.index.max()) < shapes[p.name][p.dim] for p in g.parts) for g in groups]
+    misread = (g.name for g, fit in zip(groups, fits, strict=True) if not fit)
+    refused |= dict.fromkeys(misread, "the graph finds channels that are not there")
+    groups = [g for g, fit in zip(groups, fits, strict=True) if fit]
     proved, failed = removable(plain, example, [*groups, *heads])
     again = [group for group in heads_of(plain, every_size=True) if group.name in failed] if heads else []
     if again:

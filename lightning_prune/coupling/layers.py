@@ -115,8 +115,7 @@ def _recurrent_names(m: nn.RNNBase) -> list[tuple[str, int]]:
 
 
 def _recurrent_outgoing(m: nn.RNNBase, i: int) -> list[Entry]:
-    hidden, unit = m.hidden_size, i % m.hidden_size
-    gates = m.weight_hh_l0.shape[0] // hidden  # pyright: ignore
+    hidden, unit, gates = m.hidden_size, i % m.hidden_size, _gates(m)
     entries: list[Entry] = []
     for suffix, layer in _recurrent_names(m):
         for gate in range(gates):
@@ -135,7 +134,12 @@ def _recurrent_incoming(m: nn.RNNBase, i: int) -> list[Entry]:
 
 
 def _recurrent_size(m: nn.RNNBase) -> dict[str, Any]:
-    return {"hidden_size": m.weight_hh_l0.shape[1], "input_size": m.weight_ih_l0.shape[1]}  # pyright: ignore
+    rows, columns = m.weight_ih_l0.shape  # pyright: ignore
+    return {"hidden_size": rows // _gates(m), "input_size": columns}
+
+
+def _gates(m: nn.RNNBase) -> int:
+    return {"LSTM": 4, "GRU": 3}.get(m.mode, 1)
 
 
 _LAYERS: tuple[tuple[Any, Layer], ...] = (
@@ -175,7 +179,7 @@ _LAYERS: tuple[tuple[Any, Layer], ...] = (
     (
         nn.RNNBase,
         Layer(
-            lambda m: m.hidden_size * (1 + m.bidirectional),
+            lambda m: None if m.proj_size else m.hidden_size * (1 + m.bidirectional),
             _recurrent_outgoing,
             _recurrent_incoming,
             _recurrent_size,

@@ -122,8 +122,9 @@ class _Flow(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, module: nn.RNNBase, *weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         ways, batched = 1 + module.bidirectional, x.dim() == 3
         batch = (x.shape[0 if module.batch_first else 1],) if batched else ()
-        state = (module.num_layers * ways, *batch, module.hidden_size)
-        return x.new_zeros(*x.shape[:-1], ways * module.hidden_size), x.new_zeros(state), x.new_zeros(state)
+        layers, width = (module.num_layers * ways, *batch), module.proj_size or module.hidden_size
+        out, hidden = x.new_zeros(*x.shape[:-1], ways * width), x.new_zeros(*layers, width)
+        return out, hidden, x.new_zeros(*layers, module.hidden_size)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -63,6 +63,10 @@ class SoftThresholdOn:
         """Return the one logit that all entries share."""
         return torch.full((1,), math.log(self.start))
 
+    def on(self, weight: Tensor) -> SoftThresholdOn:
+        """Return the gate of a copy of the weight, with values of its own."""
+        return replace(self, weight=weight)
+
     def probability(self, logits: Tensor) -> Tensor:
         """Return p = |w| / (|w| + t) of each entry, differentiable in the logit alone."""
         return torch.sigmoid(self._magnitude.detach().log() - logits)
@@ -82,8 +86,8 @@ class SoftThresholdOn:
         return float((logits.detach() + self.shift).exp())
 
     def worth(self, logits: Tensor) -> Tensor:
-        """Return ln(|w| / t) of each entry."""
-        return self._magnitude.detach().log() - logits.detach()
+        """Return ln(|w| / t) of each entry, -10,000 for w = 0."""
+        return (self._magnitude.detach().log() - logits.detach()).nan_to_num(nan=math.nan, neginf=-1e4)
 
     def crossing(self, logits: Tensor) -> Tensor:
         """Return how many entries t crosses while ln t grows by 1, from those within some tenths of it."""

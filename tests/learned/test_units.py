@@ -287,6 +287,23 @@ def test_packed_sequences_have_one_draw_an_example_too() -> None:
     assert smaller.lstm.input_size < 6
 
 
+def test_readers_that_differ_on_which_dimension_is_the_batch_share_one_draw() -> None:
+    class TimeFirst(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.gru, self.head = nn.Linear(4, 6), nn.GRU(6, 5), nn.Linear(6, 3)
+            self.out = nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.embed(x)
+            return self.out(torch.cat([self.gru(x)[0], self.head(x)], -1))
+
+    model = TimeFirst().train()
+    masks = attached(model, torch.zeros(3, 2, 4))
+    model(torch.randn(5, 7, 4))
+    assert factors_of(on(masks))["embed.weight"].shape == (1, 6)
+
+
 def test_heads_are_masked_where_the_output_layer_of_attention_reads_them() -> None:
     torch.manual_seed(0)
     model = Attention().train()

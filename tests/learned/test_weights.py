@@ -100,6 +100,33 @@ def test_layers_that_use_their_weights_in_their_own_way(layer: Any) -> None:
     assert not torch.allclose(plain, evaluated)
 
 
+def test_an_interrupt_in_a_forward_leaves_no_shadow_once_the_masks_are_off() -> None:
+    class Interrupted(nn.LSTM):
+        def forward(self, input: Any, hx: Any = None) -> Any:
+            super().forward(input, hx)
+            raise KeyboardInterrupt
+
+    layer = Interrupted(4, 5, 2).train()
+    masks = LearnedMasks(pattern=Element())
+    masks.attach(layer, 10)
+    with pytest.raises(KeyboardInterrupt):
+        layer(torch.randn(3, 2, 4))
+    masks.strip(resumable=True)
+    assert all(layer.get_parameter(name) is getattr(layer, name) for name, _ in layer.named_parameters())
+    assert all(isinstance(weight, nn.Parameter) for weight in layer._flat_weights)
+    copy.deepcopy(layer)
+
+
+def test_an_optimizer_without_masked_weights_steps() -> None:
+    model: Any = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3))
+    masks = LearnedMasks(pattern=Element())
+    masks.attach(model, 10)
+    model(torch.randn(2, 6)).sum().backward()
+    logits = [v.detach().clone() for v in on(masks).logits.values]
+    masks.before_step(torch.optim.SGD([model[0].bias], 0.1))
+    assert all(torch.equal(a, b) for a, b in zip(logits, on(masks).logits.values, strict=True))
+
+
 @pytest.mark.parametrize("how", ["error", "deepcopy", "pickle"])
 def test_no_shadow_is_left_by_an_error_and_none_in_a_pickle(how: str) -> None:
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()

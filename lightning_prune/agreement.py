@@ -15,9 +15,9 @@ def check_overlap(pruner: Pruner | LearnedMasks, tag: str, others: Mapping[str, 
     """Raise ValueError if a pruner prunes a weight that another one, by its callback's tag, prunes as well."""
     mine = {id(w.parameter): name for name, w in pruner.masks.items()}
     for other, theirs in others.items():
-        both = (
-            [mine[id(w.parameter)] for w in theirs.masks.values() if id(w.parameter) in mine] if theirs.attached else []
-        )
+        if not theirs.attached:
+            continue
+        both = [mine[id(w.parameter)] for w in theirs.masks.values() if id(w.parameter) in mine]
         if both:
             raise ValueError(
                 f"two PruningCallbacks (tags {other!r} and {tag!r}) both prune {', '.join(both)}: "

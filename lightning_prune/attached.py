@@ -142,8 +142,8 @@ class Attached:
             competition.check_pattern()
 
     def _of_units(self, schedule: Schedule, members: Sequence[Group], pattern: CoupledPattern) -> UnitCompetition:
-        ideas, sliced = self._ideas, {part.name for group in members for part in group.parts}
-        counted = [weight for name, weight in self.masks.items() if name in self.counted & sliced]
+        ideas, sliced = self._ideas, {part.name for group in members for part in group.parts} & self.counted
+        counted = [weight for name, weight in self.masks.items() if name in sliced]
         ways = (ideas.criterion, pattern, ideas.scope, ideas.selection, ideas.reversible)
         return UnitCompetition(schedule, members, self.masks, counted, *ways)
 

@@ -19,7 +19,6 @@ from lightning_prune.protocols import Schedule
 from lightning_prune.report import Report, WeightReport
 from lightning_prune.schedule.polynomial import Polynomial
 from lightning_prune.shadow import Removable
-from lightning_prune.thresholds import Thresholds
 from lightning_prune.window import progress
 
 _WHOLE_RUN = Polynomial(0.0, 0.0, 1.0, 0.004)
@@ -130,11 +129,6 @@ class Learning:
         asked = self.schedule.sparsity(max(self.logits.step, int(self.schedule.begin_step)))
         return regularizer(torch.cat(probabilities), expected, asked)
 
-    @property
-    def _thresholds_move(self) -> bool:
-        scheduled = self._ideas.schedule is not None and self.step is not None
-        return scheduled and isinstance(self.logits, Thresholds)
-
     def update(self, step: int, optimizers: Iterable[Optimizer]) -> bool:
         """Show the hard masks of now if an update is due; at the schedule's end put them into the weights."""
         begin, end = self.schedule.begin_step, self.schedule.end_step
@@ -142,9 +136,10 @@ class Learning:
         self.logits.now_at(step, progress(step, begin, end))
         due = self.schedule.last_update(step)
         if due is None or (self.step is not None and due <= self.step):
-            if stepped and self._thresholds_move and not self.finished:
+            scheduled = self._ideas.schedule is not None and self.step is not None
+            if stepped and scheduled and self.logits.of_weights and not self.finished:
                 self._stale = True
-                self.settle()  # thresholds keep to the budget between updates, too, while the weights move
+                self.settle()  # to keep to the budget between updates, too, while the weights move
             return False
         self.step = due
         if self.finished:
@@ -202,7 +197,7 @@ class Learning:
         fixed = self._sites.factors(self._all_factors())
 
         def factors(name: str, tensor: Tensor) -> Mapping[str, Any]:
-            if not isinstance(self.logits, Thresholds):
+            if not self.logits.of_weights:
                 return fixed
             number = self._sites.names.index(name)
             weight = tensor.to(self._sites.owners[number].device)  # it has values, and so factors, of its own

@@ -21,7 +21,10 @@ class Logits:
         values: one leaf tensor a group, float32.
         step: completed optimizer steps; with seed, rank and group it decides every draw.
         progress: the share of the window that is over.
+        of_weights: whether masks follow from the values of the weights as well, and move with them.
     """
+
+    of_weights = False
 
     def __init__(
         self, gates: Sequence[Gate], names: Sequence[str], sizes: Sequence[int], device: Any, lr: float, seed: int

@@ -14,11 +14,11 @@ from lightning_prune.competition import Decision
 from lightning_prune.criterion.magnitude import Magnitude
 from lightning_prune.masks import Masks
 from lightning_prune.protocols import CoupledPattern, Schedule
-from lightning_prune.readers import Factors, Reader, batch_dimension, channels, input_places, read_inside, unreadable
+from lightning_prune.readers import Factors, Reader, batch_dimension, channels, input_places, unreadable
 from lightning_prune.schedule.one_shot import OneShot
 from lightning_prune.scope.global_ranking import GlobalRanking
 from lightning_prune.selection.exact import Exact
-from lightning_prune.shadow import Removable
+from lightning_prune.shadow import Removable, read_inside
 from lightning_prune.shadow import hook as shadow
 from lightning_prune.targets import Targets
 from lightning_prune.unit_competition import UnitCompetition
@@ -72,6 +72,7 @@ class MaskedUnits:
         outside: dict[nn.Module, dict[int, Tensor]] = {}
         inside: dict[tuple[nn.Module, str], dict[int, Tensor]] = {}
         shared: set[int] = set()
+        batches: dict[int, set[int]] = {}
         for number, group in enumerate(self._groups):
             for part in group.of("in"):
                 module, attribute = self.masks[part.name].target.owners[0]
@@ -79,10 +80,9 @@ class MaskedUnits:
                     shared.add(number)
                     _add(inside.setdefault((module, attribute), {}), number, part.index)
                 else:
+                    batches.setdefault(number, set()).add(batch_dimension(module))
                     _add(outside.setdefault(module, {}), number, input_places(module, part))
-        for module, read in outside.items():
-            first = batch_dimension(module)
-            shared |= {n for n in read if any(n in r and batch_dimension(m) != first for m, r in outside.items())}
+        shared |= {number for number, dimensions in batches.items() if len(dimensions) > 1}
         handles: list[Removable] = [
             module.register_forward_pre_hook(Reader(Factors(channels(module), read, masking, shared)), with_kwargs=True)
             for module, read in outside.items()

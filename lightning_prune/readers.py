@@ -96,14 +96,6 @@ def unreadable(model: nn.Module, group: Group) -> str | None:
     return None if any(group.of("in")) else "nobody reads them"
 
 
-def read_inside(model: nn.Module, module: nn.Module, attribute: str) -> bool:
-    """Return whether a weight of a module reads inside it: the states of a recurrent layer, anything in attention."""
-    if isinstance(module, nn.RNNBase):
-        return not attribute.startswith("weight_ih_l0")
-    attentions = (m for m in model.modules() if isinstance(m, nn.MultiheadAttention))
-    return any(module is m or module is m.out_proj for m in attentions)
-
-
 def batch_dimension(module: nn.Module) -> int:
     """Return the dimension of a layer's input along which examples lie; that it is the first is all that is known."""
     return 1 if isinstance(module, nn.RNNBase) and not module.batch_first else 0

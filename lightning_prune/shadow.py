@@ -61,9 +61,7 @@ class Away:
 
 def hook(model: nn.Module, holder: nn.Module, attribute: str, factor: Factor) -> list[Removable]:
     """Have a module of a model compute with a parameter times a factor. Remove the handles to end it."""
-    # torch's attention uses the weight of its output layer without calling that layer.
-    attentions = (module for module in model.modules() if isinstance(module, nn.MultiheadAttention))
-    user = next((attention for attention in attentions if attention.out_proj is holder), None)
+    user = _user(model, holder)
     called, inner = (holder, "") if user is None else (user, "out_proj")
     away = Away(inner, attribute)
     return [
@@ -71,6 +69,19 @@ def hook(model: nn.Module, holder: nn.Module, attribute: str, factor: Factor) ->
         called.register_forward_hook(away, always_call=True),
         Unmasked(called, away),
     ]
+
+
+def read_inside(model: nn.Module, module: nn.Module, attribute: str) -> bool:
+    """Return whether a weight of a module reads inside it: the states of a recurrent layer, anything in attention."""
+    if isinstance(module, nn.RNNBase):
+        return not attribute.startswith("weight_ih_l0")
+    return isinstance(module, nn.MultiheadAttention) or _user(model, module) is not None
+
+
+def _user(model: nn.Module, layer: nn.Module) -> nn.MultiheadAttention | None:
+    """Return the attention that uses the weight of its output layer without calling that layer."""
+    attentions = (module for module in model.modules() if isinstance(module, nn.MultiheadAttention))
+    return next((attention for attention in attentions if attention.out_proj is layer), None)
 
 
 class Unmasked:

@@ -27,6 +27,7 @@ class Thresholds(Logits):
     """
 
     gates: Sequence[Threshold]
+    of_weights = True
 
     def __init__(self, budget: bool, gates: Sequence[Threshold], *of: Any) -> None:
         super().__init__(gates, *of)
@@ -34,13 +35,14 @@ class Thresholds(Logits):
 
     def masks(self, number: int, reader: object, batch: int, weight: Tensor | None = None) -> Tensor:
         """Return the mask of a weight, or of a copy with values of its own. Nothing is drawn."""
-        gate = self.gates[number] if weight is None else self.gates[number].on(weight)
-        return gate.sample(self.values[number], self.values[number], self.progress)
+        return self._gate(number, weight).sample(self.values[number], self.values[number], self.progress)
 
     def settled(self, number: int, weight: Tensor | None = None) -> Tensor:
         """Return by what a weight, or a copy with values of its own, is multiplied in evaluation."""
-        gate = self.gates[number] if weight is None else self.gates[number].on(weight)
-        return gate.settled(self.values[number].detach())
+        return self._gate(number, weight).settled(self.values[number].detach())
+
+    def _gate(self, number: int, weight: Tensor | None) -> Threshold:
+        return self.gates[number] if weight is None else self.gates[number].on(weight)
 
     def above(self, threshold: float) -> list[Tensor]:
         """Return which weights are above their thresholds: of a tensor perhaps none."""

@@ -117,6 +117,8 @@ def _pruning(config: DictConfig) -> PruningCallback | PruningRounds:
         return _make(config, "rounds")
     if config.get("first") is not None:
         raise UserError("first has an effect only with rounds: set first=null")
+    if config.get("prune") is None:
+        raise UserError("prune is null and so is rounds: for a dense run, set pruner.schedule.final_sparsity=0")
     if config.pruning_hparams is None:
         return _make(config, "prune")
     try:

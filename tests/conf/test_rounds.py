@@ -70,6 +70,11 @@ def test_first_has_an_effect_with_rounds_alone(composed: Compose) -> None:
         build.parts(composed("digits_cnn", "first={max_epochs: 3}"))
 
 
+def test_a_run_without_prune_is_told_how_to_be_dense(composed: Compose) -> None:
+    with pytest.raises(UserError, match="prune is null and so is rounds: for a dense run"):
+        build.parts(composed("digits_cnn", "prune=null"))
+
+
 def test_other_commands_say_that_they_do_not_know_rounds(composed: Compose) -> None:
     parts = build.parts(composed(RECIPE))
     with pytest.raises(UserError, match="the recipe prunes in rounds"):

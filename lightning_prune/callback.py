@@ -11,7 +11,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from lightning_prune import wandb_media
+from lightning_prune import averages, wandb_media
 from lightning_prune.agreement import check_overlap, check_ranks
 from lightning_prune.cost import CostReport, compare
 from lightning_prune.coupling.couple import plain_copy
@@ -215,11 +215,21 @@ class PruningCallback(Callback):
         states = {key: state for key, state in checkpoint.get("callbacks", {}).items() if key not in ours}
         saved = {**checkpoint, "callbacks": states, "optimizer_states": None}
         if self.pruner.attached:
-            self.pruner.mask_copies(saved)
+            soft = self.pruner.mask_copies(saved)
+            if soft and self.state_key in checkpoint.get("callbacks", {}):
+                checkpoint["callbacks"][self.state_key]["soft"] = soft
         elif self.report is not None:
             pruned = {weight.name for weight in self.report.weights}
             named = {plain_name(n): p.detach() for n, p in pl_module.named_parameters()}
             zero_copies(saved, {name: p != 0 for name, p in named.items() if name in pruned})
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Give averages beside learned masks the values back that the file has hard ones of."""
+        soft = checkpoint.get("callbacks", {}).get(self.state_key, {}).pop("soft", None)
+        if soft and self._stage == "fit":
+            averages.put_back(trainer, pl_module, checkpoint, soft)
 
     def state_dict(self) -> dict[str, Any]:
         """Return masks, thresholds and schedule position, and values kept for a rewind."""

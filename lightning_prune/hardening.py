@@ -28,7 +28,7 @@ def harden(sites: MaskedUnits | MaskedWeights, settled: Sequence[Tensor], optimi
 @torch.no_grad()
 def harden_copies(
     sites: MaskedUnits | MaskedWeights, factors: Callable[[str, Tensor], Mapping[str, Any]], saved: Any
-) -> None:
+) -> dict[str, Any]:
     """Replace tensors under the name and shape of a masked one by hard ones, wherever nested dicts hold them.
 
     What they hold may share the model's memory, so it is left as it is.
@@ -37,18 +37,27 @@ def harden_copies(
         sites: where the masks are.
         factors: name of a masked tensor and a copy of it -> `sites.factors` for it.
         saved: the dicts.
+
+    Returns:
+        Dicts nested in the same way, with copies of the replaced tensors whose values are not the model's own.
     """
     names = {a: w.target.name for w in sites.masks.values() for a in w.target.names}
 
-    def walk(at: Any) -> None:
-        for key, value in at.items() if isinstance(at, dict) else ():
+    def walk(at: dict[Any, Any]) -> dict[str, Any]:
+        replaced: dict[str, Any] = {}
+        for key, value in at.items():
             name = names.get(plain_name(key)) if isinstance(key, str) else None
             if isinstance(value, dict):
-                walk(value)
+                inside = walk(value)
+                replaced |= {key: inside} if inside else {}
             elif name and isinstance(value, Tensor) and value.shape == sites.masks[name].mask.shape:
+                own = sites.masks[name].parameter
+                if not torch.equal(value, own.to(value.device)):
+                    replaced[key] = value.detach().clone()
                 at[key] = _hard(sites, name, value, factors(name, value))
+        return replaced
 
-    walk(saved)
+    return walk(saved) if isinstance(saved, dict) else {}
 
 
 def _hard(sites: MaskedUnits | MaskedWeights, name: str, tensor: Tensor, factors: Mapping[str, Any]) -> Tensor:

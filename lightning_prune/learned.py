@@ -193,9 +193,13 @@ class LearnedMasks(Engine[Learning]):
             for weight in self.masks.of(optimizer):
                 weight.apply()
 
-    def mask_copies(self, saved: Any) -> None:
-        """Put the hard masks into copies of the model's tensors, wherever nested dicts hold them by name."""
-        self._on_model.finish_copies(saved)
+    def mask_copies(self, saved: Any) -> dict[str, Any]:
+        """Put the hard masks into copies of the model's tensors, wherever nested dicts hold them by name.
+
+        Returns:
+            Dicts nested in the same way, with what was replaced where its values are not the model's own.
+        """
+        return self._on_model.finish_copies(saved)
 
     def after_step(self, step: int, optimizers: Iterable[Optimizer] = ()) -> bool:
         """Take note of the step, and update the hard masks if the schedule has an update due.

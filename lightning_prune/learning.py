@@ -188,11 +188,11 @@ class Learning:
         self.finished = True
         self.unhook()
 
-    def finish_copies(self, saved: Any) -> None:
-        """Do what `finish` does to copies of the model's tensors, wherever nested dicts hold them by name."""
+    def finish_copies(self, saved: Any) -> dict[str, Any]:
+        """Do what `finish` does to copies of the model's tensors in nested dicts, and return what they were."""
         if self.finished:
             self.masks.apply_to(saved)
-            return
+            return {}
         self.settle()
         fixed = self._sites.factors(self._all_factors())
 
@@ -203,7 +203,7 @@ class Learning:
             weight = tensor.to(self._sites.owners[number].device)  # it has values, and so factors, of its own
             return {name: self._factors(number, weight)}
 
-        harden_copies(self._sites, factors, saved)
+        return harden_copies(self._sites, factors, saved)
 
     def _all_factors(self) -> list[Tensor]:
         return [self._factors(number) for number in range(len(self.keeps))]

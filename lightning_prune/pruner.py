@@ -142,9 +142,10 @@ class Pruner(Engine[Attached]):
         for weight in self.masks.of(optimizer):
             weight.apply()
 
-    def mask_copies(self, saved: Any) -> None:
-        """Set pruned weights to zero wherever nested dicts hold a copy of them by name."""
+    def mask_copies(self, saved: Any) -> dict[str, Any]:
+        """Set pruned weights to zero wherever nested dicts hold a copy of them by name; nothing is to be put back."""
         self.masks.apply_to(saved)
+        return {}
 
     def after_step(self, step: int, optimizers: Iterable[Optimizer] = ()) -> bool:
         """Mask the weights, and update the masks if the schedule has an update due.

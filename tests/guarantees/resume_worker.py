@@ -58,8 +58,8 @@ def _only(*, rewind: Any = None, **ideas: Any) -> Callable[[], list[pl.Callback]
     return lambda: [PruningCallback(Pruner(ideas.get("schedule", RAMP), **_without(ideas, "schedule")), rewind=rewind)]
 
 
-def _learned(**ideas: Any) -> Callable[[], list[pl.Callback]]:
-    return lambda: [PruningCallback(LearnedMasks(**ideas))]
+def _learned(*, ema: bool = False, **ideas: Any) -> Callable[[], list[pl.Callback]]:
+    return lambda: [PruningCallback(LearnedMasks(**ideas)), *([EMAWeightAveraging(decay=0.8)] if ema else [])]
 
 
 def _without(ideas: dict[str, Any], key: str) -> dict[str, Any]:
@@ -99,6 +99,14 @@ CASES = {
     ),
     "learned_schedule": Case(
         _learned(schedule=RAMP, gate=HardConcrete(), mask_regularizer=ExpectedSparsity()), momentum, model=Units
+    ),
+    "learned_ema": Case(_learned(ema=True, lr=0.1, mask_regularizer=Binarizer(0.5)), model=Units),
+    "learned_schedule_ema": Case(
+        _learned(ema=True, schedule=RAMP, gate=HardConcrete(), mask_regularizer=ExpectedSparsity()), model=Units
+    ),
+    "learned_thresholds_ema": Case(
+        _learned(ema=True, schedule=RAMP, gate=SoftThreshold(), mask_regularizer=None, pattern=Element(), lr=0.1),
+        model=Units,
     ),
     "ema": Case(lambda: [ramp(), EMAWeightAveraging(decay=0.8)]),
 }

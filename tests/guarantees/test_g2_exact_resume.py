@@ -34,7 +34,7 @@ STRIPPED = (
     ("channels", 15),
     ("channels_first_order", 7),
 )
-PARTS = ("adamw", "first_order", "reversible", "rewind_2")
+PARTS = ("adamw", "first_order", "reversible", "rewind_2", "learned_schedule", "learned_thresholds")
 
 
 @pytest.fixture(scope="module")

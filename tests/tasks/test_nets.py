@@ -26,6 +26,7 @@ from lightning_prune.tasks.vgg import vgg16
         pytest.param(resnet20, (3, 32, 32), 270_896, id="resnet20"),
         pytest.param(resnet56, (3, 32, 32), 851_504, id="resnet56"),
         pytest.param(vgg16, (3, 32, 32), 14_715_584, id="vgg16"),
+        pytest.param(partial(vgg16, 32), (3, 32, 32), 3_680_608, id="vgg16_narrow"),
         pytest.param(alexnet, (3, 32, 32), 1_037_152, id="alexnet"),
         pytest.param(partial(alexnet, (8, 8, 8, 8, 8), 16, enlarge=True), (3, 32, 32), 11_256, id="alexnet_enlarged"),
     ],
@@ -77,6 +78,11 @@ def test_a_resnet_has_the_layers_in_its_name_besides_the_shortcuts() -> None:
 def test_resnet_names_the_argument_out_of_range(name: str, value: int) -> None:
     with pytest.raises(ValueError, match=f"{name}={value}"):
         ResNet(**{"blocks": 1, name: value})
+
+
+def test_vgg_names_the_width_out_of_range() -> None:
+    with pytest.raises(ValueError, match="width=0"):
+        vgg16(0)
 
 
 def test_mlp_puts_an_activation_between_layers_and_none_at_the_end() -> None:

@@ -13,6 +13,7 @@ from lightning_prune.coupling.trace import trace
 from lightning_prune.coupling.units import Group
 
 OUTPUT = "its channels are the model's output"
+ALONE = "it has one channel"
 
 
 class Place(NamedTuple):
@@ -35,14 +36,20 @@ def groups_of(model: nn.Module, example_inputs: Any) -> tuple[list[Group], dict[
     """
     graph = trace(model, example_inputs)
     names = {module: path for path, module in model.named_modules()}
+    alone: dict[str, str] = {}
     ties, seen = Ties(model), set[tuple[nn.Module, int]]()
     limit = 1 + max((size for p in model.parameters() for size in p.shape), default=0)
     for module, node in list(graph.module2node.items()):
         layer = layer_of(module) if module in names else None
         number = layer.outputs(module) if layer is not None else None
-        if not number or all((module, i) in seen for i in range(number)):
+        if layer is None or not number or all((module, i) in seen for i in range(number)):
             continue
         root = (names[module], module)
+        if number == 1:  # it stays, and where others meet it they do not hang on it: it is spread over all of them
+            weight = f"{names[module]}.{next(iter(layer.outgoing(module, 0)))[0]}".removeprefix(".")
+            leaves = any(_is_output(target) for target, *_ in _walk(graph, node, 1, limit))
+            alone[weight] = OUTPUT if leaves else ALONE
+            continue
         for target, way_out, places, met in _walk(graph, node, number, limit):
             for one, other in met:
                 ties.join(ties.of(*root, one), ties.of(*root, other))
@@ -51,7 +58,7 @@ def groups_of(model: nn.Module, example_inputs: Any) -> tuple[list[Group], dict[
                 seen |= {(target.module, place.idx) for place in places if way_out}
             else:
                 _tie_other(ties, graph, target, places, root)
-    return ties.groups(), ties.refused()
+    return ties.groups(), ties.refused() | alone
 
 
 def _walk(
@@ -84,9 +91,20 @@ def _walk(
                 met.append((before, place.root_idx))
         yield node, graph.is_out_channel_pruning_fn(handler), places, met
         for dependency in node.dependencies if places else ():
-            if dependency.is_triggered_by(handler):
+            if dependency.is_triggered_by(handler) and not _spread(graph, dependency):
                 there = [place for place in _mapped(dependency, places) if 0 <= place.idx < limit]
                 waiting.append((dependency.target, dependency.handler, there))
+
+
+def _spread(graph: Any, dependency: Any) -> bool:
+    """Whether the way leads back to a layer of one channel, which is spread over all of those that meet it."""
+    module = dependency.target.module
+    layer = layer_of(module) if isinstance(module, nn.Module) else None
+    return layer is not None and layer.outputs(module) == 1 and graph.is_out_channel_pruning_fn(dependency.handler)
+
+
+def _is_output(node: Any) -> bool:
+    return type(node.module).__name__ == "_OutputOp"
 
 
 def _mapped(dependency: Any, places: list[Place]) -> list[Place]:
@@ -124,9 +142,9 @@ def _tie_layer(
 def _tie_other(ties: Ties, graph: Any, node: Any, places: list[Place], root: tuple[str, nn.Module]) -> None:
     """Tie a parameter that belongs to no layer, or see that channels leave the model."""
     if isinstance(node.module, nn.Parameter):
-        name, dim = graph._param_to_name[node.module], node.pruning_dim % node.module.dim()
+        name, dim = graph._param_to_name[node.module].removeprefix("model."), node.pruning_dim % node.module.dim()
         for position, channel in places:
             ties.tie(ties.of(*root, channel), "", name, dim, position, "norm")
-    elif type(node.module).__name__ == "_OutputOp":
+    elif _is_output(node):
         for place in places:
             ties.refuse(ties.of(*root, place.root_idx), OUTPUT)

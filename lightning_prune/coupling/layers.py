@@ -35,7 +35,10 @@ class Layer:
 
 
 def layer_of(module: nn.Module) -> Layer | None:
-    """Return what is known of a layer, None for a kind that is not."""
+    """Return what is known of a layer, None for a kind that is not, and for one whose weights are made of others."""
+    names = getattr(module, "_flat_weights_names", ("weight", "bias"))
+    if any(name not in vars(module)["_parameters"] and getattr(module, name, None) is not None for name in names):
+        return None
     for kind, layer in _LAYERS:
         if isinstance(module, kind):
             return layer

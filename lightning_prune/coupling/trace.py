@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import PackedSequence
 from lightning_prune.coupling.example import call, own_randomness, tensors
 from lightning_prune.coupling.heads import attentions
 from lightning_prune.coupling.layers import layer_of
+from lightning_prune.coupling.readable import Constant, Mixed, Traced, constants_of
 
 
 def import_torch_pruning() -> ModuleType:
@@ -33,7 +34,7 @@ def import_torch_pruning() -> ModuleType:
 
 
 def trace(model: nn.Module, example_inputs: Any) -> Any:
-    """Return Torch-Pruning's dependency graph of a model, positions mapped from edge to edge.
+    """Return Torch-Pruning's dependency graph of a `Traced` model, positions mapped from edge to edge.
 
     Args:
         model: a copy that may be changed: it is put into evaluation mode, and all of it requires gradients.
@@ -53,6 +54,8 @@ def trace(model: nn.Module, example_inputs: Any) -> Any:
             return layer
 
         def get_out_channels(self, layer: nn.Module) -> int | None:
+            if isinstance(layer, Constant):
+                return layer.channels
             known = layer_of(layer)
             return known.outputs(layer) if known else None
 
@@ -61,7 +64,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Any:
                 return layer.input_size
             return layer.weight.shape[0] if layer_of(layer) else None
 
-    ours: dict[Any, Any] = {kind: Opaque() for kind in (nn.LSTM, nn.GRU, nn.RNN)}
+    ours: dict[Any, Any] = {kind: Opaque() for kind in (nn.LSTM, nn.GRU, nn.RNN, Constant)}
     ours |= {type(m): Opaque() for m in model.modules() if type(m).__name__ == "Conv1D" and layer_of(m)}
     _leave_comparable(model)
     attention = {type(model.get_submodule(path)) for path in attentions(model)}
@@ -77,7 +80,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Any:
         graph = tp.DependencyGraph()
         try:
             graph.build_dependency(
-                model,
+                Traced(model.eval(), constants_of(model, example_inputs)),
                 example_inputs,
                 forward_fn=call,
                 output_transform=lambda out: [t for t in tensors(out) if t.grad_fn is not None],  # pyright: ignore
@@ -131,25 +134,13 @@ class _Flow(torch.autograd.Function):
         raise NotImplementedError  # the graph is read, never run
 
 
-class _Mixed(torch.autograd.Function):
-    """What attention answers, from one function of all that it was given."""
-
-    @staticmethod
-    def forward(ctx: Any, out: Tensor, *inputs: Tensor) -> Tensor:
-        return out.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        raise NotImplementedError
-
-
 def _attention(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     with torch.no_grad():
         out = type(module).forward(module, *args, **kwargs)
     mixed = [t for t in tensors((args, kwargs)) if t.requires_grad]
     if isinstance(out, Tensor):
-        return _Mixed.apply(out, *mixed, *module.parameters())
-    return (_Mixed.apply(out[0], *mixed, *module.parameters()), *out[1:])
+        return Mixed.apply(out, *mixed, *module.parameters())
+    return (Mixed.apply(out[0], *mixed, *module.parameters()), *out[1:])
 
 
 def _recurrent(module: nn.RNNBase, x: Any, *state: Any) -> Any:

@@ -64,6 +64,13 @@ def _plain_conv() -> nn.Module:
     )
 
 
+def _weight_norm() -> nn.Module:
+    first = nn.utils.parametrizations.weight_norm(nn.Conv2d(3, 8, 3, padding=1))
+    return nn.Sequential(
+        first, nn.ReLU(), nn.Conv2d(8, 12, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(12, 4, 1)
+    )
+
+
 def _vgg() -> nn.Module:
     features = (nets.conv_bn(3, 8), nets.conv_bn(8, 8), nn.MaxPool2d(2), nets.conv_bn(8, 16), nn.MaxPool2d(2))
     return nn.Sequential(*features, nn.Flatten(), nn.Linear(64, 20), nn.ReLU(), nn.Dropout(), nn.Linear(20, 5))
@@ -285,6 +292,26 @@ ARCHITECTURES = {
         lambda: torch.randn(2, 5, 8),
         (lambda: torch.randn(7, 3, 8),),
         {"0.fc1.weight": ("0.fc2.weight",), "0.fc2.weight": ("1.weight",)},
+    ),
+    "skips": Architecture(
+        nets.Skips,
+        lambda: torch.randn(2, 9),
+        (lambda: torch.randn(7, 9),),
+        {"first.weight": ("gated.weight",), "gated.weight": ("head.weight",)},
+    ),
+    "attention_pool": Architecture(
+        nets.AttentionPool,
+        tokens,
+        ANY_LENGTH,
+        {"rnn.weight_ih_l0": ("rnn.weight_hh_l1_reverse", "score.weight", "head.weight")},
+        {"score.weight": "it has one channel"},
+    ),
+    "weight_norm": Architecture(
+        _weight_norm,
+        images,
+        ANY_SIZE,
+        {"2.weight": ("5.weight",)},
+        {"0.parametrizations.weight.original1": "parametrized"},
     ),
     "frozen": Architecture(
         _resnet,

@@ -415,3 +415,28 @@ class Unreached(nn.Module):
     def forward(self, x: Tensor, other: bool = False) -> Tensor:
         x = F.relu(self.hidden(x))
         return self.other(x) if other else self.head(x)
+
+
+class Skips(nn.Module):
+    """A network that reads its input again in front of its features, as fields of coordinates do; and a gated layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.gated, self.head = nn.Linear(9, 16), nn.Linear(25, 24), nn.Linear(21, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gated = F.glu(self.gated(torch.cat((x, F.relu(self.first(x))), -1)), -1)
+        return self.head(torch.concat([x, gated], dim=1))
+
+
+class AttentionPool(nn.Module):
+    """States in both directions, summed by weights that one channel spreads over all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.score, self.head = nn.Embedding(11, 6), nn.Linear(20, 1), nn.Linear(20, 3)
+        self.rnn = nn.LSTM(6, 10, 2, batch_first=True, bidirectional=True)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        states, _ = self.rnn(self.embed(tokens))
+        return self.head((states * self.score(states.tanh()).softmax(1)).sum(1))

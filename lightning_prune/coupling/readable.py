@@ -1,0 +1,101 @@
+"""What a dependency graph cannot read, said in a way that it can, while the model runs to be traced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from lightning_prune.coupling.example import call
+
+
+class Mixed(torch.autograd.Function):
+    """A value that hangs on all of some inputs: shapes are right, gradients are not to be had."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, *inputs: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        raise NotImplementedError  # the graph is read, never run
+
+
+class Constant(nn.Module):
+    """A node for channels that no layer computes, such as an input that is concatenated with features."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.link = nn.Parameter(torch.zeros(()))
+
+    def forward(self, value: Tensor) -> Tensor:
+        """Return the value, as the answer of this layer."""
+        return Mixed.apply(value, self.link)  # pyright: ignore
+
+
+class Readable(TorchFunctionMode):
+    """Run a model with gated linear units taken apart, and with a `Constant` for each constant in a concatenation.
+
+    Args:
+        constants: the layers to use, in the order of the run; None for a run that only finds their sizes.
+
+    Attributes:
+        sizes: of each constant its size along the dimension of the concatenation.
+    """
+
+    def __init__(self, constants: Sequence[nn.Module] | None = None) -> None:
+        super().__init__()
+        self.constants = constants
+        self.sizes: list[int] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call the function, or what stands for it."""
+        kwargs = kwargs or {}
+        if func is nn.functional.glu:
+            return _glu(*args, **kwargs)
+        if func in (torch.cat, torch.concat, torch.concatenate):
+            return self._cat(func, *args, **kwargs)
+        return func(*args, **kwargs)
+
+    def _cat(self, func: Callable[..., Tensor], tensors: Sequence[Tensor], dim: int = 0, **others: Any) -> Tensor:
+        if any(t.requires_grad for t in tensors):
+            tensors = [t if t.requires_grad else self._constant(t, others.get("axis", dim)) for t in tensors]
+        return func(tensors, dim, **others) if "axis" not in others else func(tensors, **others)
+
+    def _constant(self, tensor: Tensor, dim: int) -> Tensor:
+        number = len(self.sizes)
+        self.sizes.append(tensor.shape[dim])
+        if self.constants is None or number >= len(self.constants) or not tensor.is_floating_point():
+            return tensor
+        return self.constants[number](tensor)
+
+
+class Traced(nn.Module):
+    """A model that is called as ever, and runs readably."""
+
+    def __init__(self, model: nn.Module, constants: nn.ModuleList) -> None:
+        super().__init__()
+        self.model = model
+        self.constants = constants
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Return what the model does."""
+        with Readable(list(self.constants)):
+            return self.model(*args, **kwargs)
+
+
+def constants_of(model: nn.Module, example_inputs: Any) -> nn.ModuleList:
+    """Return a layer for each constant that the model concatenates with features when it is called."""
+    with Readable() as found:
+        call(model, example_inputs)
+    device = next((p.device for p in model.parameters()), None)
+    return nn.ModuleList(Constant(size) for size in found.sizes).to(device)
+
+
+def _glu(input: Tensor, dim: int = -1) -> Tensor:
+    value, gate = input.chunk(2, dim)
+    return value * gate.sigmoid()

@@ -16,9 +16,17 @@ _NUMBER_OF_KEYS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "n_kv_he
 _WIDTH = ("head_dim", "attention_head_size", "head_size", "dim_head", "d_head")
 _SIZES = ("all_head_size", "inner_dim", "split_size")
 """Attributes that hold heads times the width of one, and fall with them."""
-_QKV = (("query", "key", "value"), ("q", "k", "v"), ("q_proj", "k_proj", "v_proj"), ("to_q", "to_k", "to_v"))
-_FUSED = ("qkv", "c_attn", "in_proj", "to_qkv", "qkv_proj", "query_key_value")
-_OUT = ("out", "proj", "out_proj", "o_proj", "c_proj", "to_out", "output", "dense")
+_QKV = (
+    ("query", "key", "value"),
+    ("q", "k", "v"),
+    ("q_proj", "k_proj", "v_proj"),
+    ("to_q", "to_k", "to_v"),
+    ("wq", "wk", "wv"),
+)
+_BY_HEAD = "query_key_value"
+"""A fused layer whose rows are those of one head after the other (GPT-NeoX); elsewhere all queries come first."""
+_FUSED = ("qkv", "c_attn", "in_proj", "to_qkv", "qkv_proj", _BY_HEAD)
+_OUT = ("out", "proj", "out_proj", "o_proj", "c_proj", "to_out", "output", "dense", "o", "wo")
 
 
 def heads_of(model: nn.Module, every_size: bool = False) -> list[Group]:
@@ -85,7 +93,9 @@ def _heads(
         return
     queries = heads // keys
     of_query, of_key = _rows(keys, queries * width), _rows(keys, width)
-    indices = [_rows(heads, width, 3)] if fused else [of_query, of_key, of_key]
+    by_head = getattr(module, _BY_HEAD, None) is not None
+    of_all = _rows(heads, 3 * width) if by_head else _rows(heads, width, 3)
+    indices = [of_all] if fused else [of_query, of_key, of_key]
     parts: list[Part] = []
     for layer, index in zip(inputs, indices, strict=True):
         parts.append(Part(names[id(layer.weight)], 1 if hasattr(layer, "nf") else 0, index, OUT))

@@ -67,9 +67,11 @@ class Readable(TorchFunctionMode):
         return func(tensors, dim, **others) if "axis" not in others else func(tensors, **others)
 
     def _constant(self, tensor: Tensor, dim: int) -> Tensor:
+        if not tensor.is_floating_point() or not tensor.numel():  # an empty one may have fewer dimensions
+            return tensor
         number = len(self.sizes)
         self.sizes.append(tensor.shape[dim])
-        if self.constants is None or number >= len(self.constants) or not tensor.is_floating_point():
+        if self.constants is None or number >= len(self.constants):
             return tensor
         return self.constants[number](tensor)
 

@@ -66,6 +66,19 @@ def llama() -> nn.Module:
     return transformers.LlamaForCausalLM(config)
 
 
+def gpt_neox() -> nn.Module:
+    return transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**SIZES, vocab_size=50))
+
+
+def t5() -> nn.Module:
+    config = transformers.T5Config(vocab_size=50, d_model=16, d_kv=4, d_ff=24, num_layers=2, num_heads=4)
+    return transformers.T5ForConditionalGeneration(config)
+
+
+def words_twice(batch: int) -> Inputs:
+    return {"input_ids": torch.randint(2, 50, (batch, 7)), "decoder_input_ids": torch.randint(2, 50, (batch, 5))}
+
+
 # The model, its inputs, and the first weights of groups that must shrink.
 MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Inputs], tuple[str, ...]]] = {
     "resnet": (
@@ -102,6 +115,12 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Inputs], tuple[
         ),
     ),
     "gpt2": (gpt2, words, ("transformer.h.0.attn.c_attn.weight", "transformer.h.1.mlp.c_fc.weight")),
+    "gpt_neox": (
+        gpt_neox,
+        words,
+        ("gpt_neox.layers.0.attention.query_key_value.weight", "gpt_neox.layers.1.mlp.dense_h_to_4h.weight"),
+    ),
+    "t5": (t5, words_twice, ("decoder.block.0.layer.2.DenseReluDense.wi.weight",)),
     "llama": (llama, words, ("model.layers.0.self_attn.q_proj.weight", "model.layers.1.mlp.gate_proj.weight")),
 }
 

@@ -64,7 +64,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Any:
                 return layer.input_size
             return layer.weight.shape[0] if layer_of(layer) else None
 
-    ours: dict[Any, Any] = {kind: Opaque() for kind in (nn.LSTM, nn.GRU, nn.RNN, Constant)}
+    ours: dict[Any, Any] = {kind: Opaque() for kind in (nn.LSTM, nn.GRU, nn.RNN, nn.LocalResponseNorm, Constant)}
     ours |= {type(m): Opaque() for m in model.modules() if type(m).__name__ == "Conv1D" and layer_of(m)}
     _leave_comparable(model)
     attention = {type(model.get_submodule(path)) for path in attentions(model)}

@@ -306,6 +306,15 @@ ARCHITECTURES = {
         {"rnn.weight_ih_l0": ("rnn.weight_hh_l1_reverse", "score.weight", "head.weight")},
         {"score.weight": "it has one channel"},
     ),
+    "local_response_norm": Architecture(
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 8, 3), nn.LocalResponseNorm(3), nn.Conv2d(8, 12, 3), nn.ReLU(), nn.Conv2d(12, 4, 1)
+        ),
+        images,
+        ANY_SIZE,
+        {"2.weight": ("4.weight",)},
+        {"0.weight": NORMALISES},
+    ),
     "weight_norm": Architecture(
         _weight_norm,
         images,

@@ -22,11 +22,12 @@ _QKV = (
     ("q_proj", "k_proj", "v_proj"),
     ("to_q", "to_k", "to_v"),
     ("wq", "wk", "wv"),
+    ("q_lin", "k_lin", "v_lin"),
 )
 _BY_HEAD = "query_key_value"
 """A fused layer whose rows are those of one head after the other (GPT-NeoX); elsewhere all queries come first."""
 _FUSED = ("qkv", "c_attn", "in_proj", "to_qkv", "qkv_proj", _BY_HEAD)
-_OUT = ("out", "proj", "out_proj", "o_proj", "c_proj", "to_out", "output", "dense", "o", "wo")
+_OUT = ("out", "proj", "out_proj", "o_proj", "c_proj", "to_out", "output", "dense", "o", "wo", "out_lin")
 
 
 def heads_of(model: nn.Module, every_size: bool = False) -> list[Group]:

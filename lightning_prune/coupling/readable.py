@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
-from lightning_prune.coupling.example import call
+from lightning_prune.coupling.example import call, tensors
 
 
-class Mixed(torch.autograd.Function):
+class _Mixed(torch.autograd.Function):
     """A value that hangs on all of some inputs: shapes are right, gradients are not to be had."""
 
     @staticmethod
@@ -21,7 +23,23 @@ class Mixed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
-        raise NotImplementedError  # the graph is read, never run
+        raise RuntimeError("the graph is read, never run")
+
+
+class _Flow(torch.autograd.Function):
+    """All of a recurrent layer's answers, from one function: shapes are right, values are not."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, module: nn.RNNBase, *weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        ways, batched = 1 + module.bidirectional, x.dim() == 3
+        batch = (x.shape[0 if module.batch_first else 1],) if batched else ()
+        layers, width = (module.num_layers * ways, *batch), module.proj_size or module.hidden_size
+        out, hidden = x.new_zeros(*x.shape[:-1], ways * width), x.new_zeros(*layers, width)
+        return out, hidden, x.new_zeros(*layers, module.hidden_size)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        raise RuntimeError("the graph is read, never run")
 
 
 class Constant(nn.Module):
@@ -34,7 +52,7 @@ class Constant(nn.Module):
 
     def forward(self, value: Tensor) -> Tensor:
         """Return the value, as the answer of this layer."""
-        return Mixed.apply(value, self.link)  # pyright: ignore
+        return _Mixed.apply(value, self.link)  # pyright: ignore
 
 
 class Readable(TorchFunctionMode):
@@ -76,6 +94,11 @@ class Readable(TorchFunctionMode):
         return self.constants[number](tensor)
 
 
+def _glu(input: Tensor, dim: int = -1) -> Tensor:
+    value, gate = input.chunk(2, dim)
+    return value * gate.sigmoid()
+
+
 class Traced(nn.Module):
     """A model that is called as ever, and runs readably."""
 
@@ -98,6 +121,36 @@ def constants_of(model: nn.Module, example_inputs: Any) -> nn.ModuleList:
     return nn.ModuleList(Constant(size) for size in found.sizes).to(device)
 
 
-def _glu(input: Tensor, dim: int = -1) -> Tensor:
-    value, gate = input.chunk(2, dim)
-    return value * gate.sigmoid()
+def stand_in(model: nn.Module, attention: set[type[nn.Module]]) -> None:
+    """Have each recurrent layer and each attention be one node of the graph.
+
+    Else they are one for each time step, or many that cross.
+
+    Args:
+        model: a copy that may be changed.
+        attention: the classes of attention modules.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.RNNBase):
+            module.forward = partial(_recurrent, module)
+        elif type(module) in attention:
+            module.forward = partial(_attention, module)
+
+
+def _attention(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    with torch.no_grad():
+        out = type(module).forward(module, *args, **kwargs)
+    mixed = [t for t in tensors((args, kwargs)) if t.requires_grad]
+    if isinstance(out, Tensor):
+        return _Mixed.apply(out, *mixed, *module.parameters())
+    return (_Mixed.apply(out[0], *mixed, *module.parameters()), *out[1:])
+
+
+def _recurrent(module: nn.RNNBase, x: Any, *state: Any) -> Any:
+    if isinstance(x, PackedSequence):
+        rows, hidden, cell = _Flow.apply(x.data, module, *module.parameters())  # pyright: ignore
+        hidden, cell = (s[:, None].expand(-1, int(x.batch_sizes[0]), -1) for s in (hidden, cell))
+        out: Any = x._replace(data=rows)
+    else:
+        out, hidden, cell = _Flow.apply(x, module, *module.parameters())  # pyright: ignore
+    return (out, (hidden, cell)) if isinstance(module, nn.LSTM) else (out, hidden)

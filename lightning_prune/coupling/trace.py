@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import warnings
 from contextlib import suppress
-from functools import partial
 from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
+from torch import nn
 
 from lightning_prune.coupling.example import call, own_randomness, tensors
 from lightning_prune.coupling.heads import attentions
 from lightning_prune.coupling.layers import layer_of
-from lightning_prune.coupling.readable import Constant, Mixed, Traced, constants_of
+from lightning_prune.coupling.readable import Constant, Traced, constants_of, stand_in
 
 
 def import_torch_pruning() -> ModuleType:
@@ -45,8 +43,38 @@ def trace(model: nn.Module, example_inputs: Any) -> Any:
         ValueError: the model does not run on the example inputs.
     """
     tp = import_torch_pruning()
+    _leave_comparable(model)
+    attention = {type(model.get_submodule(path)) for path in attentions(model)}
+    kinds = {nn.LSTM, nn.GRU, nn.RNN, nn.LocalResponseNorm, Constant, *attention}
+    kinds |= {type(m) for m in model.modules() if type(m).__name__ == "Conv1D" and layer_of(m)}
+    model.requires_grad_(True)
+    stand_in(model, attention)
+    with warnings.catch_warnings(), torch.enable_grad(), own_randomness():
+        warnings.simplefilter("ignore")
+        graph = tp.DependencyGraph()
+        try:
+            graph.build_dependency(
+                Traced(model.eval(), constants_of(model, example_inputs)),
+                example_inputs,
+                forward_fn=call,
+                output_transform=lambda out: [t for t in tensors(out) if t.grad_fn is not None],  # pyright: ignore
+                customized_pruners={kind: _opaque(tp) for kind in kinds},
+                verbose=False,
+            )
+        except Exception as error:
+            nodes = getattr(graph, "module2node", {}).values()
+            if not any(node.dependencies for node in nodes):  # else it fails where it maps positions, its last step
+                raise ValueError(
+                    f"{type(model).__name__} could not be traced on its example inputs: {type(error).__name__}: {error}"
+                ) from error
+            _map_positions(tp.dependency.index_mapping, graph)
+    return graph
 
-    class Opaque(tp.BasePruningFunc):  # tells the graph how many channels pass, and prunes nothing
+
+def _opaque(tp: ModuleType) -> Any:
+    """Return what tells the graph how many channels pass a layer, and prunes nothing."""
+
+    class Opaque(tp.BasePruningFunc):
         def prune_out_channels(self, layer: nn.Module, idxs: Any) -> nn.Module:
             return layer
 
@@ -64,37 +92,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Any:
                 return layer.input_size
             return layer.weight.shape[0] if layer_of(layer) else None
 
-    ours: dict[Any, Any] = {kind: Opaque() for kind in (nn.LSTM, nn.GRU, nn.RNN, nn.LocalResponseNorm, Constant)}
-    ours |= {type(m): Opaque() for m in model.modules() if type(m).__name__ == "Conv1D" and layer_of(m)}
-    _leave_comparable(model)
-    attention = {type(model.get_submodule(path)) for path in attentions(model)}
-    ours |= {kind: Opaque() for kind in attention}
-    model.requires_grad_(True)
-    for module in model.modules():  # one node of the graph each, instead of one a time step, or of many that cross
-        if isinstance(module, nn.RNNBase):
-            module.forward = partial(_recurrent, module)
-        elif type(module) in attention:
-            module.forward = partial(_attention, module)
-    with warnings.catch_warnings(), torch.enable_grad(), own_randomness():
-        warnings.simplefilter("ignore")
-        graph = tp.DependencyGraph()
-        try:
-            graph.build_dependency(
-                Traced(model.eval(), constants_of(model, example_inputs)),
-                example_inputs,
-                forward_fn=call,
-                output_transform=lambda out: [t for t in tensors(out) if t.grad_fn is not None],  # pyright: ignore
-                customized_pruners=ours,
-                verbose=False,
-            )
-        except Exception as error:
-            nodes = getattr(graph, "module2node", {}).values()
-            if not any(node.dependencies for node in nodes):  # else it fails where it maps positions, its last step
-                raise ValueError(
-                    f"{type(model).__name__} could not be traced on its example inputs: {type(error).__name__}: {error}"
-                ) from error
-            _map_positions(tp.dependency.index_mapping, graph)
-    return graph
+    return Opaque()
 
 
 def _leave_comparable(model: nn.Module) -> None:
@@ -116,38 +114,3 @@ def _map_positions(maps: Any, graph: Any) -> None:
         for kind in ("concat", "split", "reshape", "unbind", "expand", "slice"):
             with suppress(Exception):
                 getattr(maps, f"update_{kind}_index_mapping")(graph, node)
-
-
-class _Flow(torch.autograd.Function):
-    """All of a recurrent layer's answers, from one function: shapes are right, values are not."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, module: nn.RNNBase, *weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        ways, batched = 1 + module.bidirectional, x.dim() == 3
-        batch = (x.shape[0 if module.batch_first else 1],) if batched else ()
-        layers, width = (module.num_layers * ways, *batch), module.proj_size or module.hidden_size
-        out, hidden = x.new_zeros(*x.shape[:-1], ways * width), x.new_zeros(*layers, width)
-        return out, hidden, x.new_zeros(*layers, module.hidden_size)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Any) -> Any:
-        raise NotImplementedError  # the graph is read, never run
-
-
-def _attention(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    with torch.no_grad():
-        out = type(module).forward(module, *args, **kwargs)
-    mixed = [t for t in tensors((args, kwargs)) if t.requires_grad]
-    if isinstance(out, Tensor):
-        return Mixed.apply(out, *mixed, *module.parameters())
-    return (Mixed.apply(out[0], *mixed, *module.parameters()), *out[1:])
-
-
-def _recurrent(module: nn.RNNBase, x: Any, *state: Any) -> Any:
-    if isinstance(x, PackedSequence):
-        rows, hidden, cell = _Flow.apply(x.data, module, *module.parameters())  # pyright: ignore
-        hidden, cell = (s[:, None].expand(-1, int(x.batch_sizes[0]), -1) for s in (hidden, cell))
-        out: Any = x._replace(data=rows)
-    else:
-        out, hidden, cell = _Flow.apply(x, module, *module.parameters())  # pyright: ignore
-    return (out, (hidden, cell)) if isinstance(module, nn.LSTM) else (out, hidden)

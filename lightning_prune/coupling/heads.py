@@ -13,6 +13,7 @@ from lightning_prune.coupling.units import BIAS, IN, OUT, Count, Group, Part, Ro
 
 _NUMBER = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads")
 _NUMBER_OF_KEYS = ("num_key_value_heads", "num_kv_heads", "n_kv_heads", "n_kv_head", "kv_heads")
+_QUERIES_OF_A_KEY = ("num_key_value_groups", "n_rep")
 _WIDTH = ("head_dim", "attention_head_size", "head_size", "dim_head", "d_head")
 _SIZES = ("all_head_size", "inner_dim", "split_size")
 """Attributes that hold heads times the width of one, and fall with them."""
@@ -33,7 +34,8 @@ _OUT = ("out", "proj", "out_proj", "o_proj", "c_proj", "to_out", "output", "dens
 def heads_of(model: nn.Module, every_size: bool = False) -> list[Group]:
     """Return the attention heads of every module that has the usual projections.
 
-    A unit is a head; where several queries share a key, it is the key, its value and its queries.
+    A unit is a head; where several queries share a key, it is the key, its value and its queries, and where all of them
+    share one, it is a query.
 
     Args:
         model: the model.
@@ -92,25 +94,27 @@ def _heads(
     keys = rows[1] // width
     if rows[1] != rows[2] or not keys or heads % keys or keys * width != rows[1]:
         return
-    queries = heads // keys
-    of_query, of_key = _rows(keys, queries * width), _rows(keys, width)
+    shared = keys == 1  # by all queries: they go one by one, and the key stays
+    units, queries = (heads, 1) if shared else (keys, heads // keys)
+    of_query, of_key = _rows(units, queries * width), _rows(keys, width)
     by_head = getattr(module, _BY_HEAD, None) is not None
     of_all = _rows(heads, 3 * width) if by_head else _rows(heads, width, 3)
     indices = [of_all] if fused else [of_query, of_key, of_key]
     parts: list[Part] = []
-    for layer, index in zip(inputs, indices, strict=True):
+    for layer, index in list(zip(inputs, indices, strict=True))[: 1 if shared else None]:
         parts.append(Part(names[id(layer.weight)], 1 if hasattr(layer, "nf") else 0, index, OUT))
         if layer.bias is not None:
             parts.append(Part(names[id(layer.bias)], 0, index, BIAS))
     reading = 0 if hasattr(output, "nf") else 1
-    if keys < 2 or output.weight.shape[reading] != rows[0]:
+    if output.weight.shape[reading] != rows[0]:
         return
     parts.append(Part(names[id(output.weight)], reading, of_query, IN))
     counts = [Count(path, name, queries) for name in _NUMBER if _number(module, (name,))]
-    counts += [Count(path, name, 1) for name in _NUMBER_OF_KEYS if _number(module, (name,))]
+    each_key = _QUERIES_OF_A_KEY if shared else _NUMBER_OF_KEYS
+    counts += [Count(path, name, 1) for name in each_key if _number(module, (name,))]
     sizes = [name for name, value in vars(module).items() if type(value) is int and value == rows[0]]
     counts += [Count(path, name, queries * width) for name in sizes if every_size or name in _SIZES]
-    yield Group(parts[0].name, keys, tuple(parts), tuple(counts))
+    yield Group(parts[0].name, units, tuple(parts), tuple(counts))
 
 
 def _rows(heads: int, width: int, blocks: int = 1) -> Tensor:

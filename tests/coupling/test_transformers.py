@@ -66,6 +66,11 @@ def llama() -> nn.Module:
     return transformers.LlamaForCausalLM(config)
 
 
+def gemma() -> nn.Module:
+    config = transformers.GemmaConfig(**SIZES, num_key_value_heads=1, head_dim=4, vocab_size=50)
+    return transformers.GemmaForCausalLM(config)
+
+
 def gpt_neox() -> nn.Module:
     return transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**SIZES, vocab_size=50))
 
@@ -121,6 +126,7 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], Callable[[int], Inputs], tuple[
         ("gpt_neox.layers.0.attention.query_key_value.weight", "gpt_neox.layers.1.mlp.dense_h_to_4h.weight"),
     ),
     "t5": (t5, words_twice, ("decoder.block.0.layer.2.DenseReluDense.wi.weight",)),
+    "gemma": (gemma, words, ("model.layers.0.self_attn.q_proj.weight", "model.layers.1.mlp.gate_proj.weight")),
     "llama": (llama, words, ("model.layers.0.self_attn.q_proj.weight", "model.layers.1.mlp.gate_proj.weight")),
 }
 

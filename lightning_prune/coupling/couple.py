@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
 from lightning_prune.coupling.example import example_of, in_full
@@ -31,7 +33,11 @@ def couple(model: nn.Module, example_inputs: Any = None, kinds: tuple[Kind, ...]
         ValueError: there are no example inputs, or the model does not run on them.
         ModuleNotFoundError: Torch-Pruning is not installed.
     """
-    example = example_of(model, example_inputs)
+    with _eagerly(model):
+        return _couple(model, example_of(model, example_inputs), kinds)
+
+
+def _couple(model: nn.Module, example: Any, kinds: tuple[Kind, ...]) -> Coupling:
     plain, example = in_full(plain_copy(model).eval(), example)
     groups, refused = groups_of(plain_copy(plain), example) if "channel" in kinds else ([], {})
     heads = heads_of(plain) if "head" in kinds else []
@@ -50,6 +56,15 @@ def couple(model: nn.Module, example_inputs: Any = None, kinds: tuple[Kind, ...]
     inside = {part.name for group in proved for part in group.of("out")}
     why = refused | failed | dict.fromkeys(unreached(plain, example), "the outputs do not depend on it")
     return Coupling(tuple(proved), {name: reason for name, reason in why.items() if name not in inside})
+
+
+def _eagerly(model: nn.Module) -> AbstractContextManager[Any]:
+    """Have compiled modules run as they are written: compiled code would be made anew for every trial."""
+    compiled = any(
+        hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None for m in model.modules()
+    )
+    stance = getattr(torch.compiler, "set_stance", None)  # torch 2.6
+    return stance("force_eager") if compiled and stance is not None else nullcontext()
 
 
 def plain_copy(model: nn.Module) -> nn.Module:

@@ -36,19 +36,18 @@ def groups_of(model: nn.Module, example_inputs: Any) -> tuple[list[Group], dict[
     """
     graph = trace(model, example_inputs)
     names = {module: path for path, module in model.named_modules()}
-    alone: dict[str, str] = {}
+    parameters = {parameter: name for name, parameter in model.named_parameters()}
     ties, seen = Ties(model), set[tuple[nn.Module, int]]()
     limit = 1 + max((size for p in model.parameters() for size in p.shape), default=0)
     for module, node in list(graph.module2node.items()):
         layer = layer_of(module) if module in names else None
         number = layer.outputs(module) if layer is not None else None
-        if layer is None or not number or all((module, i) in seen for i in range(number)):
+        if not number or all((module, i) in seen for i in range(number)):
             continue
         root = (names[module], module)
         if number == 1:  # it stays, and where others meet it they do not hang on it: it is spread over all of them
-            weight = f"{names[module]}.{next(iter(layer.outgoing(module, 0)))[0]}".removeprefix(".")
             leaves = any(_is_output(target) for target, *_ in _walk(graph, node, 1, limit))
-            alone[weight] = OUTPUT if leaves else ALONE
+            ties.refuse(ties.of(*root, 0), OUTPUT if leaves else ALONE)
             continue
         for target, way_out, places, met in _walk(graph, node, number, limit):
             for one, other in met:
@@ -57,8 +56,8 @@ def groups_of(model: nn.Module, example_inputs: Any) -> tuple[list[Group], dict[
                 _tie_layer(ties, target, way_out, places, names, root)
                 seen |= {(target.module, place.idx) for place in places if way_out}
             else:
-                _tie_other(ties, graph, target, places, root)
-    return ties.groups(), ties.refused() | alone
+                _tie_other(ties, parameters, target, places, root)
+    return ties.groups(), ties.refused()
 
 
 def _walk(
@@ -139,10 +138,12 @@ def _tie_layer(
             ties.tie(unit, name, attribute, dim, place, role)
 
 
-def _tie_other(ties: Ties, graph: Any, node: Any, places: list[Place], root: tuple[str, nn.Module]) -> None:
+def _tie_other(
+    ties: Ties, parameters: Mapping[Any, str], node: Any, places: list[Place], root: tuple[str, nn.Module]
+) -> None:
     """Tie a parameter that belongs to no layer, or see that channels leave the model."""
     if isinstance(node.module, nn.Parameter):
-        name, dim = graph._param_to_name[node.module].removeprefix("model."), node.pruning_dim % node.module.dim()
+        name, dim = parameters[node.module], node.pruning_dim % node.module.dim()
         for position, channel in places:
             ties.tie(ties.of(*root, channel), "", name, dim, position, "norm")
     elif _is_output(node):

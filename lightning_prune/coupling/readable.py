@@ -79,10 +79,13 @@ class Readable(TorchFunctionMode):
             return self._cat(func, *args, **kwargs)
         return func(*args, **kwargs)
 
-    def _cat(self, func: Callable[..., Tensor], tensors: Sequence[Tensor], dim: int = 0, **others: Any) -> Tensor:
+    def _cat(
+        self, func: Callable[..., Tensor], tensors: Sequence[Tensor], dim: int = 0, axis: int | None = None, **out: Any
+    ) -> Tensor:
+        along = dim if axis is None else axis
         if any(t.requires_grad for t in tensors):
-            tensors = [t if t.requires_grad else self._constant(t, others.get("axis", dim)) for t in tensors]
-        return func(tensors, dim, **others) if "axis" not in others else func(tensors, **others)
+            tensors = [t if t.requires_grad else self._constant(t, along) for t in tensors]
+        return func(tensors, along, **out)
 
     def _constant(self, tensor: Tensor, dim: int) -> Tensor:
         if not tensor.is_floating_point() or not tensor.numel():  # an empty one may have fewer dimensions

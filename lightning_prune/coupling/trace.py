@@ -47,6 +47,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Any:
     attention = {type(model.get_submodule(path)) for path in attentions(model)}
     kinds = {nn.LSTM, nn.GRU, nn.RNN, nn.LocalResponseNorm, Constant, *attention}
     kinds |= {type(m) for m in model.modules() if type(m).__name__ == "Conv1D" and layer_of(m)}
+    opaque = _opaque(tp)
     model.requires_grad_(True)
     stand_in(model, attention)
     with warnings.catch_warnings(), torch.enable_grad(), own_randomness():
@@ -58,7 +59,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Any:
                 example_inputs,
                 forward_fn=call,
                 output_transform=lambda out: [t for t in tensors(out) if t.grad_fn is not None],  # pyright: ignore
-                customized_pruners={kind: _opaque(tp) for kind in kinds},
+                customized_pruners={kind: opaque() for kind in kinds},
                 verbose=False,
             )
         except Exception as error:
@@ -71,8 +72,8 @@ def trace(model: nn.Module, example_inputs: Any) -> Any:
     return graph
 
 
-def _opaque(tp: ModuleType) -> Any:
-    """Return what tells the graph how many channels pass a layer, and prunes nothing."""
+def _opaque(tp: ModuleType) -> type[Any]:
+    """Return a class that tells the graph how many channels pass a layer, and prunes nothing."""
 
     class Opaque(tp.BasePruningFunc):
         def prune_out_channels(self, layer: nn.Module, idxs: Any) -> nn.Module:
@@ -92,7 +93,7 @@ def _opaque(tp: ModuleType) -> Any:
                 return layer.input_size
             return layer.weight.shape[0] if layer_of(layer) else None
 
-    return Opaque()
+    return Opaque
 
 
 def _leave_comparable(model: nn.Module) -> None:

@@ -1,7 +1,7 @@
 """ResNet-20 on CIFAR-10 as the recipe cifar10_resnet20 trains it, pruned once by Torch-Pruning instead of by us.
 
 The dense net trains up to a share of the run, loses channels at one stroke, and trains on: the same data, budget and
-learning rate as the recipe.
+learning rate as the recipe. At a share of 0, with weights=model.pt of a dense run, what follows is fine-tuning.
 
 python benchmarks/one_shot.py TIMES_FEWER_MACS [SHARE_OF_THE_RUN] [uniform|global] [seed=1 and other overrides]
 """
@@ -18,6 +18,8 @@ import torch_pruning as tp
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch import nn
+
+from lightning_prune.cli.build import load_weights
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 CONF = RECIPES.parent / "conf"
@@ -47,7 +49,13 @@ class OneShot(pl.Callback):
     def __init__(self, times: float, share: float, everywhere: bool) -> None:
         self.times, self.share, self.everywhere = times, share, everywhere
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._cut_if_due(trainer, pl_module)
+
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+        self._cut_if_due(trainer, pl_module)
+
+    def _cut_if_due(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if trainer.global_step != round(self.share * int(trainer.estimated_stepping_batches)):
             return
         shares = [i / 100 for i in range(1, 96)]
@@ -75,6 +83,7 @@ def main() -> None:
         config = compose("cifar10_resnet20", overrides=overrides, return_hydra_config=True)
     pl.seed_everything(config.seed, workers=True)
     task, data = instantiate(config.task), instantiate(config.data)
+    load_weights(config, task)
     trainer = pl.Trainer(
         max_epochs=config.trainer.max_epochs,
         precision=config.trainer.precision,

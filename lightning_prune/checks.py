@@ -29,6 +29,7 @@ def check_ideas(
         raise ValueError(f"regularizer={regularizer!r} is no regularizer; see lightning_prune.protocols.Regularizer")
     if not hasattr(targets, "find"):
         raise ValueError(f"targets={targets!r} must be a Targets(include=..., exclude=...)")
+    check_readers(pattern, criterion)
     if isinstance(pattern, (SitedPattern, CoupledPattern)):
         return
     least = pattern.least_sparsity
@@ -37,6 +38,15 @@ def check_ideas(
     for key, final in [("final_sparsity", schedule.final_sparsity), *targets.sparsity.items()]:
         if 0.0 < final < least - 1e-12:
             raise ValueError(f"{key}={final} is too low: pattern={pattern} holds from a sparsity of {least:g} on")
+
+
+def check_readers(pattern: Any, criterion: Any) -> None:
+    """Raise ValueError if units are to be scored by what reads them, and the criterion tells no two of those apart."""
+    if getattr(pattern, "readers", False) and getattr(criterion, "of_outputs", False):
+        raise ValueError(
+            f"readers=True has no effect with {criterion}, which scores whole outputs: use a criterion of single "
+            "weights, such as Magnitude()"
+        )
 
 
 def check_learned(schedule: Any, gate: Any, mask_regularizer: Any, pattern: Any, targets: Targets) -> None:
@@ -50,6 +60,8 @@ def check_learned(schedule: Any, gate: Any, mask_regularizer: Any, pattern: Any,
         raise ValueError(f"pattern={pattern!r}: learned masks are on units, Channel(...), or on weights, Element()")
     if isinstance(gate, ThresholdGate) and isinstance(pattern, CoupledPattern):
         raise ValueError(f"gate={gate!r} learns thresholds on weights: it needs pattern=Element()")
+    if getattr(pattern, "readers", False):
+        raise ValueError(f"pattern={pattern!r}: readers=True scores units, and learned masks have no scores")
     if targets.sparsity:
         raise ValueError("Targets(sparsity=...) does not go with learned masks, which have one final sparsity")
     if schedule is None and mask_regularizer is not None and mask_regularizer.needs_schedule:

@@ -16,6 +16,7 @@ from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_prune import rounds_record
 from lightning_prune.best_units import choose, keep_best, named, units_of
+from lightning_prune.checks import check_readers
 from lightning_prune.cost import count
 from lightning_prune.criterion.filter_norm import FilterNorm
 from lightning_prune.pattern.channel import Channel
@@ -92,6 +93,7 @@ class PruningRounds:
             raise ValueError(f"maximum_share={share!r} must be a share of the units, in [0, 1], or None")
         if not isinstance(self.pattern, CoupledPattern):
             raise ValueError(f"pattern={self.pattern!r} does not say what can be removed: use Channel(...)")
+        check_readers(self.pattern, self.criterion)
         if self.targets.sparsity:
             raise ValueError(f"targets has sparsity={dict(self.targets.sparsity)}, which rounds do not know: use bins")
         if isinstance(self.layers, (str, int)):

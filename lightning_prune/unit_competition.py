@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_prune.ballot import Ballot, nearest
 from lightning_prune.competition import Decision, scores_of
-from lightning_prune.coupling.units import Group, Part, alive_along, slices_of
+from lightning_prune.coupling.units import Group, Part, Role, alive_along, slices_of
 from lightning_prune.masks import MaskedWeight
 from lightning_prune.protocols import (
     CoupledPattern,
@@ -41,7 +41,7 @@ class UnitCompetition:
         weights: every tensor that units slice, by name.
         counted: the weights among which zeros are counted.
         criterion: what a weight is worth; a unit is worth the sum over its weights of their mean.
-        pattern: rounds the number of units that each group keeps.
+        pattern: rounds the number of units that each group keeps, and says which weights those are.
         scope: which groups compete, and how many rows each may keep.
         selection: from scores and counts to units.
         reversible: pruned units compete again.
@@ -143,13 +143,14 @@ class UnitCompetition:
         return _any(self.weights[part.name].mask, part)
 
     def _scores(self, alive: Sequence[Tensor], step: int, share: float) -> list[Tensor]:
-        """Return every unit's worth: the sum over the weights that compute it of the mean score of its entries."""
+        """Return every unit's worth: the sum, over the weights that make it up, of the mean score of its entries."""
         totals = [torch.zeros(group.units, dtype=torch.float64) for group in self.groups]
-        for weight in self.counted:
-            places = self._computed.get(weight.target.name, ())
+        for name, weight in self.weights.items():
+            places = self._scored.get(name, ())
             if not places:
                 continue
-            scores = scores_of(self.criterion, weight, step, share, self._norm(weight, places))
+            computed = [(number, part) for number, part in places if part.role == "out"]
+            scores = scores_of(self.criterion, weight, step, share, self._norm(weight, computed))
             scores = scores.transpose(0, 1) if weight.target.transposed else scores
             for number, part in places:
                 others = [dim for dim in range(scores.dim()) if dim != part.dim]
@@ -163,13 +164,16 @@ class UnitCompetition:
         return [total.float() for total in totals]
 
     @cached_property
-    def _computed(self) -> dict[str, list[tuple[int, Part]]]:
-        """Name of a weight -> the groups whose units it computes."""
-        computed: dict[str, list[tuple[int, Part]]] = {}
+    def _scored(self) -> dict[str, list[tuple[int, Part]]]:
+        """Name of a weight -> the groups to whose units its scores go, and which entries are theirs."""
+        roles: tuple[Role, ...] = ("out", "in") if getattr(self.pattern, "readers", False) else ("out",)
+        counted = {weight.target.name for weight in self.counted}
+        scored: dict[str, list[tuple[int, Part]]] = {}
         for number, group in enumerate(self.groups):
-            for part in group.of("out"):
-                computed.setdefault(part.name, []).append((number, part))
-        return computed
+            for part in group.of(*roles):
+                if part.name in (self.weights if part.role == "in" else counted):
+                    scored.setdefault(part.name, []).append((number, part))
+        return scored
 
     def _norm(self, weight: MaskedWeight, places: Sequence[tuple[int, Part]]) -> Tensor | None:
         """Return the scales behind a weight, one per output: those of all norms of the unit together."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ class FilterNorm:
     """
 
     p: int = 1
+
+    of_outputs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.p not in (1, 2):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,8 @@ class GeometricMedian:
     The sums grow with a layer's size, so layers compare only where each is ranked by itself (`Uniform`, `ERK`).
     Source: FPGM, He et al. 2019, arXiv 1811.00250.
     """
+
+    of_outputs: ClassVar[bool] = True
 
     def __call__(self, weight: Tensor, grad: Tensor | None) -> Tensor:
         """Return every filter's sum of distances for each of its weights, in float32 at least."""

@@ -7,6 +7,7 @@ import math
 import warnings
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,6 +39,8 @@ class KMeans:
     step: int = 0
     name: str = ""
     sparsity: float = 0.0
+
+    of_outputs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if find_spec("sklearn") is None:

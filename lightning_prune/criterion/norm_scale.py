@@ -26,6 +26,7 @@ class NormScale:
     norm: Tensor | None = None
 
     needs_norm: ClassVar[bool] = True
+    of_outputs: ClassVar[bool] = True
 
     def at(self, site: Site) -> NormScale:
         """Return the criterion for that weight."""

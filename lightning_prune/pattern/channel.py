@@ -19,13 +19,15 @@ class Channel:
     otherwise share its channel; one mask serves them all. The groups come from Torch-Pruning's dependency graph (Fang
     et al. 2023, arXiv 2301.12900), traced when pruning starts, and each is proved by removing some of its units from a
     copy. The output layer stays whole, and each group keeps at least one unit. A unit's score is the sum, over the
-    weights that compute it, of the mean score of its entries.
+    weights that compute it, of the mean score of its entries; with `readers` over the weights that read it, too.
 
     Args:
         multiple: each group keeps a multiple of so many units (8, 16, 32 for hardware).
         kinds: "channel" for channels, neurons and hidden units, "head" for attention heads.
         normalize: divide scores by their group's mean, in which units pruned before count as 0, so that groups of
             different scale can be ranked together.
+        readers: score units by the weights that read them as well, for criteria of single weights. Those tell more:
+            what a norm layer follows can be of any size without changing the model.
         example_inputs: what one forward takes: a tensor, a tuple of arguments or a dict of keywords; None for the
             module's `example_input_array`.
 
@@ -36,6 +38,7 @@ class Channel:
     multiple: int = 1
     kinds: tuple[Literal["channel", "head"], ...] = ("channel", "head")
     normalize: bool = True
+    readers: bool = False
     example_inputs: Any = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -15,13 +15,17 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lightning_prune.coupling.units import Coupling, Group, alive_along
+from lightning_prune.criterion.filter_norm import FilterNorm
 from lightning_prune.criterion.first_order_delta import FirstOrderDelta
+from lightning_prune.criterion.geometric_median import GeometricMedian
 from lightning_prune.criterion.k_means import KMeans
 from lightning_prune.criterion.norm_scale import NormScale
+from lightning_prune.learned import LearnedMasks
 from lightning_prune.pattern.channel import Channel
 from lightning_prune.protocols import Site
 from lightning_prune.pruner import Pruner
 from lightning_prune.regularizer.l1 import L1
+from lightning_prune.rounds import PruningRounds
 from lightning_prune.schedule.one_shot import OneShot
 from lightning_prune.schedule.polynomial import Polynomial
 from lightning_prune.scope.uniform import Uniform
@@ -116,6 +120,7 @@ class Traced:
     name: str
     multiple: int = 1
     normalize: bool = True
+    readers: bool = False
     example_inputs: Any = field(default=None, repr=False)
 
     def couple(self, model: nn.Module) -> Coupling:
@@ -228,11 +233,14 @@ def counted_zeros(model: nn.Module, report: Any) -> int:
 # As near as whole units allow
 
 
-def worth(group: Group, model: nn.Module) -> Tensor:
-    """Return by hand what units are worth under `Magnitude`: the sum of the mean |w| of the weights that compute it."""
+def worth(group: Group, model: nn.Module, readers: bool = False) -> Tensor:
+    """Return by hand what units are worth under `Magnitude`: the sum of the mean |w| of the weights that compute it.
+
+    With `readers` of those that read it as well.
+    """
     named = dict(model.named_parameters())
     scores = torch.zeros(group.units, dtype=torch.float64)
-    for part in group.of("out"):
+    for part in group.of("out", "in") if readers else group.of("out"):
         rows = named[part.name].detach().double().abs().movedim(part.dim, 0)
         scores += torch.stack([rows[index].mean() for index in part.index])
     return scores
@@ -266,21 +274,22 @@ def rounded(keep: Tensor, scores: Tensor, able: Tensor, multiple: int) -> Tensor
     more=st.floats(0, 1),
     multiple=st.sampled_from([1, 1, 2, 4]),
     normalize=st.booleans(),
+    readers=st.booleans(),
 )
 def test_G3_no_other_cut_of_the_ranking_is_nearer(
-    name: str, seed: int, first: float, more: float, multiple: int, normalize: bool
+    name: str, seed: int, first: float, more: float, multiple: int, normalize: bool, readers: bool
 ) -> None:
     groups = coupling(name).groups
     model = net(name, seed)
     final = first + more * (1 - first)
     schedule = Polynomial(final, 0, 2, 2, initial_sparsity=first)
-    pruner = Pruner(schedule, pattern=Traced(name, multiple, normalize))
+    pruner = Pruner(schedule, pattern=Traced(name, multiple, normalize, readers))
     pruner.attach(model)
     able = [torch.ones(group.units, dtype=torch.bool) for group in groups]
     shapes = {weight.name: torch.Size(weight.shape) for weight in pruner.report().weights}
     size = sum(shape.numel() for shape in shapes.values())
     for step in (0, 2):
-        raw = [worth(group, model) for group in groups]
+        raw = [worth(group, model, readers) for group in groups]
         means = [float((r * a).mean()) if normalize else 1.0 for r, a in zip(raw, able, strict=True)]
         scores = [r / m if m else r for r, m in zip(raw, means, strict=True)]
         contenders = sorted(
@@ -763,6 +772,47 @@ def test_G13_a_sparsity_that_cannot_hold(rules: dict[str, float]) -> None:
     ):
         pruner.attach(model, 10)
     assert same(dict(model.state_dict()), before)
+
+
+def test_readers_tell_apart_what_a_norm_has_made_equal() -> None:
+    """Behind BatchNorm a filter's size changes nothing; what the next layer makes of its channel does."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 8, bias=False), nn.BatchNorm1d(8, eps=0.0), nn.ReLU(), nn.Linear(8, 2))
+    filters, readings = model.get_parameter("0.weight"), model.get_parameter("3.weight")
+    with torch.no_grad():
+        filters.mul_(torch.logspace(0, 0.01, 8)[:, None] / filters.abs().mean(1, keepdim=True))
+        readings.mul_(torch.logspace(0, -3, 8) / readings.abs().mean(0))
+    for readers, kept in ((False, [4, 5, 6, 7]), (True, [0, 1, 2, 3])):
+        tried = copy.deepcopy(model)
+        example = torch.zeros(2, 4)
+        pruner = Pruner(OneShot(0.5, 0), pattern=Channel(readers=readers, example_inputs=example))
+        pruner.attach(tried)
+        pruner.after_step(0)
+        assert pruner.masks["0.weight"].mask.any(1).nonzero().flatten().tolist() == kept
+
+
+def test_readers_that_are_left_whole_score_units_as_well() -> None:
+    model = net("perceptron")
+    rules = Targets(exclude=(r"^5\.",))
+    with torch.no_grad():
+        model[5].weight[:, 0] = 100.0
+        model[3].weight[0] = 1e-6
+    for readers in (False, True):
+        tried = copy.deepcopy(model)
+        pruner = Pruner(OneShot(0.5, 0), pattern=Traced("perceptron", readers=readers), targets=rules)
+        pruner.attach(tried)
+        pruner.after_step(0)
+        assert bool(pruner.masks["3.weight"].mask[0].any()) is readers
+
+
+@pytest.mark.parametrize("criterion", [FilterNorm(2), GeometricMedian(), KMeans(), NormScale()], ids=repr)
+def test_G13_readers_with_a_criterion_of_whole_outputs(criterion: Any) -> None:
+    with pytest.raises(ValueError, match="readers=True has no effect with"):
+        Pruner(OneShot(0.5, 0), criterion, Channel(readers=True))
+    with pytest.raises(ValueError, match="readers=True has no effect with"):
+        PruningRounds(criterion=criterion, pattern=Channel(readers=True))
+    with pytest.raises(ValueError, match="learned masks have no scores"):
+        LearnedMasks(pattern=Channel(readers=True))
 
 
 @pytest.mark.parametrize("multiple", [0, -1, 1.5, True])

@@ -117,7 +117,11 @@ class SitedPattern(Protocol):
 
 @runtime_checkable
 class CoupledPattern(Protocol):
-    """A pattern whose units are slices of many weights: `couple(model)` finds them, once, when pruning starts."""
+    """A pattern whose units are slices of many weights: `couple(model)` finds them, once, when pruning starts.
+
+    If it has a true `readers`, units are scored by the weights that read them as well; a criterion that has a true
+    `of_outputs` gives each weight its output's score, and is refused beside that.
+    """
 
     @property
     def multiple(self) -> int:

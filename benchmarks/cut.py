@@ -27,11 +27,11 @@ from lightning_prune.tasks.resnet import ResNet, resnet20
 
 TIMES = (1.25, 1.5, 1.75)
 STREAMS = ("linear", "conv2", "shortcut", r"^conv\.")
-Cut = Callable[[nn.Module, float], nn.Module]
+Cut = Callable[[ResNet, float], nn.Module]
 
 
 def ours(exclude: tuple[str, ...], readers: bool) -> Cut:
-    def cut(net: nn.Module, share: float) -> nn.Module:
+    def cut(net: ResNet, share: float) -> nn.Module:
         net = deepcopy(net)
         pattern = Channel(readers=readers, example_inputs=net.example_input)
         pruner = Pruner(OneShot(share, 0), pattern=pattern, targets=Targets(exclude=exclude))
@@ -51,7 +51,7 @@ CUTS: dict[str, Cut] = {
 }
 
 
-def nearest(net: nn.Module, cut: Cut, times: float) -> tuple[nn.Module, float]:
+def nearest(net: ResNet, cut: Cut, times: float) -> tuple[nn.Module, float]:
     """Return the cut net that is nearest to so many times fewer MACs, and how many times it is."""
     dense, low, high = macs(net), 0.02, 0.9
     tried: list[tuple[float, float, nn.Module]] = []

@@ -20,12 +20,13 @@ from hydra.utils import instantiate
 from torch import nn
 
 from lightning_prune.cli.build import load_weights
+from lightning_prune.tasks.resnet import ResNet
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 CONF = RECIPES.parent / "conf"
 
 
-def pruned(net: nn.Module, share: float, everywhere: bool) -> nn.Module:
+def pruned(net: ResNet, share: float, everywhere: bool) -> ResNet:
     """Return a copy that has lost this share of its channels, those of the smallest norm by group."""
     smaller = deepcopy(net)
     tp.pruner.BasePruner(
@@ -52,7 +53,9 @@ class OneShot(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._cut_if_due(trainer, pl_module)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: Any, outputs: object, batch: object, batch_idx: int
+    ) -> None:
         self._cut_if_due(trainer, pl_module)
 
     def _cut_if_due(self, trainer: pl.Trainer, pl_module: Any) -> None:

@@ -6,9 +6,9 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 
 
@@ -52,7 +52,7 @@ def machine() -> str:
     return (
         f"{platform.machine()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}; "
         f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}, "
-        f"pytorch-lightning {pl.__version__}"
+        f"pytorch-lightning {version('pytorch-lightning')}"
     )
 
 

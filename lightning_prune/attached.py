@@ -229,7 +229,10 @@ class Attached:
         total = sum(weight.size for weight in weights)
         grains = [competition.grain for competition in self._competitions]
         grain = max(grains) if self._claim is None else sum(grains)
-        return Report(weights, skipped, asked / total, final / total, self._parameters, self.step, grain)
+        most = sum(competition.most for competition in self._competitions) / total
+        return Report(
+            weights, skipped, asked / total, final / total, self._parameters, self.step, grain, reachable=most
+        )
 
     def header(self) -> dict[str, Any]:
         """Return the part of the state that is a few numbers."""

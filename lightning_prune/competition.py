@@ -65,6 +65,11 @@ class Competition:
         """The budget is met to one weight; patterns of whole blocks say so where they are documented."""
         return 1
 
+    @property
+    def most(self) -> int:
+        """How many weights can be zero: all."""
+        return self.size
+
     def decide(self, step: int) -> list[Decision]:
         """Return the masks for the update at `step`. Writes to no weight and no mask.
 

@@ -236,7 +236,9 @@ class Learning:
         if asks:
             asked = 0.0 if self.step is None else self.schedule.sparsity(self.step)
             final = self.schedule.final_sparsity
-        return Report(weights, self._sites.skipped, asked, final, self._parameters, self.step, self._sites.grain, asks)
+        sites = self._sites
+        most = sites.most / sum(w.size for w in weights)
+        return Report(weights, sites.skipped, asked, final, self._parameters, self.step, sites.grain, asks, most)
 
     def undecided(self) -> float:
         """Return the share of units with .05 < p < .95."""

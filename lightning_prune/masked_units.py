@@ -64,6 +64,11 @@ class MaskedUnits:
         """How many counted weights the largest step of a group holds."""
         return self._units.grain
 
+    @property
+    def most(self) -> int:
+        """How many counted weights are zero where one unit of each group is left."""
+        return self._units.most
+
     def hook(self, masking: Masking) -> list[Removable]:
         """Have every layer read its units through masks, with one draw an example.
 

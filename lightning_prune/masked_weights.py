@@ -36,6 +36,7 @@ class MaskedWeights:
         self.names = list(self.masks)
         self.sizes = [weight.mask.numel() for weight in self.masks.values()]
         self.owners = [weight.parameter for weight in self.masks.values()]
+        self.most = sum(self.sizes)
         self._model = model
 
     def hook(self, masking: Masking) -> list[Removable]:

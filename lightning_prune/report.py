@@ -51,6 +51,7 @@ class Report:
         step: the step of the latest update, None before the first.
         grain: how many weights the largest unit holds: the budget is met no nearer than that.
         asks: whether a sparsity is asked for; else the masks find their own, and the targets are those of now.
+        reachable: the share of zeros where every group of units keeps as few as it may.
     """
 
     weights: Sequence[WeightReport]
@@ -61,6 +62,7 @@ class Report:
     step: int | None
     grain: int = 1
     asks: bool = True
+    reachable: float = 1.0
 
     @property
     def size(self) -> int:
@@ -129,6 +131,9 @@ class Report:
             by_reason.setdefault(reason, []).append(name)
         asked = f"; asked for {self._asked()}" if self.asks else ""
         whole = [] if self.grain == 1 else [f"whole units of up to {self.grain:,} weights{asked}"]
+        if self.asks and self.reachable < self.final_sparsity:
+            fewest = f"each group keeps one unit at least, or the pattern's multiple: {percent(self.reachable)} at most"
+            whole.append(f"{percent(self.final_sparsity)} is out of reach; {fewest}")
         lines = whole + [f"left whole, {reason}: {', '.join(names)}" for reason, names in by_reason.items()]
         return [f"{self.size:,} of {self.parameters:,} parameters are prunable", *lines]
 

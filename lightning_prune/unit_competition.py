@@ -72,6 +72,11 @@ class UnitCompetition:
                     units[number] += numel // size * each
         return self.pattern.multiple * max(units)
 
+    @property
+    def most(self) -> int:
+        """How many counted weights are zero where every group keeps as few units as it may."""
+        return self.zeros([group.units - min(group.units, self.pattern.multiple) for group in self.groups])
+
     def decide(self, step: int) -> list[Decision]:
         """Return the masks for the update at `step`. Writes to no weight and no mask.
 

@@ -21,6 +21,7 @@ from lightning_prune import Pruner, PruningCallback
 from lightning_prune.criterion.norm_scale import NormScale
 from lightning_prune.pattern.channel import Channel
 from lightning_prune.regularizer.l1 import L1
+from lightning_prune.report import Report, percent
 from lightning_prune.schedule.one_shot import OneShot
 from lightning_prune.shrink import shrink
 from lightning_prune.targets import Targets
@@ -291,6 +292,26 @@ def test_G13_one_unit_of_each_group_stays_and_less_than_a_unit_short_is_no_warni
     assert dead(model) == {n: len(p) - 1 if n != "net.8.weight" else 0 for n, p in _weights(model).items()}
     assert callback.report is not None
     assert "whole units of up to" in callback.report.table()
+    most = f"{percent(callback.report.sparsity)} at most"
+    assert f"100.00 % is out of reach; each group keeps one unit at least, or the pattern's multiple: {most}" in (
+        callback.report.table()
+    )
+
+
+@pytest.mark.parametrize("multiple", [1, 2, 3, 100])
+def test_G13_a_sparsity_out_of_reach_is_said_before_training(multiple: int) -> None:
+    report: dict[float, Report] = {}
+    for share in (0.5, 1.0):
+        pruner = Pruner(
+            OneShot(share, 0), pattern=Channel(multiple=multiple, example_inputs=Units().example_input_array)
+        )
+        pruner.attach(Units())
+        before = pruner.report().plan()
+        pruner.after_step(0)
+        report[share] = pruner.report()
+        assert ("out of reach" in before) == (share > report[share].reachable)
+    assert report[1.0].sparsity == report[1.0].reachable < 1.0
+    assert report[0.5].sparsity <= report[0.5].reachable == report[1.0].reachable
 
 
 def _weights(model: nn.Module) -> dict[str, nn.Parameter]:

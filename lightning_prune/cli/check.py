@@ -56,7 +56,8 @@ def _check_node(path: str, node: DictConfig) -> None:
             _check_value(f"{path}.{name}", node[key], hints.get(name, Any))
         elif not open_ended:
             meant = near(name, parameters)
-            hint = f"did you mean {' or '.join(meant)}?" if meant else f"it takes {', '.join(parameters) or 'nothing'}"
+            takes = f"it takes {', '.join(parameters) or 'nothing'}; '~{path}.{name}' leaves the key out"
+            hint = f"did you mean {' or '.join(meant)}?" if meant else takes
             raise UserError(f"unknown key '{path}.{name}': {node['_target_']} has no such argument; {hint}")
 
 

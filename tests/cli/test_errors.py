@@ -43,6 +43,7 @@ MISTAKES = {
     "train -cn digits_mlp pruning_hparams=name=x pruner/scope=erk": "pruner/scope would have no effect",
     "train -cn mnist_lenet300": "data.download=true",
     "plan -cn digits_mlp pruner.schedule.begin=3": "did you mean pruner.schedule.begin_step",
+    "plan -cn cifar10_resnet20 pruner/schedule=one_shot": "'~pruner.schedule.begin_step' leaves the key out",
     "plan -cn digits_mlp -m": "this command takes -cn",
     "inspect gone.pt": "there is no such file",
     "tarin": "there are train, plan, inspect, compare, export",

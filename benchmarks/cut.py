@@ -14,16 +14,17 @@ from collections.abc import Callable
 from copy import deepcopy
 
 import torch
-from one_shot import macs, pruned
+from hydra.utils import instantiate
+from one_shot import macs, pruned, recipe
+from shrink import taken_out
 from torch import Tensor, nn
 
-from lightning_prune import Pruner
+from lightning_prune.ballot import nearest
+from lightning_prune.cli.build import load_weights
 from lightning_prune.pattern.channel import Channel
-from lightning_prune.schedule.one_shot import OneShot
-from lightning_prune.shrink import shrink
-from lightning_prune.targets import Targets
+from lightning_prune.scope.global_ranking import GlobalRanking
 from lightning_prune.tasks.data.cifar10 import CIFAR10
-from lightning_prune.tasks.resnet import ResNet, resnet20
+from lightning_prune.tasks.resnet import ResNet
 
 TIMES = (1.25, 1.5, 1.75)
 STREAMS = ("linear", "conv2", "shortcut", r"^conv\.")
@@ -32,13 +33,8 @@ Cut = Callable[[ResNet, float], nn.Module]
 
 def ours(exclude: tuple[str, ...], readers: bool) -> Cut:
     def cut(net: ResNet, share: float) -> nn.Module:
-        net = deepcopy(net)
         pattern = Channel(readers=readers, example_inputs=net.example_input)
-        pruner = Pruner(OneShot(share, 0), pattern=pattern, targets=Targets(exclude=exclude))
-        pruner.attach(net)
-        pruner.after_step(0)
-        pruner.strip()
-        return shrink(net, net.example_input).model
+        return taken_out(deepcopy(net), share, pattern, exclude, GlobalRanking()).model
 
     return cut
 
@@ -51,17 +47,16 @@ CUTS: dict[str, Cut] = {
 }
 
 
-def nearest(net: ResNet, cut: Cut, times: float) -> tuple[nn.Module, float]:
+def cut_to(times: float, net: ResNet, cut: Cut) -> tuple[nn.Module, float]:
     """Return the cut net that is nearest to so many times fewer MACs, and how many times it is."""
-    dense, low, high = macs(net), 0.02, 0.9
-    tried: list[tuple[float, float, nn.Module]] = []
-    for _ in range(7):
-        smaller = cut(net, (low + high) / 2)
-        ratio = dense / macs(smaller)
-        tried.append((abs(ratio - times), ratio, smaller))
-        low, high = ((low + high) / 2, high) if ratio < times else (low, (low + high) / 2)
-    _, ratio, smaller = min(tried, key=lambda t: t[0])
-    return smaller, ratio
+    dense = macs(net)
+
+    def share(place: float) -> float:
+        return 0.02 + 0.88 * place
+
+    place = nearest(lambda place: dense / macs(cut(net, share(place))), times, 2**-7)
+    smaller = cut(net, share(place))
+    return smaller, dense / macs(smaller)
 
 
 @torch.no_grad()
@@ -79,10 +74,10 @@ def accuracy(net: nn.Module, training: list[Tensor], validation: list[tuple[Tens
 
 
 def load(path: str) -> ResNet:
-    net = resnet20()
-    state = torch.load(path, weights_only=True)
-    net.load_state_dict({name.removeprefix("net."): value for name, value in state.items() if name.startswith("net.")})
-    return net.eval()
+    config = recipe([f"weights={path}"])
+    task = instantiate(config.task)
+    load_weights(config, task)
+    return task.net.eval()
 
 
 def main() -> None:
@@ -95,7 +90,7 @@ def main() -> None:
     print(f"| the dense nets: {', '.join(dense)} | times fewer MACs | validation accuracy |\n| --- | --- | --- |")
     for times in TIMES:
         for name, cut in CUTS.items():
-            found = [nearest(net, cut, times) for net in nets]
+            found = [cut_to(times, net, cut) for net in nets]
             ratios = ", ".join(f"{ratio:.2f}" for _, ratio in found)
             left = ", ".join(f"{accuracy(net, training, validation):.1f}" for net, _ in found)
             print(f"| {name} | {ratios} | {left} |", flush=True)

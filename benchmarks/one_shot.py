@@ -17,6 +17,7 @@ import pytorch_lightning as pl
 import torch_pruning as tp
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from omegaconf import DictConfig
 from torch import nn
 
 from lightning_prune.cli.build import load_weights
@@ -24,6 +25,13 @@ from lightning_prune.tasks.resnet import ResNet
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 CONF = RECIPES.parent / "conf"
+
+
+def recipe(overrides: list[str]) -> DictConfig:
+    """Return the config of cifar10_resnet20."""
+    with initialize_config_dir(str(RECIPES), version_base="1.3"):
+        overrides = [f"hydra.searchpath=[file://{CONF}]", *overrides]
+        return compose("cifar10_resnet20", overrides=overrides, return_hydra_config=True)
 
 
 def pruned(net: ResNet, share: float, everywhere: bool) -> ResNet:
@@ -81,9 +89,7 @@ def main() -> None:
     times = float(words[0])
     share = float(words[1]) if len(words) > 1 else 0.4
     everywhere = words[2:] == ["global"]
-    with initialize_config_dir(str(RECIPES), version_base="1.3"):
-        overrides = [f"hydra.searchpath=[file://{CONF}]", *overrides]
-        config = compose("cifar10_resnet20", overrides=overrides, return_hydra_config=True)
+    config = recipe(overrides)
     pl.seed_everything(config.seed, workers=True)
     task, data = instantiate(config.task), instantiate(config.data)
     load_weights(config, task)

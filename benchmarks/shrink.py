@@ -15,13 +15,15 @@ from torch import nn
 
 from lightning_prune import Pruner, cost
 from lightning_prune.pattern.channel import Channel
+from lightning_prune.protocols import Scope
 from lightning_prune.schedule.one_shot import OneShot
 from lightning_prune.scope.uniform import Uniform
-from lightning_prune.shrink import shrink
+from lightning_prune.shrink import Shrunk, shrink
 from lightning_prune.targets import Targets
 from lightning_prune.tasks.resnet import resnet20
 from lightning_prune.tasks.vgg import vgg16
 
+IMAGE = torch.randn(1, 3, 32, 32)
 NETS = {"ResNet-20": resnet20, "VGG-16": vgg16}
 # The share of the weights that goes, what the widths are multiples of, what stays whole.
 THINNER: dict[str, tuple[float, int, tuple[str, ...]]] = {
@@ -32,20 +34,23 @@ THINNER: dict[str, tuple[float, int, tuple[str, ...]]] = {
 }
 
 
-def smaller(model: nn.Module, share: float, multiple: int = 1, exclude: tuple[str, ...] = ()) -> nn.Module:
-    """Return the model with the same share of the weights of each group of channels taken out."""
-    pattern = Channel(multiple=multiple, example_inputs=torch.randn(1, 3, 32, 32))
-    pruner = Pruner(OneShot(share, 0), pattern=pattern, scope=Uniform(), targets=Targets(exclude=exclude))
+def taken_out(
+    model: nn.Module, share: float, pattern: Channel, exclude: tuple[str, ...] = (), scope: Scope | None = None
+) -> Shrunk:
+    """Return what is left of a model when this share of its weights has gone in whole channels, at one stroke.
+
+    Without a scope each group loses the same share. The model keeps its shapes and has zeros where they went.
+    """
+    pruner = Pruner(OneShot(share, 0), pattern=pattern, scope=scope or Uniform(), targets=Targets(exclude=exclude))
     pruner.attach(model)
     pruner.after_step(0)
     pruner.strip()
-    return shrink(model, torch.randn(1, 3, 32, 32)).model.eval()
+    return shrink(model, pattern.example_inputs)
 
 
 def widths(model: nn.Module) -> str:
-    """Return the channels that the stages of a ResNet end with, as 16/32/64."""
-    shapes = {name: weight.shape for name, weight in model.named_parameters()}
-    return "/".join(str(shapes[f"stages.{stage}.2.conv2.weight"][0]) for stage in range(3))
+    """Return the channels that the stages of a ResNet-20 end with, as 16/32/64."""
+    return "/".join(str(len(model.get_parameter(f"stages.{stage}.2.conv2.weight"))) for stage in range(3))
 
 
 def against(dense: nn.Module, other: nn.Module, repeats: int, batch: int) -> list[str]:
@@ -70,14 +75,15 @@ def main() -> None:
     for name, net in NETS.items():
         torch.manual_seed(0)
         dense = net().eval()
-        half = smaller(dense, 0.75)  # rows and columns: a quarter of the weights stays
-        rows += [[name, *against(dense, half, repeats, batch)] for batch in batches]
+        half = taken_out(dense, 0.75, Channel(example_inputs=IMAGE))  # rows and columns: a quarter of the weights stays
+        assert all(group.after == group.before // 2 for group in half.report.groups)
+        rows += [[name, *against(dense, half.model.eval(), repeats, batch)] for batch in batches]
     print(table(["half of the channels", *costs], rows))
     rows = []
-    for name, thinner in THINNER.items():
+    for name, (share, multiple, exclude) in THINNER.items():
         torch.manual_seed(0)
         dense = resnet20().eval()
-        net = smaller(dense, *thinner)
+        net = taken_out(dense, share, Channel(multiple, example_inputs=IMAGE), exclude).model.eval()
         rows += [[name, widths(net), *against(dense, net, repeats, batch)] for batch in batches]
     print(table(["ResNet-20", "channels of the stages", *costs], rows))
 

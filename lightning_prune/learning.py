@@ -231,13 +231,14 @@ class Learning:
             for name, weight in self.masks.items()
             if name in self._sites.counted
         ]
-        now = sum(w.zeros for w in weights) / sum(w.size for w in weights)
+        size = sum(w.size for w in weights)
+        now = sum(w.zeros for w in weights) / size
         asked, final, asks = now, now, self._ideas.schedule is not None
         if asks:
             asked = 0.0 if self.step is None else self.schedule.sparsity(self.step)
             final = self.schedule.final_sparsity
         sites = self._sites
-        most = sites.most / sum(w.size for w in weights)
+        most = sites.most / size
         return Report(weights, sites.skipped, asked, final, self._parameters, self.step, sites.grain, asks, most)
 
     def undecided(self) -> float:

@@ -46,7 +46,7 @@ wheel: .venv/.dev ## build dist/*.whl and see that no file is missing in it
 	@{ find lightning_prune -name '*.py'; find conf recipes -name '*.yaml' | sed 's|^|lightning_prune/|'; } \
 		| LC_ALL=C sort | LC_ALL=C comm -23 - dist/inside >dist/missing
 	@if [ -s dist/missing ]; then \
-		echo "not in the wheel; is the package named under [tool.setuptools] in pyproject.toml?"; cat dist/missing; exit 1; fi
+		echo "not in the wheel:"; cat dist/missing; exit 1; fi
 	@rm dist/inside dist/missing
 	@ls dist/*.whl
 
@@ -58,13 +58,13 @@ clean: ## remove the environment, caches and everything that runs have written
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
-.venv/.all: pyproject.toml constraints.txt | .venv/bin/python
+.venv/.all: pyproject.toml setup.py constraints.txt | .venv/bin/python
 	@echo "Installing into .venv (a few minutes the first time)"
 	@$(BIN)/pip install -qq -e '.[all]' -c constraints.txt
 	@touch $@
 
 # dev includes all
-.venv/.dev: pyproject.toml constraints.txt | .venv/bin/python
+.venv/.dev: pyproject.toml setup.py constraints.txt | .venv/bin/python
 	@echo "Installing into .venv (a few minutes the first time)"
 	@$(BIN)/pip install -qq -e '.[dev]' -c constraints.txt
 	@touch .venv/.all $@

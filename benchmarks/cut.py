@@ -19,10 +19,10 @@ from one_shot import macs, pruned, recipe
 from shrink import taken_out
 from torch import Tensor, nn
 
-from lightning_prune.ballot import nearest
 from lightning_prune.cli.build import load_weights
-from lightning_prune.pattern.channel import Channel
-from lightning_prune.scope.global_ranking import GlobalRanking
+from lightning_prune.pattern import Channel
+from lightning_prune.pruning.unit_budget import nearest
+from lightning_prune.scope import GlobalRanking
 from lightning_prune.tasks.data.cifar10 import CIFAR10
 from lightning_prune.tasks.resnet import ResNet
 

@@ -14,10 +14,9 @@ from timing import machine, table
 from torch import nn
 
 from lightning_prune import Pruner, cost
-from lightning_prune.pattern.channel import Channel
-from lightning_prune.protocols import Scope
-from lightning_prune.schedule.one_shot import OneShot
-from lightning_prune.scope.uniform import Uniform
+from lightning_prune.pattern import Channel
+from lightning_prune.schedule import OneShot
+from lightning_prune.scope import Scope, Uniform
 from lightning_prune.shrink import Shrunk, shrink
 from lightning_prune.targets import Targets
 from lightning_prune.tasks.resnet import resnet20

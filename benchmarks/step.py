@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from lightning_prune import Pruner
-from lightning_prune.schedule.one_shot import OneShot
+from lightning_prune.schedule import OneShot
 
 Step = Callable[[], None]
 

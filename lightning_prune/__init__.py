@@ -1,29 +1,48 @@
 """Pruning for PyTorch Lightning: step-scheduled, config-driven, exact.
 
-`PruningCallback` needs pytorch-lightning; `Pruner` and everything below it needs torch alone.
+`PruningCallback` and `PruningRounds` need Lightning; `Pruner`, `LearnedMasks` and everything below them torch alone.
 """
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from lightning_prune.pruner import Pruner
-from lightning_prune.report import Report
-
 if TYPE_CHECKING:
-    from lightning_prune.callback import PruningCallback
+    from lightning_prune.callbacks import PruningCallback
+    from lightning_prune.learned import LearnedMasks
+    from lightning_prune.pruning import Pruner
+    from lightning_prune.report import Report
+    from lightning_prune.rounds import PruningRounds
+    from lightning_prune.targets import Targets
 
-__all__ = ["Pruner", "PruningCallback", "Report"]
+__all__ = ["LearnedMasks", "Pruner", "PruningCallback", "PruningRounds", "Report", "Targets"]
+
+_WINGS = {
+    "LearnedMasks": "learned",
+    "Pruner": "pruning",
+    "PruningCallback": "callbacks",
+    "PruningRounds": "rounds",
+    "Report": "report",
+    "Targets": "targets",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "PruningCallback":  # imported on first use, so that the core works without Lightning
-        try:
-            from lightning_prune.callback import PruningCallback
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                f"PruningCallback needs {error.name}: pip install 'lightning-prune[lightning]'", name=error.name
-            ) from error
+    """Import a public name on its first use, so that the core works without Lightning and nothing is paid for twice."""
+    if name not in _WINGS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        found = getattr(importlib.import_module(f"{__name__}.{_WINGS[name]}"), name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith(__name__):
+            raise
+        raise ModuleNotFoundError(
+            f"{name} needs {error.name}: pip install 'lightning-prune[lightning]'", name=error.name
+        ) from error
+    globals()[name] = found
+    return found
 
-        return PruningCallback
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

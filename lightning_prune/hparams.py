@@ -10,18 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
-from lightning_prune import window
-from lightning_prune.criterion.first_order_delta import FirstOrderDelta
-from lightning_prune.criterion.magnitude import Magnitude
-from lightning_prune.criterion.second_order_delta import SecondOrderDelta
-from lightning_prune.pattern.block import Block
-from lightning_prune.pattern.element import Element
-from lightning_prune.pattern.n_of_m import NofM
-from lightning_prune.protocols import Criterion, Pattern, Site, SitedPattern
-from lightning_prune.pruner import Pruner
-from lightning_prune.scope.uniform import Uniform
-from lightning_prune.selection.exact import Exact
-from lightning_prune.selection.histogram import Histogram
+from lightning_prune import steps
+from lightning_prune.criterion import Criterion, FirstOrderDelta, Magnitude, SecondOrderDelta
+from lightning_prune.pattern import Block, Element, NofM, Pattern, SitedPattern
+from lightning_prune.pruning import Pruner
+from lightning_prune.scope import Uniform
+from lightning_prune.selection import Exact, Histogram
 from lightning_prune.targets import Targets
 
 
@@ -117,7 +111,7 @@ class Contrib:
 
     def sparsity(self, step: int) -> float:
         """Return the sparsity on the curve at `step`."""
-        rest = 1.0 - window.progress(step, self.ramp_begin, self.ramp_end)
+        rest = 1.0 - steps.progress(step, self.ramp_begin, self.ramp_end)
         return self.final_sparsity + (self.initial_sparsity - self.final_sparsity) * rest**self.power
 
 
@@ -133,9 +127,9 @@ class BlockMap:
     blocks: tuple[tuple[str, Pattern], ...]
     default: Pattern
 
-    def at(self, site: Site) -> Pattern:
+    def at(self, name: str) -> Pattern:
         """Return the pattern for that weight."""
-        return next((block for regex, block in self.blocks if re.search(regex, site.name)), self.default)
+        return next((block for regex, block in self.blocks if re.search(regex, name)), self.default)
 
 
 def parse(text: str) -> Pruner:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvTransposeNd  # pyright: ignore[reportPrivateUsage]
 from torch.nn.parameter import UninitializedParameter
 
-from lightning_prune.window import check_sparsity
+from lightning_prune.steps import check_sparsity
 
 _NORM = re.compile(r"Norm(\d[dD])?$")
 _BIAS = re.compile(r"(^|[._])bias|bias(_|$)")

@@ -13,9 +13,10 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_prune.protocols import CoupledPattern, Site, SitedCriterion, SitedPattern
-from lightning_prune.pruner import Pruner
-from lightning_prune.schedule.one_shot import OneShot
+from lightning_prune.criterion import Site, SitedCriterion
+from lightning_prune.pattern import CoupledPattern, SitedPattern
+from lightning_prune.pruning import Pruner
+from lightning_prune.schedule import OneShot
 
 CONF = Path(__file__).parents[1] / "conf" / "pruner"
 FLOATS = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
@@ -62,9 +63,9 @@ def criterion_at(
     return criterion
 
 
-def pattern_at(pattern: Any, name: str = "w", step: int = 0) -> Any:
-    """Return the pattern to ask for that weight at that step."""
-    return pattern.at(Site(name, step)) if isinstance(pattern, SitedPattern) else pattern
+def pattern_at(pattern: Any, name: str = "w") -> Any:
+    """Return the pattern to ask for that weight."""
+    return pattern.at(name) if isinstance(pattern, SitedPattern) else pattern
 
 
 def mlp(seed: int = 0) -> nn.Sequential:

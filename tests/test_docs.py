@@ -22,14 +22,26 @@ from pytorch_lightning.callbacks import ModelPruning
 from torch import Tensor, nn
 
 from lightning_prune import Pruner, PruningCallback
-from lightning_prune.schedule.one_shot import OneShot
-from lightning_prune.schedule.polynomial import Polynomial
+from lightning_prune.schedule import OneShot, Polynomial
 from lightning_prune.targets import Targets
 from tests.guarantees.helpers import Batches, Net, sparsity, trainer
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-EVERY_DOCUMENT = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "ARCHITECTURE.md",
+    ROOT / "recipes" / "README.md",
+    ROOT / "benchmarks" / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
+
+
+def name_of(document: Path) -> str:
+    """Return a document's path in the project."""
+    return str(document.relative_to(ROOT))
+
+
+EVERY_DOCUMENT = pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 
 # Named tests
 
@@ -151,19 +163,19 @@ def migration_names() -> Names:
 
 STAND_INS = {
     "README.md": StandIn(readme_names, readme_check),
-    "guide.md": StandIn(guide_names, guide_check),
-    "migration.md": StandIn(migration_names, lambda names: None),
-    "guarantees.md": StandIn(dict, lambda names: None),
+    "docs/guide.md": StandIn(guide_names, guide_check),
+    "docs/migration.md": StandIn(migration_names, lambda names: None),
+    "docs/guarantees.md": StandIn(dict, lambda names: None),
 }
 
 
-@pytest.mark.parametrize("document", [d for d in DOCUMENTS if "```python" in d.read_text()], ids=lambda path: path.name)
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if "```python" in d.read_text()], ids=name_of)
 def test_python_code_runs(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of a document share their names, in order."""
     monkeypatch.chdir(tmp_path)
     text = document.read_text()
     assert text.count("```python") == len(PYTHON.findall(text)), "a block is not closed"
-    stand_in = STAND_INS[document.name]
+    stand_in = STAND_INS[name_of(document)]
     names = stand_in.names() | {"__name__": "document"}
     for block in PYTHON.finditer(text):
         if not block["skip"]:

@@ -16,7 +16,7 @@ from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.loggers import Logger
 
 from lightning_prune import hparams
-from lightning_prune.callback import PruningCallback
+from lightning_prune.callbacks import PruningCallback
 from lightning_prune.cli import inspect
 from lightning_prune.cli.check import check
 from lightning_prune.cli.errors import UserError, message

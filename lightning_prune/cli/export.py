@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
 
 
 def _onnx(run: Path, weights: Path | None, out: Path) -> None:
-    from lightning_prune.onnx import to_onnx
+    from lightning_prune.export import to_onnx
 
     model = trained(run, weights)
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from lightning_prune.report import columns, percent
 
 if TYPE_CHECKING:
     from lightning_prune.cli.build import Parts
-    from lightning_prune.protocols import Schedule
+    from lightning_prune.schedule import Schedule
 
 HELP = """\
 usage: lightning-prune plan -cn RECIPE [--config-dir FOLDER] [key=value ...]
@@ -64,8 +64,8 @@ def _fit_start(config: Any, parts: Parts) -> int | None:
     """Take the run up to where training would start, and return its number of optimizer steps, None if nobody knows."""
     from pytorch_lightning.callbacks import Callback
 
+    from lightning_prune.callbacks.run_length import run_length
     from lightning_prune.cli import build
-    from lightning_prune.run_length import run_length
 
     class Stop(Callback):
         steps: int | None = None

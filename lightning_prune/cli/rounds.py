@@ -12,13 +12,13 @@ from lightning_prune.cli import build, compose, outputs, saved_config
 from lightning_prune.cli.errors import UserError
 from lightning_prune.cli.sweep import Sweep, from_here
 from lightning_prune.report import columns
-from lightning_prune.rounds_record import FILE, FOLDER, finished, folder_of
+from lightning_prune.rounds.record import FILE, FOLDER, finished, folder_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
     from pytorch_lightning import Trainer
 
-    from lightning_prune.rounds_record import History
+    from lightning_prune.rounds import History
 
 _RESULTS = {
     "config": "config.yaml",

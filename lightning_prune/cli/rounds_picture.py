@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lightning_prune.rounds_record import History
+from lightning_prune.rounds import History
 
 _BLUE, _ORANGE, _GREEN, _GREY = "#3465a4", "#dd7711", "#4e9a06", "#888888"
 _GROUPS = 40

@@ -70,7 +70,7 @@ def sweep(run: Path, thresholds: Sequence[float], extract: float | None, out: Pa
 
     from lightning_prune import cost
     from lightning_prune.cli import build, compose
-    from lightning_prune.rounds_trainer import evaluate
+    from lightning_prune.rounds.trainer import evaluate
     from lightning_prune.shrink import save_shrunk, shrink
 
     saved = torch.load(run / "learned.pt", map_location="cpu", weights_only=True)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from lightning_prune.protocols import Site
+from lightning_prune.criterion.protocol import Site
 
 
 @dataclass(frozen=True)

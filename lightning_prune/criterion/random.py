@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from lightning_prune.protocols import Site
+from lightning_prune.criterion.protocol import Site
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from lightning_prune.protocols import Site
+from lightning_prune.criterion.protocol import Site
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_prune.protocols import Moment
+from lightning_prune.regularizer.protocol import Moment
 
 
 @dataclass(frozen=True)

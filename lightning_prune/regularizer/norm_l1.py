@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lightning_prune.protocols import Moment
+from lightning_prune.regularizer.protocol import Moment
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from lightning_prune import window
+from lightning_prune import steps
 
 
 @dataclass(frozen=True)
@@ -35,24 +35,24 @@ class Geometric:
     power: float = 2.0
 
     def __post_init__(self) -> None:
-        window.check_sparsities(self.initial_sparsity, self.final_sparsity)
+        steps.check_sparsities(self.initial_sparsity, self.final_sparsity)
         if self.final_sparsity == 1.0:
             raise ValueError("final_sparsity=1.0 cannot be reached by equal factors; use Polynomial, or less than 1")
-        window.check_window(self.begin_step, self.end_step)
-        window.check_frequency(self.pruning_frequency)
-        window.check_power(self.power)
+        steps.check_window(self.begin_step, self.end_step)
+        steps.check_frequency(self.pruning_frequency)
+        steps.check_power(self.power)
 
     def resolve(self, total_steps: int | None) -> Geometric:
         """Return this schedule in whole steps."""
-        return replace(self, **window.resolve_grid(self.begin_step, self.end_step, self.pruning_frequency, total_steps))
+        return replace(self, **steps.resolve_grid(self.begin_step, self.end_step, self.pruning_frequency, total_steps))
 
     def last_update(self, step: int) -> int | None:
         """Return the newest update step not after `step`, or None before `begin_step`."""
-        return window.last_on_grid(step, self.begin_step, self.end_step, self.pruning_frequency)
+        return steps.last_on_grid(step, self.begin_step, self.end_step, self.pruning_frequency)
 
     def sparsity(self, step: int) -> float:
         """Return the sparsity on the curve at `step`."""
-        p = window.progress(step, self.begin_step, self.end_step)
+        p = steps.progress(step, self.begin_step, self.end_step)
         if p == 1.0:
             return self.final_sparsity
         kept = 1.0 - self.initial_sparsity

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from lightning_prune import window
+from lightning_prune import steps
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class Iterative:
     rounds: int
 
     def __post_init__(self) -> None:
-        window.check_sparsity("final_sparsity", self.final_sparsity)
-        window.check_window(self.begin_step, self.end_step)
+        steps.check_sparsity("final_sparsity", self.final_sparsity)
+        steps.check_window(self.begin_step, self.end_step)
         if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or self.rounds < 1:
             raise ValueError(f"rounds={self.rounds!r} must be an int of at least 1")
 
@@ -43,8 +43,8 @@ class Iterative:
 
     def resolve(self, total_steps: int | None) -> Iterative:
         """Return this schedule in whole steps. Raises ValueError if the window is too short for the rounds."""
-        begin = window.in_steps("begin_step", self.begin_step, total_steps)
-        end = max(begin, window.in_steps("end_step", self.end_step, total_steps))
+        begin = steps.in_steps("begin_step", self.begin_step, total_steps)
+        end = max(begin, steps.in_steps("end_step", self.end_step, total_steps))
         if self.rounds > 1 and end - begin < self.rounds - 1:
             raise ValueError(f"rounds={self.rounds} do not fit between begin_step={begin} and end_step={end}")
         return replace(self, begin_step=begin, end_step=end)
@@ -62,8 +62,8 @@ class Iterative:
         return 1.0 - (1.0 - self.final_sparsity) ** (done / self.rounds)
 
     def _step_of(self, number: int) -> int:
-        begin = window.resolved("begin_step", self.begin_step)
-        end = window.resolved("end_step", self.end_step)
+        begin = steps.resolved("begin_step", self.begin_step)
+        end = steps.resolved("end_step", self.end_step)
         return end if number == self.rounds else begin + (end - begin) * (number - 1) // (self.rounds - 1)
 
     def _rounds_by(self, step: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from lightning_prune import window
+from lightning_prune import steps
 
 
 @dataclass(frozen=True)
@@ -23,8 +23,8 @@ class OneShot:
     step: int | float
 
     def __post_init__(self) -> None:
-        window.check_sparsity("final_sparsity", self.final_sparsity)
-        window.check_position("step", self.step)
+        steps.check_sparsity("final_sparsity", self.final_sparsity)
+        steps.check_position("step", self.step)
 
     @property
     def begin_step(self) -> int | float:
@@ -38,11 +38,11 @@ class OneShot:
 
     def resolve(self, total_steps: int | None) -> OneShot:
         """Return this schedule in whole steps."""
-        return replace(self, step=window.in_steps("step", self.step, total_steps))
+        return replace(self, step=steps.in_steps("step", self.step, total_steps))
 
     def last_update(self, step: int) -> int | None:
         """Return the one update step, or None before it."""
-        at = window.resolved("step", self.step)
+        at = steps.resolved("step", self.step)
         return at if step >= at else None
 
     def sparsity(self, step: int) -> float:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lightning_prune.protocols import Layer, Pool
+from lightning_prune.scope.protocol import Layer, Pool
 
 
 @dataclass(frozen=True)

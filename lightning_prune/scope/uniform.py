@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lightning_prune.protocols import Layer, Pool
+from lightning_prune.scope.protocol import Layer, Pool
 
 
 @dataclass(frozen=True)

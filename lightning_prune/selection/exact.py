@@ -9,8 +9,8 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from lightning_prune import order, ranking
-from lightning_prune.protocols import Units, non_finite
+from lightning_prune.ranking import NotFiniteError, count, keep_largest
+from lightning_prune.selection.protocol import Units, non_finite
 
 Tier = list[Tensor | None]
 """For each member of a pool which of its units contend; None means all."""
@@ -80,7 +80,7 @@ def _stay(keep: Tensor | None, contender: Tensor | None, kept: Tensor) -> Tensor
 def _weights(units: Units, which: Tensor | None = None) -> int:
     """Return how many weights the units hold, or those of them named by `which`."""
     if isinstance(units.weights, int):
-        return units.weights * (units.values.numel() if which is None else ranking.count(which))
+        return units.weights * (units.values.numel() if which is None else count(which))
     return int((units.weights if which is None else units.weights[which.to(units.weights.device)]).sum())
 
 
@@ -94,8 +94,8 @@ def _drop_equal(
     if number == 0:
         return [_all(u) if t is None else t for u, t in zip(pool, tier, strict=True)], None
     try:
-        return ranking.keep_largest(values, tier, number, pool[0].absolute, contending=holds // size)
-    except order.NotFiniteError as error:
+        return keep_largest(values, tier, number, pool[0].absolute, contending=holds // size)
+    except NotFiniteError as error:
         raise non_finite(pool[error.index].name) from None
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lightning_prune.protocols import Units
+from lightning_prune.selection.protocol import Units
 
 
 @dataclass(frozen=True)

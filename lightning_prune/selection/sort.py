@@ -10,8 +10,8 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from lightning_prune import order
-from lightning_prune.protocols import Units
+from lightning_prune.ranking import float_keys
+from lightning_prune.selection.protocol import Units
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class Sort:
         """Return which units to keep, and the smoothed threshold."""
         scores = [units.scores() for units in pool]
         common = reduce(torch.promote_types, (s.dtype for s in scores))
-        keys = [order.keys(s.to(common), absolute=False) for s in scores]
+        keys = [float_keys.keys(s.to(common), absolute=False) for s in scores]
         total = sum(key.numel() for key in keys)
         keep = round(total * (1.0 - sparsity))
         if keep:
-            raw = order.value_of(order.kth_smallest(keys, total - keep + 1), common)
+            raw = float_keys.value_of(float_keys.kth_smallest(keys, total - keep + 1), common)
         else:  # just above the largest
             raw = math.nextafter(max(float(s.max()) for s in scores), math.inf)
         threshold = (1.0 - self.threshold_decay) * raw + self.threshold_decay * pool[0].threshold

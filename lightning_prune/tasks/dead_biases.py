@@ -6,7 +6,7 @@ from typing import Any, final
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from lightning_prune.callback import PruningCallback
+from lightning_prune.callbacks import PruningCallback
 
 
 @final

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from tests.logging_.wandb_file import read
+from tests.callbacks.logging.wandb_file import read
 
 from .conftest import SHORT, Command
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from lightning_prune.coupling import trial
 from lightning_prune.coupling.couple import couple
 from lightning_prune.coupling.example import answer, call, distance, tensors
-from lightning_prune.pattern.channel import Channel
-from lightning_prune.pruner import Pruner
-from lightning_prune.schedule.one_shot import OneShot
+from lightning_prune.pattern import Channel
+from lightning_prune.pruning import Pruner
+from lightning_prune.schedule import OneShot
 from lightning_prune.shrink import Shrunk, load_shrunk, rebuild, save_shrunk, shrink
 from lightning_prune.tasks.resnet import resnet56
 from lightning_prune.tasks.vgg import vgg16

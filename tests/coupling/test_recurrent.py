@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from lightning_prune.coupling.example import answer, distance
-from lightning_prune.pattern.channel import Channel
-from lightning_prune.pruner import Pruner
-from lightning_prune.schedule.one_shot import OneShot
+from lightning_prune.pattern import Channel
+from lightning_prune.pruning import Pruner
+from lightning_prune.schedule import OneShot
 from lightning_prune.shrink import shrink
 
 

@@ -22,18 +22,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_prune import Pruner, PruningCallback
-from lightning_prune.criterion.first_order_delta import FirstOrderDelta
-from lightning_prune.criterion.magnitude import Magnitude
-from lightning_prune.criterion.random import Random
-from lightning_prune.criterion.second_order_delta import SecondOrderDelta
+from lightning_prune.criterion import Criterion, FirstOrderDelta, Magnitude, Random, SecondOrderDelta
 from lightning_prune.learned import LearnedMasks
-from lightning_prune.mask_regularizer.binarizer import Binarizer
-from lightning_prune.pattern.channel import Channel
-from lightning_prune.protocols import Criterion
-from lightning_prune.regularizer.l1 import L1
-from lightning_prune.regularizer.l2 import L2
-from lightning_prune.regularizer.near_threshold import NearThreshold
-from lightning_prune.schedule.polynomial import Polynomial
+from lightning_prune.mask_regularizer import Binarizer
+from lightning_prune.pattern import Channel
+from lightning_prune.regularizer import L1, L2, NearThreshold
+from lightning_prune.schedule import Polynomial
 
 BATCHES, GLOBAL_BATCH, EPOCHS = 6, 8, 2
 STEPS = BATCHES * EPOCHS

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lightning_prune import Pruner
-from lightning_prune.pattern.channel import Channel
+from lightning_prune.pattern import Channel
 from tests.distributed.conftest import launch, results
 from tests.distributed.ranks import CRITERIA, REGULARIZERS, SCHEDULE, STEPS, STOPS, UPDATES, Regression, fit, regularize
 from tests.distributed.ranks import train as train_all

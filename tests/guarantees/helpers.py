@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_prune import Pruner, PruningCallback
-from lightning_prune.schedule.polynomial import Polynomial
+from lightning_prune.schedule import Polynomial
 
 MakeOptimizer = Callable[[Any], Optimizer]
 

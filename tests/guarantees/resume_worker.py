@@ -21,22 +21,16 @@ from pytorch_lightning.callbacks import Checkpoint, ModelCheckpoint, OnException
 from pytorch_lightning.callbacks.weight_averaging import EMAWeightAveraging
 
 from lightning_prune import Pruner, PruningCallback
-from lightning_prune.criterion.first_order_delta import FirstOrderDelta
-from lightning_prune.criterion.random import Random
-from lightning_prune.criterion.second_order_delta import SecondOrderDelta
-from lightning_prune.gate.hard_concrete import HardConcrete
-from lightning_prune.gate.soft_threshold import SoftThreshold
+from lightning_prune.callbacks import Rewind
+from lightning_prune.criterion import FirstOrderDelta, Random, SecondOrderDelta
+from lightning_prune.gate import HardConcrete, SoftThreshold
 from lightning_prune.learned import LearnedMasks
-from lightning_prune.mask_regularizer.binarizer import Binarizer
-from lightning_prune.mask_regularizer.expected_sparsity import ExpectedSparsity
-from lightning_prune.pattern.channel import Channel
-from lightning_prune.pattern.element import Element
-from lightning_prune.regularizer.near_threshold import NearThreshold
-from lightning_prune.rewind import Rewind
-from lightning_prune.schedule.geometric import Geometric
-from lightning_prune.schedule.polynomial import Polynomial
-from lightning_prune.scope.uniform import Uniform
-from lightning_prune.selection.histogram import Histogram
+from lightning_prune.mask_regularizer import Binarizer, ExpectedSparsity
+from lightning_prune.pattern import Channel, Element
+from lightning_prune.regularizer import NearThreshold
+from lightning_prune.schedule import Geometric, Polynomial
+from lightning_prune.scope import Uniform
+from lightning_prune.selection import Histogram
 from lightning_prune.targets import Targets
 from tests.guarantees.helpers import RAMP, Net, Units, adamw, copied, fit, momentum, ramp
 

@@ -13,10 +13,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from lightning_prune import PruningCallback
-from lightning_prune.criterion.first_order_delta import FirstOrderDelta
-from lightning_prune.criterion.random import Random
-from lightning_prune.schedule.one_shot import OneShot
-from lightning_prune.schedule.polynomial import Polynomial
+from lightning_prune.criterion import FirstOrderDelta, Random
+from lightning_prune.schedule import OneShot, Polynomial
 from tests.guarantees.helpers import (
     Batches,
     Net,

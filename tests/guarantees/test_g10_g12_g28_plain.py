@@ -17,10 +17,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_prune import Pruner, PruningCallback
-from lightning_prune.criterion.random import Random
-from lightning_prune.regularizer.l1 import L1
-from lightning_prune.rewind import Rewind
-from lightning_prune.schedule.polynomial import Polynomial
+from lightning_prune.callbacks import Rewind
+from lightning_prune.criterion import Random
+from lightning_prune.regularizer import L1
+from lightning_prune.schedule import Polynomial
 from tests.guarantees.helpers import Batches, Net, bits, differences, fit, momentum, ramp, trainer, zeros
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*callbacks used to create:UserWarning")

@@ -14,8 +14,8 @@ from pytorch_lightning.callbacks import EarlyStopping
 from torch.optim import Optimizer
 
 from lightning_prune import Pruner, PruningCallback
-from lightning_prune.regularizer.l1 import L1
-from lightning_prune.schedule.polynomial import Polynomial
+from lightning_prune.regularizer import L1
+from lightning_prune.schedule import Polynomial
 from tests.guarantees.helpers import RAMP, Batches, Net, adamw, assert_plain, fit, ramp, sparsity, trainer, zeros
 
 LESS = "ignore:.*(less than|past the end):UserWarning"

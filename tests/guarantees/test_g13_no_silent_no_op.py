@@ -11,11 +11,8 @@ from pytorch_lightning.callbacks import EarlyStopping, GradientAccumulationSched
 from torch import nn
 
 from lightning_prune import Pruner, PruningCallback
-from lightning_prune.criterion.magnitude import Magnitude
-from lightning_prune.protocols import Schedule
-from lightning_prune.schedule.iterative import Iterative
-from lightning_prune.schedule.one_shot import OneShot
-from lightning_prune.schedule.polynomial import Polynomial
+from lightning_prune.criterion import Magnitude
+from lightning_prune.schedule import Iterative, OneShot, Polynomial, Schedule
 from lightning_prune.targets import Targets
 from tests.guarantees.helpers import RAMP, Batches, Net, Unsized, assert_plain, fit, momentum, trainer, zeros
 

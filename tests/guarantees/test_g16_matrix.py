@@ -13,7 +13,7 @@ from pytorch_lightning.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from lightning_prune import PruningCallback
-from lightning_prune.regularizer.near_threshold import NearThreshold
+from lightning_prune.regularizer import NearThreshold
 from tests.guarantees.helpers import Net, adamw, assert_plain, bits, differences, fit, momentum, ramp, sparsity, zeros
 
 ASKED = 205 / 256

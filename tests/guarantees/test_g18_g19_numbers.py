@@ -18,10 +18,7 @@ from pytorch_lightning.plugins import MixedPrecision
 from torch import Tensor
 
 from lightning_prune import Pruner, PruningCallback
-from lightning_prune.protocols import Regularizer
-from lightning_prune.regularizer.l1 import L1
-from lightning_prune.regularizer.l2 import L2
-from lightning_prune.regularizer.near_threshold import NearThreshold
+from lightning_prune.regularizer import L1, L2, NearThreshold, Regularizer
 from lightning_prune.targets import Targets
 from tests.guarantees.helpers import RAMP, UPDATES, Net, bits, differences, fit, ramp
 

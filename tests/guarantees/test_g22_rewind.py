@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lightning_prune import Pruner, PruningCallback
-from lightning_prune.rewind import Rewind
-from lightning_prune.schedule.one_shot import OneShot
+from lightning_prune.callbacks import Rewind
+from lightning_prune.schedule import OneShot
 from tests.guarantees.helpers import RAMP, UPDATES, Batches, Net, bits, copied, differences, fit, momentum, sparsity
 
 State = dict[str, Tensor]

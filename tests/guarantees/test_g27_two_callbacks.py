@@ -14,9 +14,8 @@ from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 
 from lightning_prune import Pruner, PruningCallback
-from lightning_prune.criterion.random import Random
-from lightning_prune.schedule.one_shot import OneShot
-from lightning_prune.schedule.polynomial import Polynomial
+from lightning_prune.criterion import Random
+from lightning_prune.schedule import OneShot, Polynomial
 from lightning_prune.targets import Targets
 from tests.guarantees.helpers import RAMP, Net, assert_plain, fit, zeros
 

@@ -12,14 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_prune import Pruner, PruningCallback
-from lightning_prune.criterion.first_order_delta import FirstOrderDelta
-from lightning_prune.criterion.magnitude import Magnitude
-from lightning_prune.criterion.random import Random
-from lightning_prune.protocols import Schedule
-from lightning_prune.schedule.geometric import Geometric
-from lightning_prune.schedule.iterative import Iterative
-from lightning_prune.schedule.one_shot import OneShot
-from lightning_prune.schedule.polynomial import Polynomial
+from lightning_prune.criterion import FirstOrderDelta, Magnitude, Random
+from lightning_prune.schedule import Geometric, Iterative, OneShot, Polynomial, Schedule
 from tests.guarantees.helpers import RAMP, Net, adamw, draw, fit, momentum, ramp, zeros
 
 SIZE = 12 * 16 + 16 * 4

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_prune import PruningCallback
-from lightning_prune.schedule.one_shot import OneShot
+from lightning_prune.schedule import OneShot
 from tests.guarantees.helpers import MakeOptimizer, Net, adamw, fit, momentum, ramp, sparsity, zeros
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*lr_scheduler.step:UserWarning", "ignore:.*fit.ckpt_path:UserWarning")

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lightning_prune import PruningCallback
-from lightning_prune.schedule.one_shot import OneShot
+from lightning_prune.schedule import OneShot
 from tests.guarantees.helpers import Net, bits, copied, differences, draw, fit, ramp, zeros
 from tests.helpers import tensors_of
 

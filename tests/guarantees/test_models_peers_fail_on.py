@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_prune import Pruner, PruningCallback
-from lightning_prune.scope.uniform import Uniform
+from lightning_prune.scope import Uniform
 from lightning_prune.targets import Targets
 from tests.guarantees.helpers import (
     RAMP,

@@ -18,11 +18,11 @@ from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint, OnExcept
 from torch import Tensor, nn
 
 from lightning_prune import Pruner, PruningCallback
-from lightning_prune.criterion.norm_scale import NormScale
-from lightning_prune.pattern.channel import Channel
-from lightning_prune.regularizer.l1 import L1
+from lightning_prune.criterion import NormScale
+from lightning_prune.pattern import Channel
+from lightning_prune.regularizer import L1
 from lightning_prune.report import Report, percent
-from lightning_prune.schedule.one_shot import OneShot
+from lightning_prune.schedule import OneShot
 from lightning_prune.shrink import shrink
 from lightning_prune.targets import Targets
 from tests.guarantees.helpers import (

@@ -15,21 +15,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lightning_prune.coupling.units import Coupling, Group, alive_along
-from lightning_prune.criterion.filter_norm import FilterNorm
-from lightning_prune.criterion.first_order_delta import FirstOrderDelta
-from lightning_prune.criterion.geometric_median import GeometricMedian
-from lightning_prune.criterion.k_means import KMeans
-from lightning_prune.criterion.norm_scale import NormScale
+from lightning_prune.criterion import FilterNorm, FirstOrderDelta, GeometricMedian, KMeans, NormScale, Site
 from lightning_prune.learned import LearnedMasks
-from lightning_prune.pattern.channel import Channel
-from lightning_prune.protocols import Site
-from lightning_prune.pruner import Pruner
-from lightning_prune.regularizer.l1 import L1
+from lightning_prune.pattern import Channel
+from lightning_prune.pruning import Pruner
+from lightning_prune.regularizer import L1
 from lightning_prune.rounds import PruningRounds
-from lightning_prune.schedule.one_shot import OneShot
-from lightning_prune.schedule.polynomial import Polynomial
-from lightning_prune.scope.uniform import Uniform
-from lightning_prune.selection.sort import Sort
+from lightning_prune.schedule import OneShot, Polynomial
+from lightning_prune.scope import Uniform
+from lightning_prune.selection import Sort
 from lightning_prune.shrink import shrink
 from lightning_prune.targets import Targets
 from tests.helpers import criteria_without_norm, grad_of, ideas, masks_of, mlp, same, sgd, train, vary

@@ -12,19 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lightning_prune.criterion import geometric_median
-from lightning_prune.criterion.filter_norm import FilterNorm
-from lightning_prune.criterion.first_order_delta import FirstOrderDelta
-from lightning_prune.criterion.geometric_median import GeometricMedian
-from lightning_prune.criterion.k_means import KMeans
-from lightning_prune.criterion.magnitude import Magnitude
-from lightning_prune.criterion.norm_scale import NormScale
-from lightning_prune.criterion.random import Random
-from lightning_prune.criterion.second_order_delta import SecondOrderDelta
-from lightning_prune.pattern.row import Row
-from lightning_prune.protocols import Site, SitedCriterion
-from lightning_prune.pruner import Pruner
-from lightning_prune.schedule.one_shot import OneShot
+from lightning_prune.criterion import (
+    FilterNorm,
+    FirstOrderDelta,
+    GeometricMedian,
+    KMeans,
+    Magnitude,
+    NormScale,
+    Random,
+    SecondOrderDelta,
+    Site,
+    SitedCriterion,
+    geometric_median,
+)
+from lightning_prune.pattern import Row
+from lightning_prune.pruning import Pruner
+from lightning_prune.schedule import OneShot
 from tests.helpers import FLOATS, criterion_at, ideas, pruned_once, same
 
 CRITERIA = pytest.mark.parametrize("criterion", ideas("criterion"))

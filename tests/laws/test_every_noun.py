@@ -1,8 +1,11 @@
-"""One noun, one folder, one Hydra group: what is in the one is in the other, frozen and equal by value."""
+"""One noun, one folder, one Hydra group: what is in the one is in the other, listed, frozen and equal by value."""
 
 import importlib
+import inspect
 import pkgutil
+import re
 from dataclasses import fields, is_dataclass
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -22,10 +25,41 @@ def every_idea() -> list[Any]:
     return [pytest.param(noun, *case.values, id=f"{noun}-{case.id}") for noun in NOUNS for case in ideas(noun)]
 
 
+LINE = re.compile(r"^from \.(\w+) import (\w+) as \2(?:  # (.+))?$", re.MULTILINE)
+"""How a noun lists an idea: its file, its class, and what it is in a few words."""
+
+
+def modules_of(noun: str) -> tuple[ModuleType, set[str]]:
+    """Return a noun's package, and the names of the files that hold its ideas."""
+    package = importlib.import_module(f"lightning_prune.{noun}")
+    return package, {module.name for module in pkgutil.iter_modules(package.__path__)} - {"protocol"}
+
+
+@pytest.mark.parametrize("noun", NOUNS)
+def test_a_noun_says_what_it_is_and_lists_every_idea_with_a_line(noun: str) -> None:
+    package, modules = modules_of(noun)
+    lines = LINE.findall(inspect.getsource(package))
+    said = {module: (name, words) for module, name, words in lines if module != "protocol"}
+    assert set(said) == modules
+    for module, (name, words) in said.items():
+        idea = getattr(package, name)
+        assert idea is getattr(importlib.import_module(f"lightning_prune.{noun}.{module}"), name)
+        assert inspect.getdoc(idea), f"{name} has no docstring"
+        assert words, f"nothing is said of {name} where {noun}/__init__.py lists it"
+    contracts = {name for module, name, _ in lines if module == "protocol"}
+    protocol = importlib.import_module(f"lightning_prune.{noun}.protocol")
+    own = {name for name, value in vars(protocol).items() if getattr(value, "__module__", "") == protocol.__name__}
+    assert contracts == own, "the noun hands on its Protocol and the records that it is asked with"
+    page = inspect.getdoc(package)
+    assert page
+    assert "Asked " in page or "asks " in page, "when is it asked?"
+    assert "To write one: " in page
+    assert len(page.splitlines()) <= 20
+
+
 @pytest.mark.parametrize("noun", NOUNS)
 def test_G25_every_idea_has_a_yaml_of_the_same_name(noun: str) -> None:
-    package = importlib.import_module(f"lightning_prune.{noun}")
-    modules = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    _, modules = modules_of(noun)
     for name in modules:
         config: Any = OmegaConf.load(CONF / noun / f"{name}.yaml")
         assert config._target_.rpartition(".")[0] == f"lightning_prune.{noun}.{name}"

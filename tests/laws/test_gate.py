@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lightning_prune.gate.hard_concrete import HardConcrete
-from lightning_prune.gate.sigmoid import Sigmoid
+from lightning_prune.gate import HardConcrete, Sigmoid
 from tests.helpers import ideas
 
 # Learned thresholds (test_soft_threshold.py) have one logit a tensor and no draws.

@@ -8,9 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lightning_prune.mask_regularizer.binarizer import Binarizer
-from lightning_prune.mask_regularizer.expected_sparsity import ExpectedSparsity
-from lightning_prune.mask_regularizer.mean_probability import MeanProbability
+from lightning_prune.mask_regularizer import Binarizer, ExpectedSparsity, MeanProbability
 from tests.helpers import ideas
 
 REGULARIZERS = pytest.mark.parametrize("regularizer", ideas("mask_regularizer"))

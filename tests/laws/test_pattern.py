@@ -9,18 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lightning_prune.criterion.filter_norm import FilterNorm
-from lightning_prune.pattern.block import Block
-from lightning_prune.pattern.column import Column
-from lightning_prune.pattern.kernel import Kernel
-from lightning_prune.pattern.n_of_m import NofM
-from lightning_prune.pattern.row import Row
-from lightning_prune.protocols import Layer
-from lightning_prune.pruner import Pruner
-from lightning_prune.schedule.one_shot import OneShot
-from lightning_prune.schedule.polynomial import Polynomial
-from lightning_prune.scope.erk import ERK
-from lightning_prune.scope.uniform import Uniform
+from lightning_prune.criterion import FilterNorm
+from lightning_prune.pattern import Block, Column, Kernel, NofM, Row
+from lightning_prune.pruning import Pruner
+from lightning_prune.schedule import OneShot, Polynomial
+from lightning_prune.scope import ERK, Layer, Uniform
 from lightning_prune.targets import Targets
 from tests.helpers import conv_net, criteria_without_norm, ideas, masks_of, pattern_at, patterns
 
@@ -100,17 +93,17 @@ def test_G3_G5_every_pool_reaches_its_budget_in_whole_units(pattern: Any, scope:
         for pool in scope(layers, schedule.sparsity(step)):
             dropped = sum(int((~now[name]).sum()) for name in pool.names)
             largest = max(
-                largest_unit(pattern_at(pattern, name, step), canonical(name, now[name]).shape) for name in pool.names
+                largest_unit(pattern_at(pattern, name), canonical(name, now[name]).shape) for name in pool.names
             )
             spared = [
-                largest_unit(pattern_at(pattern, name, step), canonical(name, now[name]).shape)
+                largest_unit(pattern_at(pattern, name), canonical(name, now[name]).shape)
                 for name in pool.names
-                if getattr(pattern_at(pattern, name, step), "spares", False)
+                if getattr(pattern_at(pattern, name), "spares", False)
             ]
             most = sum(now[name].numel() for name in pool.names) - sum(spared)
             assert abs(dropped - min(pool.drop, most)) <= largest / 2
         for name, mask in now.items():
-            at = pattern_at(pattern, name, step)
+            at = pattern_at(pattern, name)
             whole = canonical(name, mask)
             assert torch.equal(at.expand(at.units(whole.float()) > 0, whole.shape), whole)
             assert not (mask & ~before[name]).any()

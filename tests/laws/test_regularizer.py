@@ -9,16 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lightning_prune.pattern.channel import Channel
-from lightning_prune.protocols import Moment, SitedRegularizer
-from lightning_prune.pruner import Pruner
-from lightning_prune.regularizer.group_lasso import GroupLasso
-from lightning_prune.regularizer.growing import Growing
-from lightning_prune.regularizer.l1 import L1
-from lightning_prune.regularizer.l2 import L2
-from lightning_prune.regularizer.near_threshold import NearThreshold
-from lightning_prune.regularizer.norm_l1 import NormL1
-from lightning_prune.schedule.polynomial import Polynomial
+from lightning_prune.pattern import Channel
+from lightning_prune.pruning import Pruner
+from lightning_prune.regularizer import L1, L2, GroupLasso, Growing, Moment, NearThreshold, NormL1, SitedRegularizer
+from lightning_prune.schedule import Polynomial
 from tests.helpers import FLOATS, ideas
 
 REGULARIZERS = pytest.mark.parametrize("regularizer", ideas("regularizer"))

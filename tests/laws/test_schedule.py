@@ -7,10 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_prune.schedule.geometric import Geometric
-from lightning_prune.schedule.iterative import Iterative
-from lightning_prune.schedule.one_shot import OneShot
-from lightning_prune.schedule.polynomial import Polynomial
+from lightning_prune.schedule import Geometric, Iterative, OneShot, Polynomial
 from tests.helpers import ideas, vary
 
 SCHEDULES = pytest.mark.parametrize("schedule", ideas("schedule"))

@@ -7,10 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_prune.protocols import Layer, Pool
-from lightning_prune.scope.erk import ERK
-from lightning_prune.scope.global_ranking import GlobalRanking
-from lightning_prune.scope.uniform import Uniform
+from lightning_prune.scope import ERK, GlobalRanking, Layer, Pool, Uniform
 from tests.helpers import ideas
 
 SCOPES = pytest.mark.parametrize("scope", ideas("scope"))

@@ -11,10 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lightning_prune.protocols import Units
-from lightning_prune.selection.exact import Exact
-from lightning_prune.selection.histogram import Histogram
-from lightning_prune.selection.sort import Sort
+from lightning_prune.selection import Exact, Histogram, Sort, Units
 from tests.helpers import FLOATS, ideas, keep_by_sorting
 
 SELECTIONS = pytest.mark.parametrize("selection", ideas("selection"))

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lightning_prune.gate.soft_threshold import SoftThreshold
-from lightning_prune.thresholds import balanced, common_shift
+from lightning_prune.gate import SoftThreshold
+from lightning_prune.learned.thresholds import balanced, common_shift
 
 WEIGHTS = st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=20)
 

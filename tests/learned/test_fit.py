@@ -15,14 +15,10 @@ from pytorch_lightning.callbacks.weight_averaging import EMAWeightAveraging
 from torch import Tensor, nn
 
 from lightning_prune import PruningCallback
-from lightning_prune.gate.hard_concrete import HardConcrete
-from lightning_prune.gate.sigmoid import Sigmoid
+from lightning_prune.gate import HardConcrete, Sigmoid
 from lightning_prune.learned import LearnedMasks
-from lightning_prune.mask_regularizer.binarizer import Binarizer
-from lightning_prune.mask_regularizer.expected_sparsity import ExpectedSparsity
-from lightning_prune.mask_regularizer.mean_probability import MeanProbability
-from lightning_prune.schedule.one_shot import OneShot
-from lightning_prune.schedule.polynomial import Polynomial
+from lightning_prune.mask_regularizer import Binarizer, ExpectedSparsity, MeanProbability
+from lightning_prune.schedule import OneShot, Polynomial
 from lightning_prune.shrink import load_shrunk
 from tests.guarantees.helpers import RAMP, Units, assert_plain, bits, differences, draw, fit, momentum
 

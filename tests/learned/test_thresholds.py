@@ -14,12 +14,12 @@ from pytorch_lightning.callbacks.weight_averaging import EMAWeightAveraging
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lightning_prune.callback import PruningCallback
-from lightning_prune.gate.soft_threshold import SoftThreshold
+from lightning_prune.callbacks import PruningCallback
+from lightning_prune.gate import SoftThreshold
 from lightning_prune.learned import LearnedMasks
-from lightning_prune.mask_regularizer.mean_probability import MeanProbability
-from lightning_prune.pattern.element import Element
-from lightning_prune.schedule.polynomial import Polynomial
+from lightning_prune.mask_regularizer import MeanProbability
+from lightning_prune.pattern import Element
+from lightning_prune.schedule import Polynomial
 from tests.guarantees.helpers import Net, adamw, fit
 from tests.learned.test_fit import engine, outputs
 from tests.learned.test_weights import on

@@ -12,16 +12,13 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lightning_prune.coupling.example import answer, distance
-from lightning_prune.gate.hard_concrete import HardConcrete
-from lightning_prune.gate.sigmoid import Sigmoid
+from lightning_prune.gate import HardConcrete, Sigmoid
 from lightning_prune.learned import LearnedMasks
-from lightning_prune.learning import Learning
-from lightning_prune.mask_regularizer.binarizer import Binarizer
-from lightning_prune.mask_regularizer.expected_sparsity import ExpectedSparsity
-from lightning_prune.mask_regularizer.mean_probability import MeanProbability
-from lightning_prune.masked_units import MaskedUnits
-from lightning_prune.pattern.channel import Channel
-from lightning_prune.schedule.polynomial import Polynomial
+from lightning_prune.learned.learning import Learning
+from lightning_prune.learned.masked_units import MaskedUnits
+from lightning_prune.mask_regularizer import Binarizer, ExpectedSparsity, MeanProbability
+from lightning_prune.pattern import Channel
+from lightning_prune.schedule import Polynomial
 from lightning_prune.shrink import shrink
 from lightning_prune.targets import Targets
 from tests.coupling.architectures import ARCHITECTURES

@@ -12,18 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from lightning_prune.coupling.example import answer, distance
-from lightning_prune.gate.hard_concrete import HardConcrete
-from lightning_prune.gate.sigmoid import Sigmoid
-from lightning_prune.gate.soft_threshold import SoftThreshold
+from lightning_prune.gate import HardConcrete, Sigmoid, SoftThreshold
 from lightning_prune.learned import LearnedMasks
-from lightning_prune.learning import Learning
-from lightning_prune.mask_regularizer.binarizer import Binarizer
-from lightning_prune.mask_regularizer.expected_sparsity import ExpectedSparsity
-from lightning_prune.mask_regularizer.mean_probability import MeanProbability
-from lightning_prune.pattern.block import Block
-from lightning_prune.pattern.element import Element
-from lightning_prune.schedule.polynomial import Polynomial
-from lightning_prune.scope.uniform import Uniform
+from lightning_prune.learned.learning import Learning
+from lightning_prune.mask_regularizer import Binarizer, ExpectedSparsity, MeanProbability
+from lightning_prune.pattern import Block, Element
+from lightning_prune.schedule import Polynomial
+from lightning_prune.scope import Uniform
 from tests.coupling.architectures import ARCHITECTURES
 from tests.guarantees.helpers import RAMP, Net, adamw, assert_plain, bits, fit
 from tests.learned.test_fit import engine, learned

@@ -8,14 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_prune.best_units import choose, keep_best, named, units_of
-from lightning_prune.criterion.filter_norm import FilterNorm
-from lightning_prune.criterion.geometric_median import GeometricMedian
-from lightning_prune.criterion.k_means import KMeans
-from lightning_prune.criterion.magnitude import Magnitude
-from lightning_prune.criterion.norm_scale import NormScale
-from lightning_prune.criterion.random import Random
-from lightning_prune.pattern.channel import Channel
+from lightning_prune.criterion import FilterNorm, GeometricMedian, KMeans, Magnitude, NormScale, Random
+from lightning_prune.pattern import Channel
+from lightning_prune.rounds.best_units import choose, keep_best, named, units_of
 from lightning_prune.shrink import shrink
 from lightning_prune.targets import Targets
 

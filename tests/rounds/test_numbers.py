@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_prune.pattern.channel import Channel
+from lightning_prune.pattern import Channel
 from lightning_prune.rounds import PruningRounds
 from lightning_prune.targets import Targets
 from lightning_prune.tasks.classifier import Classifier

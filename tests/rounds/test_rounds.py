@@ -13,8 +13,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from safetensors.torch import load_file
 
 from lightning_prune.cost import count
-from lightning_prune.criterion.k_means import KMeans
-from lightning_prune.criterion.random import Random
+from lightning_prune.criterion import KMeans, Random
 from lightning_prune.rounds import PruningRounds
 from lightning_prune.shrink import load_shrunk
 from lightning_prune.tasks.classifier import Classifier

@@ -10,9 +10,9 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from lightning_prune import Pruner, PruningCallback
-from lightning_prune.pattern.row import Row
-from lightning_prune.schedule.one_shot import OneShot
-from lightning_prune.scope.uniform import Uniform
+from lightning_prune.pattern import Row
+from lightning_prune.schedule import OneShot
+from lightning_prune.scope import Uniform
 from lightning_prune.tasks.classifier import Classifier
 from lightning_prune.tasks.data.digits import Digits
 from lightning_prune.tasks.dead_biases import ZeroDeadBiases

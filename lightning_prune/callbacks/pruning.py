@@ -1,0 +1,344 @@
+"""Lightning's events, translated into the pruner's verbs."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal, cast
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback, Checkpoint
+from pytorch_lightning.utilities import rank_zero_info
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from lightning_prune.callbacks import averages, wandb_media
+from lightning_prune.callbacks.agreement import check_overlap, check_ranks
+from lightning_prune.callbacks.loss_scale import grad_scale, loss_scale, plain_optimizer
+from lightning_prune.callbacks.rewind import Rewind, Rewinder
+from lightning_prune.callbacks.run_length import run_length
+from lightning_prune.cost import CostReport, compare
+from lightning_prune.coupling.couple import plain_copy
+from lightning_prune.learned import LearnedMasks
+from lightning_prune.masks import zero_copies
+from lightning_prune.pattern import CoupledPattern
+from lightning_prune.pruning import Pruner
+from lightning_prune.report import Report, percent
+from lightning_prune.schedule import Polynomial, Schedule
+from lightning_prune.shrink import ShrinkReport, check_shrinkable, shrink_
+from lightning_prune.targets import plain_name
+
+
+class PruningCallback(Callback):
+    """Prune the model while the Trainer fits it, and leave it plain and sparse at the end.
+
+    `PruningCallback(0.9)` takes 90 % of the weights, smallest magnitude first over all layers, on a cubic schedule
+    from 5 % to 40 % of the run with an update every .4 % of it.
+
+    Args:
+        pruner: a `Pruner` or `LearnedMasks`; or a schedule, or a final sparsity in [0, 1], for a pruner with all else
+            at its default.
+        shrink: take dead units out of the model at the end, which leaves it smaller and dense: with
+            `pattern=Channel()`, or whatever else leaves whole units without weights. The module needs an
+            `example_input_array`.
+        rewind: what becomes of kept weights after an update: None leaves them, an int is the step to go back to, "init"
+            draws them anew; a `Rewind` says more.
+        tag: tells two callbacks in one Trainer apart, in logs and in checkpoints.
+
+    Raises:
+        ValueError: an argument is out of range; the message names it.
+    """
+
+    def __init__(
+        self,
+        pruner: Pruner | LearnedMasks | Schedule | float,
+        shrink: bool = False,
+        rewind: Rewind | int | Literal["init"] | None = None,
+        tag: str = "",
+    ) -> None:
+        self.pruner = _pruner(pruner)
+        self.rewind = rewind if rewind is None or isinstance(rewind, Rewind) else Rewind(rewind)
+        if rewind is not None and isinstance(self.pruner, LearnedMasks):
+            raise ValueError(f"rewind={rewind!r} does not go with learned masks: they put no weight to zero on the way")
+        self.shrink = shrink
+        self.tag = tag
+        self.report: Report | None = None
+        self.shrink_report: ShrinkReport | None = None
+        self.cost_report: CostReport | None = None
+        self._recipe: dict[str, Any] = {}  # of the model shrunk in the latest fit
+        self._sparsity = 0.0
+        self._stage = "fit"
+        self._idle = False
+        self._shown = False  # whether the progress bar of this fit has the sparsity
+        self._fitted = 0  # the id of the model of the latest fit
+        self._step = 0  # optimizer steps completed at the end of the batch before
+        self._rewinder: Rewinder | None = None
+        self._rewinder_state: dict[str, Any] = {}
+        self._hooks: list[RemovableHandle] = []
+        self._media: wandb_media.Media | None = None
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """How a plain model gets the shapes of the one that the latest fit has shrunk; empty if it shrank none."""
+        return self._recipe
+
+    @property
+    def state_key(self) -> str:
+        """The key of this callback's state in a checkpoint."""
+        return self._generate_state_key(tag=self.tag)
+
+    # Fit begins
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Take the place behind callbacks that average weights, which is where their averages can be masked."""
+        self._stage = stage
+        if stage == "fit":
+            ours = [c for c in trainer.callbacks if isinstance(c, PruningCallback)]  # pyright: ignore
+            last = [c for c in trainer.callbacks if isinstance(c, Checkpoint)]  # pyright: ignore
+            rest = [c for c in trainer.callbacks if c not in ours and c not in last]  # pyright: ignore
+            trainer.callbacks = [*rest, *ours, *last]  # pyright: ignore
+            self._release()  # what a fit before this one left, where it broke off and no hook was called
+            if self.pruner.attached:
+                self.pruner.strip()
+            same = trainer.global_step > 0 and self._fitted == id(pl_module)
+            self._idle = same and bool(self._recipe)  # pruned and shrunk: what follows is fine-tuning
+            if not self._idle:
+                self._recipe, self.shrink_report, self.cost_report = {}, None, None
+            goes_on = same and self._left_its_zeros(pl_module)
+            left = self.state_dict() if goes_on else {}
+            self._fitted, self._rewinder, self._rewinder_state = id(pl_module), None, {}
+            if left:  # the same trainer fits the same model further
+                self.load_state_dict(left)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Attach the pruner: the model is on its device, and a checkpoint's weights and state are loaded."""
+        if self._idle:
+            return
+        if self.shrink:
+            check_shrinkable(pl_module, self._example())
+        # Asking for the run's length builds the loader, which must not happen before a resumed loop knows its progress.
+        saved = self.pruner.saved_length
+        trial = saved is not None or bool(trainer.fast_dev_run)  # pyright: ignore
+        self.pruner.attach(pl_module, saved or run_length(trainer), trial)
+        try:
+            others = [c for c in trainer.callbacks if isinstance(c, PruningCallback) and c is not self]  # pyright: ignore
+            check_overlap(self.pruner, self.tag, {c.tag: c.pruner for c in others})
+            self._rewinder = Rewinder(self.rewind, self.pruner, pl_module) if self.rewind else None
+        except ValueError:
+            self.pruner.strip()
+            raise
+        if self._rewinder is not None:
+            self._rewinder.load_state_dict(self._rewinder_state)
+        self._rewinder_state = {}
+        self._media = wandb_media.Media.of(trainer, self._prefix)
+        plan = self.pruner.report()
+        self._sparsity = plan.sparsity
+        rank_zero_info(f"{self._title}: {self.pruner.resolved_schedule}\n{plan.plan()}")
+        if trainer.max_steps == 0:  # nothing is trained, and no hook of a step called: prune the model as it is
+            self._advance(trainer)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Guard every optimizer's step, and catch up with updates that are due before the first one."""
+        if self._idle:
+            return
+        for optimizer in trainer.optimizers:
+            self._hooks.append(optimizer.register_step_post_hook(self._after_optimizer_step))
+        self._shown, self._step = False, trainer.global_step
+        self._advance(trainer)
+
+    # A training step
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Put the regularizer's gradient in and take pruned gradients out, before clipping."""
+        if not self._idle:
+            learned = isinstance(self.pruner, LearnedMasks)  # their gradients are not unscaled by any optimizer
+            scale = loss_scale(trainer) if learned else grad_scale(trainer, optimizer)
+            self.pruner.before_step(plain_optimizer(optimizer), grad_scale=scale)
+
+    def _after_optimizer_step(self, optimizer: Optimizer, *_: Any) -> None:
+        if self.pruner.attached:
+            self.pruner.mask_weights(optimizer)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Update the masks if an update is due, and log."""
+        if self._idle:
+            return
+        updated = self._advance(trainer)
+        if updated or batch_idx == 0 or not self._shown:
+            pl_module.log(self._name("sparsity"), self._sparsity, prog_bar=True, logger=False)
+            self._shown = True
+        stepped, self._step = trainer.global_step != self._step, trainer.global_step
+        due = stepped and not updated and trainer.global_step % max(1, trainer.log_every_n_steps) == 0  # pyright: ignore
+        if due and self.pruner.regularizer is not None:
+            self._write(trainer, {"regularizer": self.pruner.penalty})
+
+    def _advance(self, trainer: pl.Trainer) -> bool:
+        if self._rewinder is not None:
+            self._rewinder.watch(trainer.global_step)
+        if not self.pruner.update(trainer.global_step, trainer.optimizers):
+            return False
+        if self._rewinder is not None and self._rewinder.after_update(trainer.optimizers):
+            for callback in trainer.callbacks:  # pyright: ignore
+                if isinstance(callback, PruningCallback):  # the rewind has moved what others prune, too
+                    callback._mask()
+        check_ranks(trainer, self.pruner, self._title)
+        report = self.pruner.report()
+        self._sparsity = report.sparsity
+        self._write(trainer, self.pruner.scalars())
+        if self._media is not None:
+            self._media.update(self.pruner, report, trainer.global_step)
+        return True
+
+    # Averages and checkpoints
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Mask the average that SWA has put into the model for an epoch that renews BatchNorm's statistics."""
+        self._mask()
+
+    def on_validation_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Mask what a weight average has put into the model for validation."""
+        self._mask()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Mask what a weight average has put into the model for good."""
+        self._mask()
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Mask every copy of a pruned weight in the checkpoint, averages included, and after the strip as well."""
+        ours = {c.state_key for c in trainer.callbacks if isinstance(c, PruningCallback)}  # pyright: ignore
+        states = {key: state for key, state in checkpoint.get("callbacks", {}).items() if key not in ours}
+        saved = {**checkpoint, "callbacks": states, "optimizer_states": None}
+        if self.pruner.attached:
+            soft = self.pruner.mask_copies(saved)
+            if soft and self.state_key in checkpoint.get("callbacks", {}):
+                checkpoint["callbacks"][self.state_key]["soft"] = soft
+        elif self.report is not None:
+            pruned = {weight.name for weight in self.report.weights}
+            named = {plain_name(n): p.detach() for n, p in pl_module.named_parameters()}
+            zero_copies(saved, {name: p != 0 for name, p in named.items() if name in pruned})
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Give averages beside learned masks the values back that the file has hard ones of."""
+        soft = checkpoint.get("callbacks", {}).get(self.state_key, {}).pop("soft", None)
+        if soft and self._stage == "fit":
+            averages.put_back(trainer, pl_module, checkpoint, soft)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return masks, thresholds and schedule position, and values kept for a rewind."""
+        state = self.pruner.state_dict()
+        rewinding = self._rewinder.state_dict() if self._rewinder is not None else self._rewinder_state
+        state = state | {"rewind": rewinding} if state and rewinding else state
+        return state | {"shrunk": self._recipe} if self._recipe else state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a checkpoint's state, for the attach to come or, with strategies that restore late, at once."""
+        if self._stage != "fit":  # validate and test restore callbacks too; the next fit must not start from that
+            return
+        self._rewinder_state = state_dict.pop("rewind", {})
+        self.pruner.load_state_dict(state_dict)
+        if self._rewinder is not None:
+            self._rewinder.load_state_dict(self._rewinder_state)
+
+    # Fit ends
+
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Strip the masks and say what was reached."""
+        self._release()
+        if not self.pruner.attached:
+            return
+        self.report = self.pruner.strip()
+        if "stripped" in self.pruner.state_dict():  # else the run stopped early, and can be resumed
+            self._rewinder = None
+        rank_zero_info(f"{self._title}: done\n{self.report.table()}")
+        if self.report.sparsity < self.report.final_sparsity - self.report.grain / max(1, self.report.size):
+            warnings.warn(
+                f"{self._title}: reached a sparsity of {percent(self.report.sparsity)}, less than the "
+                f"{percent(self.report.final_sparsity)} asked for; {self._why_less()}",
+                stacklevel=2,
+            )
+        if self.shrink and "stripped" in self.pruner.state_dict():
+            self._make_smaller(trainer, pl_module)
+        if self._media is not None and trainer.is_global_zero:
+            self._media.finish(self.report, pl_module)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Strip the masks; a checkpoint written after this still holds them, so that the run can be resumed."""
+        self._release()
+        if self.pruner.attached:
+            self.report = self.pruner.strip(resumable=True)
+            self._rewinder_state = self._rewinder.state_dict() if self._rewinder is not None else {}
+            self._rewinder = None
+        else:
+            self.pruner.forget()  # a fit that never began must leave nothing for the next one
+
+    def _example(self) -> Any:
+        pattern = self.pruner.pattern
+        return pattern.example_inputs if isinstance(pattern, CoupledPattern) else None
+
+    def _make_smaller(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        larger = plain_copy(pl_module)
+        self.shrink_report, self._recipe = shrink_(pl_module, self._example())
+        trainer.strategy.optimizers = []  # they know the larger parameters
+        if trainer.is_global_zero:
+            self.cost_report = compare(larger, pl_module, self._example())
+            rank_zero_info(f"{self._title}: shrunk\n{self.shrink_report.table()}\n\n{self.cost_report.table()}")
+            self._write(trainer, self.cost_report.scalars())
+
+    # Helpers
+
+    @property
+    def _prefix(self) -> str:
+        return f"pruning/{self.tag}/" if self.tag else "pruning/"
+
+    @property
+    def _title(self) -> str:
+        return f"{self.pruner.name} [{self.tag}]" if self.tag else self.pruner.name
+
+    def _name(self, name: str) -> str:
+        return f"{name}/{self.tag}" if self.tag else name
+
+    def _why_less(self) -> str:
+        schedule = self.pruner.resolved_schedule
+        last = self.pruner.last_update
+        if last is None or last < schedule.end_step:
+            return f"the run ended before end_step={schedule.end_step}"
+        if isinstance(self.pruner.pattern, CoupledPattern):
+            return "each group of units keeps one at least, and a multiple where one is asked for"
+        return f"{self.pruner.selection} does not keep to the exact number"
+
+    def _left_its_zeros(self, model: pl.LightningModule) -> bool:
+        named = {plain_name(n): p for n, p in model.named_parameters()}
+        weights = self.report.weights if self.report is not None else ()
+        return all(w.name in named and int((named[w.name] == 0).sum()) == w.zeros for w in weights)
+
+    def _mask(self) -> None:
+        if self.pruner.attached:
+            self.pruner.mask_weights()
+
+    def _release(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+
+    def _write(self, trainer: pl.Trainer, numbers: dict[str, float]) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics({self._prefix + k: v for k, v in numbers.items()}, step=trainer.global_step)
+
+
+def _pruner(given: Pruner | LearnedMasks | Schedule | float) -> Pruner:
+    if isinstance(given, (int, float)):
+        if isinstance(given, bool) or not 0 <= given <= 1:
+            raise ValueError(f"PruningCallback({given!r}): a sparsity is a share between 0 and 1; 0.9 prunes 90 %")
+        return Pruner(Polynomial(float(given), begin_step=0.05, end_step=0.4, pruning_frequency=0.004))
+    if hasattr(given, "attach"):
+        return cast(Pruner, given)  # LearnedMasks has the same verbs
+    if hasattr(given, "last_update"):
+        return Pruner(cast(Schedule, given))
+    raise ValueError(f"PruningCallback({given!r}): pass a Pruner, a schedule or a final sparsity")

@@ -1,0 +1,127 @@
+"""What becomes of the kept weights after an update: back to an earlier step, or drawn anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_prune.pruning import Pruner
+
+
+@dataclass(frozen=True)
+class Rewind:
+    """Rewind after each update of the masks; by default not after the last, so that training goes on from there.
+
+    With a step: all trainable parameters go back to their values after that many optimizer steps (0: where the run
+    started); updates before that step rewind nothing. With "init": the modules of pruned weights draw new values
+    through their `reset_parameters`, from a generator of their own. In both cases pruned weights stay zero, and the
+    optimizers forget what they knew of the parameters that moved. Source: Frankle & Carbin 2019 (arXiv 1803.03635);
+    to a later step, Frankle et al. 2020 (arXiv 1912.05671); drawn anew, their control.
+
+    Args:
+        to: an optimizer step of at least 0, or "init".
+        after_last: rewind after the last update as well, so that the run ends with what it learns from there on.
+        seed: for "init".
+
+    Raises:
+        ValueError: `to` is neither.
+    """
+
+    to: int | Literal["init"]
+    after_last: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.to != "init" and (isinstance(self.to, bool) or not isinstance(self.to, int) or self.to < 0):
+            raise ValueError(f"rewind to={self.to!r} must be an optimizer step of at least 0, or 'init'")
+
+
+class Rewinder:
+    """Carry out a `Rewind` on one model: watch for its step, keep the values, put them back after updates.
+
+    Args:
+        rewind: what to do.
+        pruner: attached to the model.
+        model: the model.
+
+    Raises:
+        ValueError: the rewind would never act, or cannot be carried out on this model.
+    """
+
+    def __init__(self, rewind: Rewind, pruner: Pruner, model: nn.Module) -> None:
+        self.rewind = rewind
+        self._pruner = pruner
+        self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self._saved: dict[str, Tensor] | None = None
+        self._check()
+
+    def watch(self, step: int) -> None:
+        """Keep the values if `step`, the number of completed steps, is the one to rewind to."""
+        if self.rewind.to != "init" and self._saved is None and step >= self.rewind.to:
+            self._saved = {name: p.detach().clone() for name, p in self._parameters.items()}
+
+    def after_update(self, optimizers: Iterable[Optimizer]) -> bool:
+        """Rewind if the latest update calls for it. Returns whether it did."""
+        last, end = self._pruner.last_update, self._pruner.resolved_schedule.end_step
+        if last is None or (last >= end and not self.rewind.after_last):
+            return False
+        moved = self._draw(last) if self.rewind.to == "init" else self._put_back()
+        for optimizer in optimizers:
+            for parameter in moved:
+                if parameter in optimizer.state:
+                    optimizer.state[parameter].clear()
+        self._pruner.mask_weights()
+        return bool(moved)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the values kept."""
+        return {} if self._saved is None else {"saved": self._saved}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take over the values kept."""
+        saved = state.get("saved")
+        if saved is not None:
+            self._saved = {name: value.to(self._parameters[name].device) for name, value in saved.items()}
+
+    def _put_back(self) -> list[nn.Parameter]:
+        if self._saved is None:
+            return []
+        with torch.no_grad():
+            for name, value in self._saved.items():
+                self._parameters[name].copy_(value)
+        return list(self._parameters.values())
+
+    def _draw(self, step: int) -> list[nn.Parameter]:
+        modules = self._modules()
+        with torch.random.fork_rng():
+            torch.manual_seed(self.rewind.seed * 1_000_003 + step)
+            for reset in modules.values():
+                reset()
+        return [p for module in modules for p in module.parameters(recurse=False)]
+
+    def _modules(self) -> dict[nn.Module, Any]:
+        owners = [module for weight in self._pruner.masks.values() for module, _ in weight.target.owners]
+        return {m: getattr(m, "reset_parameters", None) or getattr(m, "_reset_parameters", None) for m in owners}
+
+    def _check(self) -> None:
+        schedule = self._pruner.resolved_schedule
+        if self._pruner.reversible:
+            raise ValueError("rewind does not go with reversible=True: a weight that returns would bring a later value")
+        if not self.rewind.after_last and schedule.begin_step == schedule.end_step:
+            raise ValueError(
+                "rewind would never act: the schedule has one update only, and after_last is off. "
+                f"Use Rewind({self.rewind.to!r}, after_last=True)"
+            )
+        if self.rewind.to != "init" and self.rewind.to > schedule.end_step:
+            raise ValueError(f"rewind to={self.rewind.to} lies after the last update, at step {schedule.end_step}")
+        if self.rewind.to == "init":
+            for module, reset in self._modules().items():
+                if reset is None:
+                    raise ValueError(
+                        f"rewind to='init' needs reset_parameters(), which {type(module).__name__} has not"
+                    )

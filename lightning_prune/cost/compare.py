@@ -1,0 +1,120 @@
+"""A smaller model beside the dense one that it was made of."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightning_prune.cost.cost import Cost, count, shown
+from lightning_prune.cost.latency import device_of, latency
+from lightning_prune.coupling.example import example_of
+from lightning_prune.report import columns
+
+
+@dataclass(frozen=True)
+class CostReport:
+    """A dense model and a smaller one made of it, side by side.
+
+    Attributes:
+        dense: cost of the dense model.
+        smaller: cost of the smaller one, whose layers keep their names.
+        dense_ms: median milliseconds of a forward of the dense model.
+        smaller_ms: the same of the smaller one, timed in turn with it.
+        repeats: how many forwards of each were timed.
+        device: where, with the number of threads on a CPU.
+    """
+
+    dense: Cost
+    smaller: Cost
+    dense_ms: float
+    smaller_ms: float
+    repeats: int
+    device: str
+
+    @property
+    def predicted_speedup(self) -> float:
+        """How many times fewer multiply-adds the smaller model makes."""
+        return _times(self.dense.macs, self.smaller.macs)
+
+    @property
+    def measured_speedup(self) -> float:
+        """How many times faster it ran."""
+        return _times(self.dense_ms, self.smaller_ms)
+
+    def scalars(self) -> dict[str, float]:
+        """Return flat numbers for a logger."""
+        numbers: dict[str, float] = {}
+        for name, cost, ms in (("dense", self.dense, self.dense_ms), ("smaller", self.smaller, self.smaller_ms)):
+            numbers |= {f"{name}/{key}": value for key, value in cost.scalars().items()}
+            numbers[f"{name}/latency_ms"] = ms
+        return numbers | {"predicted_speedup": self.predicted_speedup, "measured_speedup": self.measured_speedup}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything as plain values that JSON can hold; a speed-up without bound is None."""
+        speedups = {"predicted_speedup": self.predicted_speedup, "measured_speedup": self.measured_speedup}
+        return {
+            "dense": self.dense.to_dict() | {"latency_ms": self.dense_ms},
+            "smaller": self.smaller.to_dict() | {"latency_ms": self.smaller_ms},
+            **{name: value if math.isfinite(value) else None for name, value in speedups.items()},
+            "repeats": self.repeats,
+            "device": self.device,
+        }
+
+    def table(self) -> str:
+        """Return tables for people: every layer, and the whole with predicted and measured speed-up."""
+        smaller = {layer.name: layer for layer in self.smaller.layers}
+        rows = [("layer", "parameters", "smaller", "MACs", "smaller", "times fewer MACs")]
+        for a in self.dense.layers:
+            b = smaller.pop(a.name, None)
+            times = "" if b is None or not a.macs else f"{_times(a.macs, b.macs):.2f}"
+            left = ("gone", "gone") if b is None else (f"{b.parameters:,}", f"{b.macs:,}")
+            rows.append((shown(a.name), f"{a.parameters:,}", left[0], f"{a.macs:,}", left[1], times))
+        rows += [(shown(b.name), "none", f"{b.parameters:,}", "none", f"{b.macs:,}", "") for b in smaller.values()]
+        one, other = self.dense, self.smaller
+        whole = [("", "dense", "smaller", "times less")]
+        for name, x, y in (
+            ("parameters", one.parameters, other.parameters),
+            ("file, bytes", one.file_bytes, other.file_bytes),
+            ("MACs", one.macs, other.macs),
+        ):
+            whole.append((name, f"{x:,}", f"{y:,}", f"{_times(x, y):.2f}"))
+        ms = (f"{self.dense_ms:.3f}", f"{self.smaller_ms:.3f}", f"{self.measured_speedup:.2f}")
+        whole.append(("latency, ms", *ms))
+        return "\n".join(
+            [
+                columns(rows, rules={1}),
+                "",
+                columns(whole, rules={1}),
+                f"speed-up: {self.predicted_speedup:.2f} predicted from MACs, {self.measured_speedup:.2f} measured "
+                f"(median of {self.repeats} forwards, in turn, on {self.device})",
+            ]
+        )
+
+
+def compare(dense: nn.Module, smaller: nn.Module, example_inputs: Any = None, repeats: int = 30) -> CostReport:
+    """Return the costs of two models side by side, both measured here and now.
+
+    Args:
+        dense: the model to compare with.
+        smaller: what became of it.
+        example_inputs: as for `count`; None for the dense model's `example_input_array`.
+        repeats: as for `latency`.
+
+    Raises:
+        ValueError: `repeats` is below 1, or there are no example inputs.
+    """
+    inputs = example_of(dense, example_inputs)
+    dense_ms, smaller_ms = latency((dense, smaller), inputs, repeats)
+    where = device_of(smaller)
+    threads = torch.get_num_threads()
+    name = torch.cuda.get_device_name(where) if where.type == "cuda" else str(where)
+    device = f"{name} with {threads} thread{'s' if threads > 1 else ''}" if where.type == "cpu" else name
+    return CostReport(count(dense, inputs), count(smaller, inputs), dense_ms, smaller_ms, repeats, device)
+
+
+def _times(large: float, small: float) -> float:
+    return large / small if small else (math.inf if large else 1.0)

@@ -1,0 +1,60 @@
+"""How long a forward takes: models in turn, in one process."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightning_prune.cost.macs import evaluation
+from lightning_prune.coupling.example import call, example_of
+
+_WARM_UP = 3
+
+
+def latency(models: Sequence[nn.Module], example_inputs: Any = None, repeats: int = 30) -> list[float]:
+    """Return the median milliseconds that a forward of each model takes, in evaluation and inference mode.
+
+    The models take turns in one process, so that whatever else the machine does meets all alike.
+
+    Args:
+        models: any modules; each gets the example inputs on its own device.
+        example_inputs: as for `count`.
+        repeats: how many forwards of each are timed, after a few that are not.
+
+    Raises:
+        ValueError: `repeats` is below 1, or there are no example inputs.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats={repeats} must be at least 1")
+    inputs = [example_of(model, example_inputs) for model in models]
+    times: list[list[float]] = [[] for _ in models]
+    turns = list(range(len(models)))
+    with evaluation(*models), torch.inference_mode():
+        for turn in range(_WARM_UP + repeats):
+            for i in turns if turn % 2 else reversed(turns):
+                _wait(models[i])
+                start = time.perf_counter()
+                call(models[i], inputs[i])
+                _wait(models[i])
+                times[i].append(1e3 * (time.perf_counter() - start))
+    return [statistics.median(each[_WARM_UP:]) for each in times]
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return where a model is: where its first parameter is."""
+    parameter = next(model.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
+def _wait(model: nn.Module) -> None:
+    """Wait for what was started on an accelerator."""
+    device = device_of(model)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -1,0 +1,307 @@
+"""What learned masks know while they are on a model: units, logits, the hard masks of now; saved and restored."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_prune.learned.hardening import harden, harden_copies
+from lightning_prune.learned.sites import Ideas, logits_of, sites_of
+from lightning_prune.learned.weight_hooks import Handle
+from lightning_prune.pruning import checks
+from lightning_prune.pruning.attached import STATE_VERSION
+from lightning_prune.ranking import count
+from lightning_prune.report import Report, WeightReport
+from lightning_prune.schedule import Polynomial, Schedule
+from lightning_prune.steps import progress
+
+_WHOLE_RUN = Polynomial(0.0, 0.0, 1.0, 0.004)
+"""The window without a schedule; no sparsity is asked for."""
+_BINS = 20
+"""Of the histograms of probabilities in the history."""
+
+
+class Learning:
+    """Learned masks on one model, with the schedule in whole steps.
+
+    Attributes:
+        masks: the hard masks by name of the tensors that units slice; before `finish` they are only shown.
+        schedule: resolved for a run of `length` optimizer steps.
+        step: the step of the latest update, None before the first.
+        changed: the share of all mask entries that the latest update changed.
+        finished: whether the hard masks are in the weights, and nothing is learned any more.
+        history: of each update the step, the share of units undecided, and a histogram of each group's probabilities.
+
+    Raises:
+        ValueError: nothing to prune, or a window that cannot be met.
+    """
+
+    def __init__(
+        self, ideas: Ideas, model: nn.Module, length: int | None, total_steps: int | None, trial: bool
+    ) -> None:
+        self._ideas = ideas
+        self._length = length
+        self.schedule: Schedule = (ideas.schedule or _WHOLE_RUN).resolve(length)
+        if not trial:
+            checks.check_window(self.schedule, total_steps)
+        self._sites = sites_of(ideas, model)
+        self._parameters = sum(p.numel() for p in model.parameters())
+        self.masks = self._sites.masks
+        self.step: int | None = None
+        self.changed = 0.0
+        self.finished = False
+        self.history: list[dict[str, Any]] = []
+        self._final: dict[str, Tensor] | None = None
+        self._updated = {name: weight.mask for name, weight in self.masks.items()}
+        sizes = self._sites.sizes
+        self.logits = logits_of(ideas, self._sites)
+        self.keeps = [torch.ones(size, dtype=torch.bool) for size in sizes]
+        self._thresholds: Sequence[float] = [0.0] * len(sizes)
+        self._stale = ideas.schedule is None
+        self._handles: list[Handle] = self._sites.hook(self._mask)
+
+    # What layers read
+
+    def _mask(self, number: int, reader: object, batch: int, weight: Tensor | None = None) -> Tensor:
+        """Return the masks of a group for a reader: random ones for a batch in training, hard ones in evaluation."""
+        logits = self.logits.values[number]
+        if not batch:
+            return self._settled(number, weight)[None]
+        if self.logits.step < self.schedule.begin_step:
+            return torch.ones(1, self._sites.sizes[number], device=logits.device)
+        if self._sites.owners[number].grad is None:  # by zero_grad: what the logits have is of a backward before it
+            logits.grad = None
+        return self.logits.masks(number, reader, batch, weight)
+
+    def _settled(self, number: int, weight: Tensor | None = None) -> Tensor:
+        self.settle()
+        return self._factors(number, weight) * self.keeps[number].to(self.logits.values[number].device)
+
+    def _factors(self, number: int, weight: Tensor | None = None) -> Tensor:
+        """Return by what units that are kept are multiplied: by 1 before a schedule's first update."""
+        if self._ideas.schedule is not None and self.step is None:
+            return torch.ones(self._sites.sizes[number], device=self.logits.values[number].device)
+        return self.logits.settled(number, weight)
+
+    # Steps
+
+    def numbers(self, optimizer: Optimizer | None) -> list[int]:
+        """Return the groups whose weights an optimizer steps, or all."""
+        if optimizer is None:
+            return list(range(len(self.keeps)))
+        stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        return [number for number, weight in enumerate(self._sites.owners) if id(weight) in stepped]
+
+    def learn(self, numbers: Sequence[int], loss_scale: float) -> Tensor | None:
+        """Step the logits of groups along the gradient of loss and regularizer, and return the latter's value.
+
+        Returns None, and does nothing, if a gradient is not finite.
+        """
+        self.logits.forget_draws()
+        if not self.logits.reduce_gradients(numbers, loss_scale):
+            self.logits.drop_gradients(numbers)
+            return None
+        values = [self.logits.values[number] for number in numbers]
+        with torch.enable_grad():
+            penalty = self._penalty()
+            grads = torch.autograd.grad(penalty, values, allow_unused=True)
+        share = self._ideas.task_share
+        task, rest = (1.0, 1.0) if share is None else (share, 1.0 - share)
+        for value, grad in zip(values, grads, strict=True):
+            assert value.grad is not None
+            value.grad = task * value.grad + (0.0 if grad is None else rest * grad)
+        self.logits.advance(numbers)
+        self._stale = self._ideas.schedule is None
+        return penalty.detach()
+
+    def _penalty(self) -> Tensor:
+        regularizer = self._ideas.mask_regularizer
+        if regularizer is None:
+            return torch.zeros((), requires_grad=True)
+        probabilities = self.logits.probabilities()
+        expected = self._sites.expected(probabilities)
+        asked = self.schedule.sparsity(max(self.logits.step, int(self.schedule.begin_step)))
+        return regularizer(torch.cat(probabilities), expected, asked)
+
+    def update(self, step: int, optimizers: Iterable[Optimizer]) -> bool:
+        """Show the hard masks of now if an update is due; at the schedule's end put them into the weights."""
+        begin, end = self.schedule.begin_step, self.schedule.end_step
+        stepped = step != self.logits.step
+        self.logits.now_at(step, progress(step, begin, end))
+        due = self.schedule.last_update(step)
+        if due is None or (self.step is not None and due <= self.step):
+            scheduled = self._ideas.schedule is not None and self.step is not None
+            if stepped and scheduled and self.logits.of_weights and not self.finished:
+                self._stale = True
+                self.settle()  # to keep to the budget between updates, too, while the weights move
+            return False
+        self.step = due
+        if self.finished:
+            return False
+        self._note(step)
+        self._stale = True
+        self.settle()
+        changed = sum(count(weight.mask != self._updated[name]) for name, weight in self.masks.items())
+        self.changed = changed / sum(mask.numel() for mask in self._updated.values())
+        self._updated = {name: weight.mask for name, weight in self.masks.items()}
+        if self._ideas.schedule is not None and due >= end:
+            self.finish(tuple(optimizers))
+        return True
+
+    def _note(self, step: int) -> None:
+        counts = {name: p.histc(_BINS, 0.0, 1.0).int().tolist() for name, p in self.probabilities().items()}
+        self.history.append({"step": step, "undecided": self.undecided(), "counts": counts})
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """Decide which units stay if it were the end now: as many as the schedule asks for, or those above T."""
+        if not self._stale:
+            return
+        self._stale = False
+        if self._ideas.schedule is not None:
+            assert self.step is not None
+            worth = [worth.float().cpu() for worth in self.logits.worth()]
+            self.keeps, between = self._sites.choose(self.schedule, self.step, worth)
+            self.logits.follow(worth, self.keeps)
+        else:
+            self.keeps = self.logits.above(self._ideas.threshold)
+            between = [self._ideas.threshold] * len(self.keeps)
+        self._thresholds = self.logits.thresholds(between)
+        for decision in self._sites.decisions(self.keeps, self._thresholds):
+            decision.weight.propose(decision.mask, decision.threshold)
+
+    # The end
+
+    def finish(self, optimizers: Sequence[Optimizer] = ()) -> None:
+        """Put the hard masks into the weights: the model alone computes from here on what it did in evaluation."""
+        if self.finished:
+            return
+        self.settle()
+        self._final = dict(zip(self._sites.names, self.logits.final(self.keeps), strict=True))
+        harden(self._sites, self._all_factors(), optimizers)
+        self.finished = True
+        self.unhook()
+
+    def finish_copies(self, saved: Any) -> dict[str, Any]:
+        """Do what `finish` does to copies of the model's tensors in nested dicts, and return what they were."""
+        if self.finished:
+            self.masks.apply_to(saved)
+            return {}
+        self.settle()
+        fixed = self._sites.factors(self._all_factors())
+
+        def factors(name: str, tensor: Tensor) -> Mapping[str, Any]:
+            if not self.logits.of_weights:
+                return fixed
+            number = self._sites.names.index(name)
+            weight = tensor.to(self._sites.owners[number].device)  # it has values, and so factors, of its own
+            return {name: self._factors(number, weight)}
+
+        return harden_copies(self._sites, factors, saved)
+
+    def _all_factors(self) -> list[Tensor]:
+        return [self._factors(number) for number in range(len(self.keeps))]
+
+    def unhook(self) -> None:
+        """Take the hooks off."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    # What is said of it
+
+    def report(self) -> Report:
+        """Return the numbers of now: before `finish`, zeros are those that it would leave."""
+        self.settle()
+        weights = [
+            WeightReport(
+                name,
+                tuple(weight.mask.shape),
+                weight.mask.numel(),
+                weight.mask.numel() - count(weight.parameter.detach() != 0 if self.finished else weight.mask),
+                float(weight.threshold),
+                None,
+            )
+            for name, weight in self.masks.items()
+            if name in self._sites.counted
+        ]
+        size = sum(w.size for w in weights)
+        now = sum(w.zeros for w in weights) / size
+        asked, final, asks = now, now, self._ideas.schedule is not None
+        if asks:
+            asked = 0.0 if self.step is None else self.schedule.sparsity(self.step)
+            final = self.schedule.final_sparsity
+        sites = self._sites
+        most = sites.most / size
+        return Report(weights, sites.skipped, asked, final, self._parameters, self.step, sites.grain, asks, most)
+
+    def undecided(self) -> float:
+        """Return the share of units with .05 < p < .95."""
+        p = torch.cat(list(self.probabilities().values()))
+        return float(((p > 0.05) & (p < 0.95)).float().mean())
+
+    def probabilities(self) -> dict[str, Tensor]:
+        """Return every group's probabilities, by the first weight that computes its units."""
+        if self._final is not None:
+            return self._final
+        found = self.logits.probabilities()
+        return {name: p.detach().cpu() for name, p in zip(self._sites.names, found, strict=True)}
+
+    # State
+
+    def header(self) -> dict[str, Any]:
+        """Return the part of the state that is a few numbers."""
+        return {
+            "version": STATE_VERSION,
+            "total_steps": self._length,
+            "begin_step": self.schedule.begin_step,
+            "end_step": self.schedule.end_step,
+            "last_update": self.step,
+            "finished": self.finished,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a resumed run needs; the weights too while they are not those of a checkpoint's files."""
+        self.settle()
+        state = self.header() | self.logits.state_dict()
+        state["masks"] = {name: weight.mask for name, weight in self.masks.items()}
+        state["thresholds"] = {name: float(weight.threshold) for name, weight in self.masks.items()}
+        if self.finished:
+            state["probabilities"] = dict(self._final or {})
+        else:
+            state["keeps"], state["history"] = list(self.keeps), copy.deepcopy(self.history)
+            state["dense"] = {name: w.parameter.detach().clone() for name, w in self.masks.items()}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state. Raises ValueError if it is of other units; nothing is changed then."""
+        if state.get("stripped"):
+            for decision in self._sites.from_zeros():
+                decision.weight.write(decision.mask, state["thresholds"].get(decision.weight.target.name, 0.0))
+            self.finished, self.step, self._final = True, state["last_update"], dict(state["probabilities"])
+            self.unhook()
+            return
+        checks.check_masks({name: tuple(w.mask.shape) for name, w in self.masks.items()}, state["masks"])
+        self.logits.load_state_dict(state)
+        self._length = state["total_steps"] or self._length
+        self.schedule = (self._ideas.schedule or _WHOLE_RUN).resolve(self._length)
+        self.step, self.finished = state["last_update"], state["finished"]
+        for name, weight in self.masks.items():
+            if self.finished:
+                weight.write(state["masks"][name], state["thresholds"][name])
+            else:
+                weight.propose(state["masks"][name], state["thresholds"][name])
+                with torch.no_grad():
+                    weight.parameter.copy_(state["dense"][name])
+        self._updated = {name: weight.mask for name, weight in self.masks.items()}
+        if self.finished:
+            self._final = {name: p.cpu() for name, p in state["probabilities"].items()}
+            self.unhook()
+        else:
+            self.keeps, self.history = [keep.cpu() for keep in state["keeps"]], copy.deepcopy(state["history"])
+        self._stale = not self.finished and self._ideas.schedule is None  # T may be another

@@ -1,0 +1,10 @@
+"""The mask and threshold beside each pruned weight, and the only code that writes to pruned weights.
+
+Masks act in place: the model stays a plain model with plain parameters, the same keys and the same order. Pruned
+entries are set to zero; gradients and what optimizers remember of them, too.
+"""
+
+from .masked_weight import MaskedWeight as MaskedWeight
+from .masks import Masks as Masks
+from .zeros import zero_ as zero_
+from .zeros import zero_copies as zero_copies

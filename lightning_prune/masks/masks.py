@@ -1,0 +1,69 @@
+"""The pruned weights of a model by name."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from torch.optim import Optimizer
+
+from lightning_prune.masks.masked_weight import MaskedWeight
+from lightning_prune.masks.zeros import zero_copies
+from lightning_prune.targets import Target
+
+
+class Masks(Mapping[str, MaskedWeight]):
+    """The masked weights of a model, by name; a tied weight answers to each of its names."""
+
+    def __init__(self, targets: Sequence[Target], reversible: bool) -> None:
+        self._weights = {target.name: MaskedWeight(target, reversible) for target in targets}
+        self._aliases = {alias: target.name for target in targets for alias in target.names}
+
+    def __getitem__(self, name: str) -> MaskedWeight:
+        """Return the masked weight of that name."""
+        return self._weights[self._aliases[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the names, each weight once."""
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        """Return the number of masked weights."""
+        return len(self._weights)
+
+    @property
+    def pruned(self) -> int:
+        """How many entries are masked in all."""
+        return sum(weight.pruned for weight in self.values())
+
+    def of(self, optimizer: Optimizer | None) -> list[MaskedWeight]:
+        """Return the weights that an optimizer steps, or all."""
+        if optimizer is None:
+            return list(self.values())
+        stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        return [weight for weight in self.values() if id(weight.parameter) in stepped]
+
+    def apply(self) -> None:
+        """Set pruned entries of all weights to zero."""
+        for weight in self.values():
+            weight.apply()
+
+    def apply_to(self, saved: Any) -> None:
+        """Zero pruned entries wherever nested dicts hold a tensor under the name and shape of a masked weight."""
+        zero_copies(saved, {alias: self[alias].mask for alias in self._aliases if self[alias].pruned})
+
+    def digest(self) -> bytes:
+        """Return 8 bytes that differ where masks or thresholds differ."""
+        hashed = hashlib.blake2b(digest_size=8)
+        for name, weight in self.items():
+            hashed.update(f"{name}{float(weight.threshold)!r}".encode())
+            mask = weight.mask.contiguous().cpu()
+            hashed.update((ctypes.c_char * mask.numel()).from_address(mask.data_ptr()))
+        return hashed.digest()
+
+    def hide(self) -> None:
+        """Remove all attributes from the modules."""
+        for weight in self.values():
+            weight.hide()

@@ -1,0 +1,75 @@
+"""What a pattern must answer: one whose units lie in one weight, one that differs by weight, one across the model."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from lightning_prune.coupling.units import Coupling
+
+
+class Pattern(Protocol):
+    """What lives and dies together. Tensors come with the output dimension first and the input dimension second."""
+
+    @property
+    def single(self) -> bool:
+        """Whether every weight is a unit of its own and none is protected."""
+        ...
+
+    @property
+    def least_sparsity(self) -> float:
+        """The smallest final sparsity, other than 0, at which the pattern holds."""
+        ...
+
+    def units(self, scores: Tensor) -> Tensor:
+        """Return one score per unit, from one score per weight."""
+        ...
+
+    def protected(self, units: Tensor) -> Tensor | None:
+        """Return, in the units' shape, which units go only after all others of the pool; None if all are equal."""
+        ...
+
+    def weights_per_unit(self, shape: torch.Size) -> int | Tensor:
+        """Return how many weights a unit holds: one int for all, or an int64 tensor in the units' shape."""
+        ...
+
+    def expand(self, keep: Tensor, shape: torch.Size) -> Tensor:
+        """Return the bool mask of `shape` for the units kept."""
+        ...
+
+
+@runtime_checkable
+class SitedPattern(Protocol):
+    """A pattern that differs by weight: `at(name)` gives the one for the weight of that dotted name."""
+
+    def at(self, name: str) -> Pattern: ...
+
+
+@runtime_checkable
+class CoupledPattern(Protocol):
+    """A pattern whose units are slices of many weights: `couple(model)` finds them, once, when pruning starts.
+
+    If it has a true `readers`, units are scored by the weights that read them as well; a criterion that has a true
+    `of_outputs` gives each weight its output's score, and is refused beside that.
+    """
+
+    @property
+    def multiple(self) -> int:
+        """Each group keeps a multiple of so many units, where it has as many."""
+        ...
+
+    @property
+    def normalize(self) -> bool:
+        """Whether scores are divided by their group's mean before groups are ranked together."""
+        ...
+
+    @property
+    def example_inputs(self) -> Any:
+        """What one forward takes; None for the module's `example_input_array`."""
+        ...
+
+    def couple(self, model: nn.Module) -> Coupling:
+        """Return the groups of units that can be removed. Raises ValueError if the model cannot be traced."""
+        ...

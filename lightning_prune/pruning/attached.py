@@ -1,0 +1,276 @@
+"""What a pruner knows while it is on a model: masks, their updates, position; read as a report, saved and restored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_prune.coupling.units import Group
+from lightning_prune.criterion import Criterion, SitedCriterion
+from lightning_prune.masks import MaskedWeight, Masks
+from lightning_prune.pattern import CoupledPattern, Pattern, SitedPattern
+from lightning_prune.pruning import checks
+from lightning_prune.pruning.unit_targets import UnitTargets, unit_targets
+from lightning_prune.pruning.unit_update import UnitUpdate
+from lightning_prune.pruning.weight_update import Decision, WeightUpdate
+from lightning_prune.ranking import count
+from lightning_prune.regularizer import Moment, Regularizer, SitedRegularizer
+from lightning_prune.report import Report, WeightReport
+from lightning_prune.schedule import Schedule
+from lightning_prune.scope import Scope
+from lightning_prune.selection import Selection
+from lightning_prune.targets import Found, Targets, groups
+
+STATE_VERSION = 1
+
+
+def check_version(state: Mapping[str, Any]) -> None:
+    """Raise ValueError if a saved state is of a newer version, or none at all."""
+    version = state.get("version")
+    if not isinstance(version, int) or version > STATE_VERSION:
+        raise ValueError(
+            f"the pruning state has version {version!r}, this lightning_prune reads up to {STATE_VERSION}: "
+            "update lightning_prune to resume from this checkpoint"
+        )
+
+
+class Ideas(Protocol):
+    """What a pruner composes."""
+
+    schedule: Schedule
+    criterion: Criterion | SitedCriterion
+    pattern: Pattern | SitedPattern | CoupledPattern
+    scope: Scope
+    selection: Selection
+    targets: Targets
+    regularizer: Regularizer | SitedRegularizer | None
+    reversible: bool
+
+
+class Attached:
+    """A pruner's ideas on one model, with the schedule in whole steps.
+
+    Attributes:
+        masks: the masked tensors by name.
+        counted: the names of those that are weights of the rule; the others, biases and norms, go with units.
+        schedule: resolved for a run of `length` optimizer steps.
+        step: the step of the latest update, None before the first.
+        changed: the share of all mask entries that the latest update changed.
+
+    Raises:
+        ValueError: nothing to prune, or a window that cannot be met.
+    """
+
+    def __init__(
+        self, ideas: Ideas, model: nn.Module, length: int | None, total_steps: int | None, trial: bool
+    ) -> None:
+        self._ideas = ideas
+        found = ideas.targets.find(model)
+        self._found = found
+        self._unit_targets = self._find_units(model, found)
+        self._parameters = sum(p.numel() for p in model.parameters())
+        self.step: int | None = None
+        self.changed = 0.0
+        self._going: dict[str, Tensor] = {}
+        schedules = self._resolve(length)
+        if not trial:
+            pruning = [schedule for schedule in (self.schedule, *schedules.values()) if schedule.final_sparsity]
+            checks.check_window(pruning[0] if pruning else self.schedule, total_steps)
+        targets = found.targets if self._unit_targets is None else self._unit_targets.targets
+        self.masks = Masks(targets, ideas.reversible)
+        self.counted = frozenset(self.masks) if self._unit_targets is None else self._unit_targets.counted
+        try:
+            self._set_up_updates(schedules)
+        except BaseException:
+            self.masks.hide()
+            raise
+
+    def _resolve(self, length: int | None) -> dict[str | None, Schedule]:
+        """Set the schedule in whole steps, and return that of each sparsity rule."""
+        self._length = length
+        self.schedule = self._ideas.schedule.resolve(length)
+        finals = self._ideas.targets.sparsity
+        return {rule: checks.with_final(self.schedule, rule, finals) for rule, _ in groups(self._found)}
+
+    def _find_units(self, model: nn.Module, found: Found) -> UnitTargets | None:
+        """Return what a coupled pattern prunes, None for another pattern."""
+        pattern = self._ideas.pattern
+        if not isinstance(pattern, CoupledPattern):
+            return None
+        return unit_targets(model, found, pattern.couple(model))
+
+    def _set_up_updates(self, schedules: Mapping[str | None, Schedule]) -> None:
+        """Set up the update of the targets without a rule of their own, and one for each rule."""
+        ideas = self._ideas
+        norms = self._unit_targets.norms if self._unit_targets is not None else ()
+        if getattr(ideas.regularizer, "needs_norm", False) and not norms:
+            raise ValueError(
+                f"regularizer={ideas.regularizer} knows of no norm layer behind what is pruned: use it with "
+                "pattern=Channel() on a model that has norms, or use another one"
+            )
+        if self._unit_targets is not None and isinstance(ideas.pattern, CoupledPattern):
+            self._updates = [
+                self._of_units(schedules[rule], members, ideas.pattern)
+                for rule, members in self._unit_targets.rules.items()
+            ]
+            for update in self._updates:
+                update.check_pattern()
+            return
+        assert not isinstance(ideas.pattern, CoupledPattern)
+        self._updates = [
+            WeightUpdate(
+                schedules[rule],
+                {name: [self.masks[target.name] for target in members] for name, members in by_group.items()},
+                ideas.criterion,
+                ideas.pattern,
+                ideas.scope,
+                ideas.selection,
+                ideas.reversible,
+            )
+            for rule, by_group in groups(self._found)
+        ]
+        for update in self._updates:
+            update.check_pattern()
+
+    def _of_units(self, schedule: Schedule, members: Sequence[Group], pattern: CoupledPattern) -> UnitUpdate:
+        ideas, sliced = self._ideas, {part.name for group in members for part in group.parts} & self.counted
+        counted = [weight for name, weight in self.masks.items() if name in sliced]
+        ways = (ideas.criterion, pattern, ideas.scope, ideas.selection, ideas.reversible)
+        return UnitUpdate(schedule, members, self.masks, counted, *ways)
+
+    def update(self, step: int, optimizers: Iterable[Optimizer]) -> bool:
+        """Update the masks if an update is due, and return whether one was."""
+        due = self.schedule.last_update(step)
+        if due is None or (self.step is not None and due <= self.step):
+            return False
+        changed = sum(d.weight.write(d.mask, d.threshold) for d in self._decide(due))
+        self.step, self.changed = due, changed / sum(weight.mask.numel() for weight in self.masks.values())
+        if changed:
+            stepping = tuple(optimizers)
+            for weight in self.masks.values():
+                weight.apply_to_moments(stepping)
+        if getattr(self._ideas.regularizer, "needs_going", False):
+            self._foresee()
+        return True
+
+    def _decide(self, step: int) -> list[Decision]:
+        remembered = self._memories()
+        try:
+            return [decision for update in self._updates for decision in update.decide(step)]
+        except BaseException:
+            self._remember(remembered)
+            raise
+
+    def _foresee(self) -> None:
+        """Find what would go if the final sparsity were asked for now."""
+        remembered = self._memories()
+        ends = self._decide(int(self.schedule.end_step))
+        self._remember(remembered)
+        self._going = {d.weight.target.name: d.weight.mask & ~d.mask.to(d.weight.mask.device) for d in ends}
+
+    def _memories(self) -> dict[str, dict[str, Tensor]]:
+        return {name: dict(weight.memory) for name, weight in self.masks.items()}
+
+    def _remember(self, memories: Mapping[str, dict[str, Tensor]]) -> None:
+        for name, weight in self.masks.items():
+            weight.memory = memories[name]
+
+    def regularizers(self, weights: Sequence[MaskedWeight]) -> list[tuple[MaskedWeight, Regularizer]]:
+        """Return which regularizer acts on which of the weights."""
+        regularizer = self._ideas.regularizer
+        if regularizer is None:
+            return []
+        if not isinstance(regularizer, SitedRegularizer):
+            return [(weight, regularizer) for weight in weights if weight.target.name in self.counted]
+        window = max(1.0, float(self.schedule.end_step - self.schedule.begin_step))
+        progress = 0.0 if self.step is None else min(1.0, (self.step - self.schedule.begin_step) / window)
+        asked: list[tuple[MaskedWeight, Regularizer]] = []
+        for weight in weights:
+            entries = self._going.get(weight.target.name)
+            moment = Moment(self._role(weight), progress, None if entries is None else weight.canonical(entries))
+            asked.append((weight, regularizer.at(moment)))
+        return asked
+
+    def _role(self, weight: MaskedWeight) -> Literal["weight", "norm", "bias"]:
+        if weight.target.name in self.counted or self._unit_targets is None:
+            return "weight"
+        return "norm" if weight.target.name in self._unit_targets.norms else "bias"
+
+    def report(self) -> Report:
+        """Return the numbers of now."""
+        asked = final = 0.0
+        finals: dict[str, float] = {}
+        for update in self._updates:
+            asked += update.size * (0.0 if self.step is None else update.schedule.sparsity(self.step))
+            final += update.size * update.schedule.final_sparsity
+            finals |= update.final_sparsities()
+        weights = [
+            WeightReport(
+                name,
+                tuple(weight.mask.shape),
+                weight.mask.numel(),
+                weight.mask.numel() - count(weight.parameter.detach() != 0),
+                float(weight.threshold),
+                finals.get(name),
+            )
+            for name, weight in self.masks.items()
+            if name in self.counted
+        ]
+        skipped = self._found.skipped if self._unit_targets is None else self._unit_targets.skipped
+        total = sum(weight.size for weight in weights)
+        grains = [update.grain for update in self._updates]
+        grain = max(grains) if self._unit_targets is None else sum(grains)
+        most = sum(update.most for update in self._updates) / total
+        return Report(
+            weights, skipped, asked / total, final / total, self._parameters, self.step, grain, reachable=most
+        )
+
+    def header(self) -> dict[str, Any]:
+        """Return the part of the state that is a few numbers."""
+        return {
+            "version": STATE_VERSION,
+            "total_steps": self._length,
+            "begin_step": self.schedule.begin_step,
+            "end_step": self.schedule.end_step,
+            "last_update": self.step,
+            "sparsity": 0.0 if self.step is None else self.schedule.sparsity(self.step),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that a resumed run needs."""
+        state = self.header() | {
+            "masks": {name: weight.mask for name, weight in self.masks.items()},
+            "thresholds": {name: float(weight.threshold) for name, weight in self.masks.items()},
+            "memory": {name: dict(weight.memory) for name, weight in self.masks.items() if weight.memory},
+        }
+        if self._going:
+            state["going"] = dict(self._going)
+        if self._ideas.reversible:
+            state["dense"] = {name: weight.ranked() for name, weight in self.masks.items()}
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a state. Raises ValueError if it is of other weights; nothing is changed then."""
+        if not state.get("stripped"):
+            checks.check_masks({name: tuple(w.mask.shape) for name, w in self.masks.items()}, state["masks"])
+        self._set_up_updates(self._resolve(state["total_steps"] or self._length))
+        thresholds = state["thresholds"]
+        for update in self._updates if state.get("stripped") else ():
+            for decision in update.from_zeros():
+                decision.weight.write(decision.mask, thresholds.get(decision.weight.target.name, 0.0))
+        for name, weight in self.masks.items() if not state.get("stripped") else ():
+            device = weight.parameter.device
+            weight.memory = {key: value.to(device) for key, value in state["memory"].get(name, {}).items()}
+            dense = state.get("dense", {}).get(name)
+            if dense is not None and self._ideas.reversible:
+                with torch.no_grad():
+                    weight.parameter.copy_(dense)
+                weight.dense = dense.to(device)
+            weight.write(state["masks"][name].to(device), thresholds[name])
+        devices = {name: weight.mask.device for name, weight in self.masks.items()}
+        self._going = {name: going.to(devices[name]) for name, going in state.get("going", {}).items()}
+        self.step = state["last_update"]

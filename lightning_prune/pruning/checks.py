@@ -1,0 +1,113 @@
+"""What must hold between ideas, a run and a saved state, each checked before anything is changed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+from torch import Tensor
+
+from lightning_prune.gate import ThresholdGate
+from lightning_prune.pattern import CoupledPattern, SitedPattern
+from lightning_prune.schedule import Schedule
+from lightning_prune.targets import Targets
+
+
+def check_ideas(
+    schedule: Any, criterion: Any, pattern: Any, scope: Any, selection: Any, targets: Targets, regularizer: Any
+) -> None:
+    """Raise ValueError if an argument is no such idea, or if pattern, selection and sparsities do not go together."""
+    ideas = {"schedule": schedule, "criterion": criterion, "pattern": pattern, "scope": scope, "selection": selection}
+    verbs = {"schedule": ("last_update",), "criterion": ("__call__", "at"), "pattern": ("units", "at", "couple")}
+    for key, idea in (ideas | {"targets": targets, "regularizer": regularizer}).items():
+        if isinstance(idea, type):
+            raise ValueError(f"{key}={idea.__name__} is a class: pass an instance, {idea.__name__}(...)")
+    for key, idea in ideas.items():
+        if not any(hasattr(idea, verb) for verb in verbs.get(key, ("__call__",))):
+            raise ValueError(f"{key}={idea!r} is no {key}; see lightning_prune.{key}.{key.title()}")
+    if regularizer is not None and not callable(regularizer):
+        raise ValueError(f"regularizer={regularizer!r} is no regularizer; see lightning_prune.regularizer.Regularizer")
+    if not hasattr(targets, "find"):
+        raise ValueError(f"targets={targets!r} must be a Targets(include=..., exclude=...)")
+    check_readers(pattern, criterion)
+    if isinstance(pattern, (SitedPattern, CoupledPattern)):
+        return
+    least = pattern.least_sparsity
+    if least and not selection.exact:
+        raise ValueError(f"pattern={pattern} needs an exact selection; selection={selection} cannot keep to it")
+    for key, final in [("final_sparsity", schedule.final_sparsity), *targets.sparsity.items()]:
+        if 0.0 < final < least - 1e-12:
+            raise ValueError(f"{key}={final} is too low: pattern={pattern} holds from a sparsity of {least:g} on")
+
+
+def check_readers(pattern: Any, criterion: Any) -> None:
+    """Raise ValueError if units are to be scored by what reads them, and the criterion tells no two of those apart."""
+    if getattr(pattern, "readers", False) and getattr(criterion, "of_outputs", False):
+        raise ValueError(
+            f"readers=True has no effect with {criterion}, which scores whole outputs: use a criterion of single "
+            "weights, such as Magnitude()"
+        )
+
+
+def check_learned(schedule: Any, gate: Any, mask_regularizer: Any, pattern: Any, targets: Targets) -> None:
+    """Raise ValueError if an argument of learned masks is no such idea, or if they do not go together."""
+    gating = "at" if isinstance(gate, ThresholdGate) else "sample"
+    ideas = (("schedule", schedule, "last_update"), ("gate", gate, gating))
+    for key, idea, verb in (*ideas, ("mask_regularizer", mask_regularizer, "needs_schedule")):
+        if isinstance(idea, type) or not (hasattr(idea, verb) or (idea is None and key != "gate")):
+            raise ValueError(f"{key}={idea!r} is no {key.replace('_', ' ')}; see lightning_prune.{key}")
+    if not (isinstance(pattern, CoupledPattern) or getattr(pattern, "single", False)):
+        raise ValueError(f"pattern={pattern!r}: learned masks are on units, Channel(...), or on weights, Element()")
+    if isinstance(gate, ThresholdGate) and isinstance(pattern, CoupledPattern):
+        raise ValueError(f"gate={gate!r} learns thresholds on weights: it needs pattern=Element()")
+    if getattr(pattern, "readers", False):
+        raise ValueError(f"pattern={pattern!r}: readers=True scores units, and learned masks have no scores")
+    if targets.sparsity:
+        raise ValueError("Targets(sparsity=...) does not go with learned masks, which have one final sparsity")
+    if schedule is None and mask_regularizer is not None and mask_regularizer.needs_schedule:
+        raise ValueError(
+            f"mask_regularizer={mask_regularizer} follows a schedule, and there is none: give schedule=..."
+        )
+
+
+def check_window(schedule: Schedule, total_steps: int | None) -> None:
+    """Raise ValueError if the window begins past the end of the run; warn if it ends there."""
+    if total_steps is None or schedule.final_sparsity == 0:
+        return
+    if schedule.begin_step >= max(1, total_steps):  # a run of no steps prunes what it is given, at step 0
+        raise ValueError(
+            f"begin_step={schedule.begin_step} is at or past the end of the run, "
+            f"which takes {total_steps} optimizer steps: nothing would be pruned"
+        )
+    if schedule.end_step > total_steps:
+        last = schedule.last_update(total_steps)
+        reached = 0.0 if last is None else schedule.sparsity(last)
+        warnings.warn(
+            f"end_step={schedule.end_step} is past the end of the run, which takes {total_steps} optimizer steps: "
+            f"it will reach a sparsity of {reached:.4f}, not {schedule.final_sparsity}",
+            stacklevel=3,
+        )
+
+
+def with_final(schedule: Schedule, rule: str | None, sparsity: Mapping[str, float]) -> Schedule:
+    """Return the schedule with the final sparsity of a rule. Raises ValueError if they do not go together."""
+    if rule is None:
+        return schedule
+    try:
+        return replace(cast(Any, schedule), final_sparsity=sparsity[rule])
+    except ValueError as error:
+        raise ValueError(f"Targets.sparsity[{rule!r}] does not go with the schedule: {error}") from None
+
+
+def check_masks(shapes: Mapping[str, tuple[int, ...]], masks: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless the saved masks are those of the targets."""
+    missing, unknown = sorted(set(shapes) - set(masks)), sorted(set(masks) - set(shapes))
+    if missing or unknown:
+        raise ValueError(
+            f"the pruning state belongs to other weights: not in the state {missing}, not among the targets {unknown}"
+        )
+    for name, shape in shapes.items():
+        if tuple(masks[name].shape) != shape:
+            raise ValueError(f"the saved mask of '{name}' has shape {tuple(masks[name].shape)}, its weight {shape}")

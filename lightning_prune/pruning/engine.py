@@ -1,0 +1,175 @@
+"""The verbs that a pruner and learned masks share: on a model and off it, one step, the state."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Any, Generic, Protocol, TypeVar
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lightning_prune.masks import Masks
+from lightning_prune.pruning.attached import check_version
+from lightning_prune.report import Report
+from lightning_prune.schedule import Schedule
+
+
+class OnModel(Protocol):
+    """What is known while masks are on a model."""
+
+    masks: Masks
+    schedule: Schedule
+    step: int | None
+    changed: float
+
+    def update(self, step: int, optimizers: Iterable[Optimizer]) -> bool: ...
+
+    def report(self) -> Report: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+OnModelT = TypeVar("OnModelT", bound=OnModel)
+
+
+class Engine(ABC, Generic[OnModelT]):
+    """What prunes a model step by step, on any training loop.
+
+    Attributes:
+        name: what the report and the log call it.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._model: OnModelT | None = None
+        self._resolved: Schedule | None = None
+        self._penalties: dict[int, Tensor] = {}
+        self._pending: dict[str, Any] | None = None
+        self._left: dict[str, Any] = {}
+        self._final_report: Report | None = None
+
+    @abstractmethod
+    def _put(self, model: nn.Module, length: int | None, total_steps: int | None, trial: bool) -> OnModelT:
+        """Put masks on a model for a run of a length, or leave it as it is and raise."""
+
+    @abstractmethod
+    def _take_off(self, on_model: OnModelT) -> None:
+        """Leave the model as it is, without masks."""
+
+    # The model
+
+    @property
+    def attached(self) -> bool:
+        """Whether masks are on a model now."""
+        return self._model is not None
+
+    @property
+    def masks(self) -> Masks:
+        """The masked tensors by name. Raises RuntimeError when not attached."""
+        return self._on_model.masks
+
+    @property
+    def resolved_schedule(self) -> Schedule:
+        """The schedule in whole steps. Raises RuntimeError before the first attach."""
+        if self._resolved is None:
+            raise RuntimeError("the schedule is resolved by attach(model, total_steps)")
+        return self._resolved
+
+    @property
+    def saved_length(self) -> int | None:
+        """The run's length in a state that was loaded and waits for attach; None if there is none."""
+        return (self._pending or {}).get("total_steps")
+
+    def attach(self, model: nn.Module, total_steps: int | None = None, trial: bool = False) -> None:
+        """Put masks and thresholds beside the targets of a model, and restore a state that was loaded before.
+
+        Args:
+            model: the model, on the device where it will train.
+            total_steps: how many optimizer steps the run will take, if known; needed by schedules given in shares.
+            trial: `total_steps` is not the whole run's length; a window past it is then no error.
+
+        Raises:
+            ValueError: nothing to prune, a rule that matches nothing, a window that cannot be met.
+            RuntimeError: already attached.
+        """
+        if self.attached:
+            raise RuntimeError(f"{self.name}: already attached; strip() first")
+        # Shares of the run keep their meaning when a run is resumed with another length.
+        on_model = self._put(model, self.saved_length or total_steps, total_steps, trial)
+        try:
+            if self._pending is not None:
+                on_model.load_state_dict(self._pending)
+        except BaseException:
+            self._take_off(on_model)
+            raise
+        self._model, self._resolved = on_model, on_model.schedule
+        self._pending, self._left, self._penalties, self._final_report = None, {}, {}, None
+
+    def report(self) -> Report:
+        """Return the numbers of now; after strip, those of the stripped model. Raises RuntimeError before attach."""
+        if self._model is None and self._final_report is not None:
+            return self._final_report
+        return self._on_model.report()
+
+    # One step
+
+    def update(self, step: int, optimizers: Iterable[Optimizer] = ()) -> bool:
+        """Update the masks if the schedule has an update due, as `after_step` does; but mask nothing otherwise."""
+        return self._on_model.update(step, optimizers)
+
+    @property
+    def penalty(self) -> float:
+        """The regularizer's value at the latest step, 0 without one or before the first."""
+        return sum(float(value) for value in self._penalties.values())
+
+    @property
+    def changed(self) -> float:
+        """The share of all mask entries that the latest update changed."""
+        return self._on_model.changed
+
+    @property
+    def last_update(self) -> int | None:
+        """The step of the latest update, None before the first."""
+        return self._left.get("last_update") if self._model is None else self._model.step
+
+    @property
+    def _unfinished(self) -> bool:
+        return self.last_update is None or self.last_update < self.resolved_schedule.end_step
+
+    # State
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs: plain values and tensors that load with `weights_only=True`.
+
+        After `strip` it is a few numbers: the masks can then be read off the zeros of the weights. Only where the
+        schedule was not at its end, or the run broke off, is it the same as before `strip`, so that both can go on.
+        """
+        if self._model is None:
+            return dict(self._left or self._pending or {})
+        return self._model.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take over a state: at once when attached, else at the next attach.
+
+        Raises:
+            ValueError: the state is of a newer version, or of other weights.
+        """
+        check_version(state)
+        if self._model is None:
+            self._pending = dict(state)
+            return
+        self._model.load_state_dict(state)
+        self._resolved = self._model.schedule
+
+    def forget(self) -> None:
+        """Drop a state that was loaded and waits for the next attach."""
+        self._pending = None
+
+    @property
+    def _on_model(self) -> OnModelT:
+        if self._model is None:
+            raise RuntimeError(f"{self.name}: not attached to a model; call attach(model) first")
+        return self._model

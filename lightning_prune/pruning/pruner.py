@@ -1,0 +1,154 @@
+"""`Pruner`: the ideas composed, a model attached, and a verb for each event of a training step. Pure PyTorch."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from lightning_prune.criterion import Criterion, Magnitude, SitedCriterion
+from lightning_prune.pattern import CoupledPattern, Element, Pattern, SitedPattern
+from lightning_prune.pruning import checks
+from lightning_prune.pruning.attached import Attached
+from lightning_prune.pruning.engine import Engine
+from lightning_prune.pruning.penalty import add_gradient
+from lightning_prune.regularizer import Regularizer, SitedRegularizer
+from lightning_prune.report import Report
+from lightning_prune.schedule import Schedule
+from lightning_prune.scope import GlobalRanking, Scope
+from lightning_prune.selection import Exact, Selection
+from lightning_prune.targets import Targets
+
+log = logging.getLogger(__name__)
+
+
+class Pruner(Engine[Attached]):
+    """Prune a model while it trains.
+
+    Attach it to the model, call `before_step` between backward and the optimizer's step, `after_step` after it, and
+    `strip` at the end. Between attach and strip every pruned weight is zero after each `after_step`.
+
+    Args:
+        schedule: when, and how sparse by then.
+        criterion: what a weight is worth.
+        pattern: what lives and dies together.
+        scope: who may keep how many.
+        selection: from scores and counts to masks.
+        targets: which weights.
+        regularizer: what is added to the loss; None for nothing.
+        reversible: keep the last dense values of pruned weights (4 bytes a weight) and let them compete again.
+        name: what the report and the log call it.
+
+    Raises:
+        ValueError: the ideas do not go together; the message names them.
+    """
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        criterion: Criterion | SitedCriterion = Magnitude(),
+        pattern: Pattern | SitedPattern | CoupledPattern = Element(),
+        scope: Scope = GlobalRanking(),
+        selection: Selection = Exact(),
+        targets: Targets = Targets(),
+        regularizer: Regularizer | SitedRegularizer | None = None,
+        reversible: bool = False,
+        name: str = "pruning",
+    ) -> None:
+        self.schedule = schedule
+        self.criterion = criterion
+        self.pattern = pattern
+        self.scope = scope
+        self.selection = selection
+        self.targets = targets
+        self.regularizer = regularizer
+        self.reversible = reversible
+        super().__init__(name)
+        checks.check_ideas(schedule, criterion, pattern, scope, selection, targets, regularizer)
+
+    def __repr__(self) -> str:
+        """Return the constructor call."""
+        keys = ("schedule", "criterion", "pattern", "scope", "selection", "targets", "regularizer", "reversible")
+        return f"Pruner({', '.join(f'{key}={getattr(self, key)!r}' for key in keys)})"
+
+    # The model
+
+    def _put(self, model: nn.Module, length: int | None, total_steps: int | None, trial: bool) -> Attached:
+        return Attached(self, model, length, total_steps, trial)
+
+    def _take_off(self, on_model: Attached) -> None:
+        on_model.masks.hide()
+
+    def strip(self, resumable: bool = False) -> Report:
+        """Take the masks off and leave plain parameters, with zeros where they were pruned.
+
+        Args:
+            resumable: the run broke off; `state_dict` goes on answering with the masks as they were.
+
+        Returns:
+            The report of what is left. Calling it again when nothing is attached returns the same report.
+        """
+        if self._model is not None:
+            self.masks.apply()
+            self._final_report = self.report()
+            for weight in self._final_report.weights:
+                log.info("%s: %d values, %.2f %% zeros", weight.name, weight.size, 100 * weight.sparsity)
+            self._left = self.state_dict()
+            if not (resumable or self._unfinished):
+                self._left = self._model.header() | {"thresholds": self._left["thresholds"], "stripped": True}
+            self.masks.hide()
+            self._model = None
+        return self.report()
+
+    def scalars(self) -> dict[str, float]:
+        """Return the numbers of now for a logger."""
+        numbers = self.report().scalars() | {"changed": self.changed}
+        return numbers if self.regularizer is None else numbers | {"regularizer": self.penalty}
+
+    # One step
+
+    def before_step(self, optimizer: Optimizer | None = None, grad_scale: float = 1.0) -> None:
+        """Add the regularizer's gradient and take pruned gradients out. Call it between backward and the step.
+
+        Gradients must be complete (accumulated, reduced over ranks) and not clipped yet.
+
+        Args:
+            optimizer: the one about to step, where there are several; None for all weights.
+            grad_scale: the factor by which a loss scaler has multiplied the gradients, if they still carry it.
+        """
+        weights = self.masks.of(optimizer)
+        if self.regularizer is not None:
+            value = add_gradient(self._on_model.regularizers(weights), grad_scale)
+            if value is not None:
+                self._penalties[id(optimizer)] = value
+        for weight in weights:
+            weight.apply_to_grad()
+
+    def mask_weights(self, optimizer: Optimizer | None = None) -> None:
+        """Set pruned weights to zero: those of one optimizer, or all."""
+        for weight in self.masks.of(optimizer):
+            weight.apply()
+
+    def mask_copies(self, saved: Any) -> dict[str, Any]:
+        """Set pruned weights to zero wherever nested dicts hold a copy of them by name; nothing is to be put back."""
+        self.masks.apply_to(saved)
+        return {}
+
+    def after_step(self, step: int, optimizers: Iterable[Optimizer] = ()) -> bool:
+        """Mask the weights, and update the masks if the schedule has an update due.
+
+        Args:
+            step: how many optimizer steps are completed. It may jump, and may be given more than once.
+            optimizers: whose moments of newly pruned weights are to be cleared.
+
+        Returns:
+            Whether the masks were updated.
+
+        Raises:
+            ValueError: a score is not finite; the message names the weight. No weight and no mask is changed then.
+        """
+        self.masks.apply()  # before anything is ranked: what got into a pruned entry must not count
+        return self.update(step, optimizers)

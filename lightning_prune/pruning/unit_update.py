@@ -1,0 +1,241 @@
+"""One update of the masks of coupled units: scores of units, counts, masks of all the tensors they slice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_prune.coupling.units import Group, Part, Role, alive_along, slices_of
+from lightning_prune.criterion import Criterion, SitedCriterion
+from lightning_prune.masks import MaskedWeight
+from lightning_prune.pattern import CoupledPattern
+from lightning_prune.pruning.unit_budget import UnitBudget, nearest
+from lightning_prune.pruning.weight_update import Decision, scores_of
+from lightning_prune.schedule import Schedule
+from lightning_prune.scope import Layer, Scope
+from lightning_prune.selection import Selection, Units
+
+
+@dataclass(frozen=True)
+class UnitUpdate:
+    """Groups of units that share a schedule, and the ideas by which they are pruned.
+
+    The scope and the selection see each group as a layer whose units are rows. Removing a unit also removes the columns
+    that read it, so a share r of the rows is searched at which the share of zeros among the weights is nearest to what
+    the schedule asks for.
+
+    Attributes:
+        schedule: in whole steps.
+        groups: the units.
+        weights: every tensor that units slice, by name.
+        counted: the weights among which zeros are counted.
+        criterion: what a weight is worth; a unit is worth the sum over its weights of their mean.
+        pattern: rounds the number of units that each group keeps, and says which weights those are.
+        scope: which groups compete, and how many rows each may keep.
+        selection: from scores and counts to units.
+        reversible: pruned units compete again.
+    """
+
+    schedule: Schedule
+    groups: Sequence[Group]
+    weights: Mapping[str, MaskedWeight]
+    counted: Sequence[MaskedWeight]
+    criterion: Criterion | SitedCriterion
+    pattern: CoupledPattern
+    scope: Scope
+    selection: Selection
+    reversible: bool
+
+    @property
+    def size(self) -> int:
+        """How many weights are counted."""
+        return sum(weight.mask.numel() for weight in self.counted)
+
+    @property
+    def grain(self) -> int:
+        """How many counted weights the largest step of a group holds: the budget is met no nearer than that."""
+        units = [0] * len(self.groups)
+        for numel, dims in self._slices:
+            for size, takes in dims:
+                for number, each in takes:
+                    units[number] += numel // size * each
+        return self.pattern.multiple * max(units)
+
+    @property
+    def most(self) -> int:
+        """How many counted weights are zero where every group keeps as few units as it may."""
+        return self.zeros([group.units - min(group.units, self.pattern.multiple) for group in self.groups])
+
+    def decide(self, step: int) -> list[Decision]:
+        """Return the masks for the update at `step`. Writes to no weight and no mask.
+
+        Raises:
+            ValueError: a score is not finite or has another shape than its weight; the message names the weight.
+        """
+        units = [group.units for group in self.groups]
+        share = nearest(lambda r: self.zeros([r * n for n in units]), self._goal(step), 1e-9)
+        return self.masks(*self.choose(step, self._scores([self._alive(group) for group in self.groups], step, share)))
+
+    def choose(self, step: int, worth: Sequence[Tensor]) -> tuple[list[Tensor], list[float]]:
+        """Return which units of each group stay at `step` if they are worth so much, and the thresholds."""
+        budget = self._budget(worth, [self._alive(group) for group in self.groups])
+        rows = sum(layer.size for layer in budget.layers)
+        return budget.keeps(nearest(lambda r: self.zeros(budget.gone(r)), self._goal(step), 0.5 / rows))
+
+    def _goal(self, step: int) -> float:
+        return self.schedule.sparsity(step) * self.size
+
+    def best(self, numbers: Sequence[int], step: int) -> list[Tensor]:
+        """Return for each group which units to keep: so many, the best of them, and of equals the first.
+
+        Criteria are told the share of its units that the group at hand gives up, whatever the schedule says.
+        """
+        keeps: list[Tensor] = []
+        for group, number in zip(self.groups, numbers, strict=True):
+            alone, alive = replace(self, groups=(group,)), self._alive(group)
+            (scores,) = alone._scores([alive], step, 1.0 - number / group.units)
+            first = scores.masked_fill(~alive, -math.inf).argsort(descending=True, stable=True)[:number]
+            keeps.append(torch.zeros(group.units, dtype=torch.bool).index_fill_(0, first, True))
+        return keeps
+
+    def masks(self, keeps: Sequence[Tensor], thresholds: Sequence[float]) -> list[Decision]:
+        """Return the masks of all tensors for the units kept; a weight's threshold is that of the units it computes."""
+        along = alive_along(self.groups, keeps, {name: w.mask.shape for name, w in self.weights.items()})
+        ranked = list(zip(self.groups, thresholds, strict=True))
+        reading = {part.name: threshold for group, threshold in ranked for part in group.of("in")}
+        others = {part.name: threshold for group, threshold in ranked for part in group.parts if part.role != "in"}
+        of = reading | others
+        return [
+            Decision(weight, _mask(along[name], weight.mask), of[name])
+            for name, weight in self.weights.items()
+            if name in along
+        ]
+
+    def from_zeros(self) -> list[Decision]:
+        """Return the masks that the zeros of a stripped model show: a unit is gone where nothing is left of it."""
+        left = {name: weight.parameter.detach() != 0 for name, weight in self.weights.items()}
+        keeps = [
+            torch.stack([_any(left[p.name], p) for p in group.parts if p.name in left]).any(0) for group in self.groups
+        ]
+        return self.masks(keeps, [0.0] * len(self.groups))
+
+    def check_pattern(self) -> None:
+        """Accept every scope, as units have no least sparsity. Raise ValueError if the criterion lacks norms."""
+        for group in self.groups if getattr(self.criterion, "needs_norm", False) else ():
+            if not any(group.of("norm")):
+                raise ValueError(
+                    f"{self.criterion} knows of no norm layer behind '{group.name}': leave it out by "
+                    "Targets(exclude=...), or use another criterion"
+                )
+
+    def final_sparsities(self) -> dict[str, float]:
+        """Return nothing: how sparse one weight becomes depends on the units on both its sides."""
+        return {}
+
+    def _alive(self, group: Group) -> Tensor:
+        part = next(p for p in group.of("out") if p.name in self.weights)
+        return _any(self.weights[part.name].mask, part)
+
+    def _scores(self, alive: Sequence[Tensor], step: int, share: float) -> list[Tensor]:
+        """Return every unit's worth: the sum, over the weights that make it up, of the mean score of its entries."""
+        totals = [torch.zeros(group.units, dtype=torch.float64) for group in self.groups]
+        for name, weight in self.weights.items():
+            places = self._scored.get(name, ())
+            if not places:
+                continue
+            computed = [(number, part) for number, part in places if part.role == "out"]
+            scores = scores_of(self.criterion, weight, step, share, self._norm(weight, computed))
+            scores = scores.transpose(0, 1) if weight.target.transposed else scores
+            for number, part in places:
+                others = [dim for dim in range(scores.dim()) if dim != part.dim]
+                means = scores.mean(others, dtype=torch.float64).cpu() if others else scores.double().cpu()
+                totals[number] += Units(weight.target.name, means).scores()[part.index].mean(1)
+        if self.pattern.normalize:
+            # Over all units, dead ones too: the fewer are left, the more each is worth. The mean of those left would
+            # rise with every update, and a group of unequal units would wear away.
+            means = [float((total * (a | self.reversible)).mean()) for total, a in zip(totals, alive, strict=True)]
+            totals = [total / mean if mean > 0 else total for total, mean in zip(totals, means, strict=True)]
+        return [total.float() for total in totals]
+
+    @cached_property
+    def _scored(self) -> dict[str, list[tuple[int, Part]]]:
+        """Name of a weight -> the groups to whose units its scores go, and which entries are theirs."""
+        roles: tuple[Role, ...] = ("out", "in") if getattr(self.pattern, "readers", False) else ("out",)
+        counted = {weight.target.name for weight in self.counted}
+        scored: dict[str, list[tuple[int, Part]]] = {}
+        for number, group in enumerate(self.groups):
+            for part in group.of(*roles):
+                if part.name in (self.weights if part.role == "in" else counted):
+                    scored.setdefault(part.name, []).append((number, part))
+        return scored
+
+    def _norm(self, weight: MaskedWeight, places: Sequence[tuple[int, Part]]) -> Tensor | None:
+        """Return the scales behind a weight, one per output: those of all norms of the unit together."""
+        outputs: Tensor | None = None
+        for number, part in places:
+            norms = list(self.groups[number].of("norm"))
+            if not norms:
+                continue
+            scales = torch.stack([slices_of(self.weights[p.name].ranked().abs(), p).sum(1) for p in norms]).sum(0)
+            if outputs is None:
+                outputs = scales.new_ones(weight.mask.shape[part.dim])
+            outputs[part.index.to(outputs.device)] = scales[:, None].to(outputs)
+        return outputs
+
+    def _budget(self, scores: Sequence[Tensor], alive: Sequence[Tensor]) -> UnitBudget:
+        seen: dict[str, int] = {}
+        layers: list[Layer] = []
+        units: list[Units] = []
+        for group, score, a in zip(self.groups, scores, alive, strict=True):
+            seen[group.name] = number = seen.get(group.name, 0) + 1
+            name = group.name if number == 1 else f"{group.name} ({number})"
+            row = sum(
+                self.weights[p.name].mask.numel() // self.weights[p.name].mask.shape[p.dim] * p.index.shape[1]
+                for p in group.of("out")
+            )
+            dead = 0 if self.reversible else int((~a).sum())
+            layers.append(Layer(name, (group.units, row), group.units * row, dead * row))
+            threshold = float(self.weights[group.name].threshold)
+            units.append(Units(name, score, False, a if dead else None, weights=row, threshold=threshold))
+        return UnitBudget(layers, units, self.scope, self.selection, self.pattern.multiple)
+
+    def zeros(self, gone: Sequence[Any]) -> Any:
+        """Return how many counted weights are zero where so many units of each group are gone: numbers or tensors."""
+        return sum(
+            numel - math.prod(size - sum(each * gone[i] for i, each in units) for size, units in dims)
+            for numel, dims in self._slices
+        )
+
+    @cached_property
+    def _slices(self) -> list[tuple[int, list[tuple[int, list[tuple[int, int]]]]]]:
+        """For every counted weight its size, and for every dimension its length and what a unit of a group takes."""
+        takes: dict[tuple[str, int], list[tuple[int, int]]] = {}
+        for number, group in enumerate(self.groups):
+            for part in group.parts:
+                takes.setdefault((part.name, part.dim), []).append((number, part.index.shape[1]))
+        return [
+            (w.mask.numel(), [(size, takes.get((w.target.name, dim), [])) for dim, size in enumerate(w.mask.shape)])
+            for w in self.counted
+        ]
+
+
+def _any(flags: Tensor, part: Part) -> Tensor:
+    """Return for each unit whether one of the entries that a part gives it is true."""
+    others = [dim for dim in range(flags.dim()) if dim != part.dim]
+    along = flags.any(others) if others else flags
+    return along.cpu()[part.index].any(1)
+
+
+def _mask(dims: Mapping[int, Tensor], like: Tensor) -> Tensor:
+    mask = like.new_ones([1] * like.dim())
+    for dim, alive in dims.items():
+        shape = [1] * like.dim()
+        shape[dim] = -1
+        mask = mask & alive.to(like.device).view(shape)
+    return mask.expand(like.shape).contiguous()

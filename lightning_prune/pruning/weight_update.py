@@ -1,0 +1,186 @@
+"""One update of the masks of weights that share a schedule: weights, scores, units, counts, masks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_prune.criterion import Criterion, Site, SitedCriterion
+from lightning_prune.masks import MaskedWeight
+from lightning_prune.pattern import Pattern, SitedPattern
+from lightning_prune.schedule import Schedule
+from lightning_prune.scope import Layer, Pool, Scope
+from lightning_prune.selection import Selection, Units
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A new mask and threshold for one weight."""
+
+    weight: MaskedWeight
+    mask: Tensor
+    threshold: float
+
+
+@dataclass(frozen=True)
+class WeightUpdate:
+    """Weights that share a schedule, and the ideas by which they are pruned.
+
+    Attributes:
+        schedule: in whole steps.
+        groups: the weights by the name under which a scope sees them.
+        criterion: what a weight is worth.
+        pattern: what lives and dies together.
+        scope: who may keep how many.
+        selection: from scores and counts to masks.
+        reversible: pruned weights compete again.
+    """
+
+    schedule: Schedule
+    groups: Mapping[str, Sequence[MaskedWeight]]
+    criterion: Criterion | SitedCriterion
+    pattern: Pattern | SitedPattern
+    scope: Scope
+    selection: Selection
+    reversible: bool
+
+    @property
+    def size(self) -> int:
+        """How many weights compete."""
+        return sum(weight.mask.numel() for members in self.groups.values() for weight in members)
+
+    @property
+    def grain(self) -> int:
+        """The budget is met to one weight; patterns of whole blocks say so where they are documented."""
+        return 1
+
+    @property
+    def most(self) -> int:
+        """How many weights can be zero: all."""
+        return self.size
+
+    def decide(self, step: int) -> list[Decision]:
+        """Return the masks for the update at `step`. Writes to no weight and no mask.
+
+        Raises:
+            ValueError: a score is not finite or has another shape than its weight; the message names the weight.
+        """
+        decisions: list[Decision] = []
+        for pool in self.scope(self._layers(), self.schedule.sparsity(step)):
+            decisions += self._select(pool, [weight for name in pool.names for weight in self.groups[name]], step)
+        return decisions
+
+    def check_pattern(self) -> None:
+        """Raise ValueError if the criterion asks for norms, or the scope leaves weights too dense for the pattern."""
+        if getattr(self.criterion, "needs_norm", False):
+            name = next(weight.target.name for members in self.groups.values() for weight in members)
+            raise ValueError(f"{self.criterion} knows of no norm layer behind '{name}': use a channel pattern")
+        if isinstance(self.pattern, SitedPattern):
+            return
+        least, final = self.pattern.least_sparsity, self.schedule.final_sparsity
+        for pool in self.scope(self._layers(), final) if least and final else ():
+            if pool.sparsity < least - 1e-12:
+                raise ValueError(
+                    f"scope={self.scope} takes {', '.join(pool.names)} to a sparsity of {pool.sparsity:.4f} only, and "
+                    f"pattern={self.pattern} holds from {least:g} on: use another scope, or leave it out by Targets"
+                )
+
+    def final_sparsities(self) -> dict[str, float]:
+        """Return the final sparsity of every weight that the scope gives one of its own."""
+        pools = [pool for pool in self.scope(self._layers(), self.schedule.final_sparsity) if len(pool.names) == 1]
+        members = {pool.names[0]: self.groups[pool.names[0]] for pool in pools}
+        return {
+            weight.target.name: pool.drop / sum(w.mask.numel() for w in members[pool.names[0]])
+            for pool in pools
+            for weight in members[pool.names[0]]
+        }
+
+    def from_zeros(self) -> list[Decision]:
+        """Return the masks that the zeros of a stripped model show."""
+        return [
+            Decision(weight, weight.parameter.detach() != 0, 0.0)
+            for members in self.groups.values()
+            for weight in members
+        ]
+
+    def _layers(self) -> list[Layer]:
+        return [self._layer(name, members) for name, members in self.groups.items()]
+
+    def _layer(self, name: str, members: Sequence[MaskedWeight]) -> Layer:
+        shapes = [w.canonical(w.mask).shape for w in members]
+        shape = shapes[0] if len(shapes) == 1 else (shapes[0][0], sum(s[1] for s in shapes))
+        pruned = 0 if self.reversible else sum(w.pruned for w in members)
+        return Layer(name, tuple(shape), sum(w.mask.numel() for w in members), pruned)
+
+    def _select(self, pool: Pool, members: Sequence[MaskedWeight], step: int) -> list[Decision]:
+        patterns = [self._pattern_at(weight) for weight in members]
+        units = [self._units(weight, pattern, step) for weight, pattern in zip(members, patterns, strict=True)]
+        spared = sum(_spared(u) for u, p in zip(units, patterns, strict=True) if getattr(p, "spares", False))
+        most = sum(weight.mask.numel() for weight in members) - spared
+        keeps, threshold = self.selection(units, min(pool.drop, most), pool.sparsity)
+        decisions: list[Decision] = []
+        for weight, pattern, ranked, keep in zip(members, patterns, units, keeps, strict=True):
+            mask = keep | _safe(ranked) if getattr(pattern, "spares", False) else keep  # not all selections mind them
+            if not pattern.single:
+                shape = weight.canonical(weight.mask).shape
+                mask = weight.canonical(pattern.expand(mask, shape)).contiguous()
+                mask = mask if self.reversible else mask & weight.mask
+            decisions.append(Decision(weight, mask, threshold))
+        return decisions
+
+    def _units(self, weight: MaskedWeight, pattern: Pattern, step: int) -> Units:
+        name, threshold = weight.target.name, float(weight.threshold)
+        mask = None if self.reversible or weight.pruned == 0 else weight.mask
+        if pattern.single and getattr(self.criterion, "absolute", False):
+            return Units(name, weight.ranked(), True, mask, threshold=threshold)
+        scores = scores_of(self.criterion, weight, step, self.schedule.sparsity(step))
+        if pattern.single:
+            return Units(name, weight.canonical(scores), False, mask, threshold=threshold)
+        scores = Units(name, scores).scores()  # not finite must not be pooled away
+        units = pattern.units(scores)
+        alive = None if mask is None else pattern.units(weight.canonical(mask).float()) > 0
+        lowest = torch.finfo(units.dtype).min
+        protected = pattern.protected(units if alive is None else units.masked_fill(~alive, lowest))
+        return Units(name, units, False, alive, protected, pattern.weights_per_unit(scores.shape), threshold)
+
+    def _pattern_at(self, weight: MaskedWeight) -> Pattern:
+        if isinstance(self.pattern, SitedPattern):
+            return self.pattern.at(weight.target.name)
+        return self.pattern
+
+
+def _safe(units: Units) -> Tensor:
+    """Return the units that are protected and alive."""
+    if units.protected is None:
+        return torch.zeros_like(units.values, dtype=torch.bool)
+    return units.protected if units.alive is None else units.protected & units.alive
+
+
+def _spared(units: Units) -> int:
+    """Return how many weights the protected units hold that are alive."""
+    return int((_safe(units) * units.weights).sum())
+
+
+def scores_of(
+    criterion: Criterion | SitedCriterion, weight: MaskedWeight, step: int, sparsity: float, norm: Tensor | None = None
+) -> Tensor:
+    """Return the criterion's scores of a weight, output dimension first.
+
+    Raises:
+        ValueError: they have another shape than the weight, or are no floats.
+    """
+    asked = criterion
+    if isinstance(criterion, SitedCriterion):
+        asked = criterion.at(Site(weight.target.name, step, weight.memory, sparsity, norm))
+    values, grad = weight.canonical(weight.ranked()), weight.parameter.grad
+    with torch.no_grad():
+        scores = asked(values, None if grad is None else weight.canonical(grad)).detach()  # pyright: ignore
+    if scores.shape != values.shape or not scores.is_floating_point():
+        raise ValueError(
+            f"{type(criterion).__name__} must give a float score for every entry of '{weight.target.name}', "
+            f"of shape {tuple(values.shape)}; it gave {scores.dtype} of shape {tuple(scores.shape)}"
+        )
+    return scores

@@ -1,0 +1,163 @@
+"""The boundary of many values, within a bracket that a sample draws: on the CPU, with numpy."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_prune.ranking import float_keys
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_CHUNK = 1 << 18
+"""Values handled at a time: their buffers stay in a core's cache."""
+_SAMPLE = 1 << 17
+_DEVIATIONS = (2.5, 8.0)
+"""How wide a bracket is, at the first try and at the next: a narrow one leaves less to put right, but may miss."""
+_PARALLEL_FROM = 1 << 20
+_THREADS = 8
+"""At most so many: beyond, handing out chunks takes as long as working on them."""
+_PARTS = 4
+"""Parts a thread, so that one which is held up does not hold up all."""
+
+
+@dataclass(frozen=True)
+class _Span:
+    """A run of one tensor's values, flattened."""
+
+    index: int
+    raw: Array
+    contenders: Array | None
+    keep: Array
+
+
+@dataclass(frozen=True)
+class _Inside:
+    """What one pass over a span found: how many contenders are above the bracket's lower end, and those within it."""
+
+    span: _Span
+    kept: int
+    positions: Array
+    keys: Array
+
+
+def by_bracket(
+    values: Sequence[Tensor], contenders: Sequence[Tensor | None], drop: int, absolute: bool, contending: int
+) -> tuple[list[Tensor], int] | None:
+    """Return masks and boundary key, or None where no bracket drawn from a sample holds the boundary."""
+    raws = [float_keys.bits(v.contiguous()).numpy().reshape(-1) for v in values]
+    takes_part = [None if c is None else c.contiguous().numpy().reshape(-1) for c in contenders]
+    masks = [torch.empty(v.shape, dtype=torch.bool) for v in values]
+    keeps = [m.numpy().reshape(-1) for m in masks]
+    spans = [
+        _Span(i, r[a : a + _CHUNK], None if c is None else c[a : a + _CHUNK], k[a : a + _CHUNK])
+        for i, (r, c, k) in enumerate(zip(raws, takes_part, keeps, strict=True))
+        for a in range(0, r.size, _CHUNK)
+    ]
+    limit = float_keys.highest(values[0].dtype)
+    for deviations in _DEVIATIONS:
+        low, high = _bracket(raws, takes_part, drop / contending, absolute, deviations)
+        found = _in_threads(spans, lambda part, low=low, high=high: _look(part, low, high, absolute, limit))
+        missing = drop - (contending - sum(f.kept for f in found))
+        if 0 < missing <= sum(f.keys.size for f in found):
+            return masks, _settle(found, missing)
+    return None
+
+
+def _settle(found: list[_Inside], missing: int) -> int:
+    """Drop the `missing` smallest of the values inside the bracket, and return the largest that went."""
+    inside = np.concatenate([f.keys for f in found])
+    boundary, _ = _of_ranks(inside, missing - 1, missing - 1)
+    goes = inside <= boundary
+    ties = np.flatnonzero(inside == boundary)
+    goes[ties[: int(np.count_nonzero(goes)) - missing]] = False  # of the equal ones, the first few stay
+    start = 0
+    for f in found:
+        f.span.keep[f.positions[goes[start : start + f.keys.size]]] = False
+        start += f.keys.size
+    return boundary
+
+
+def _bracket(
+    raws: list[Array], takes_part: list[Array | None], share: float, absolute: bool, deviations: float
+) -> tuple[int, int]:
+    """Return two keys, that many standard deviations from the share-quantile of the contenders as a sample shows it.
+
+    The quantile is taken to be above the first key, and at most the other.
+    """
+    size = sum(r.size for r in raws)
+    stride = max(1, min(16, size // 4096), size // _SAMPLE)
+    sample = np.concatenate(
+        [
+            _keys(r[::stride], absolute)[slice(None) if c is None else c[::stride]]
+            for r, c in zip(raws, takes_part, strict=True)
+        ]
+    )
+    info = np.iinfo(sample.dtype)
+    spread = deviations * math.sqrt(sample.size * share * (1.0 - share)) + 4.0
+    below, above = math.floor(share * sample.size - spread), math.ceil(share * sample.size + spread)
+    low, high = _of_ranks(sample, max(0, below), min(above, sample.size - 1)) if sample.size else (0, 0)
+    # All that equal the value found lie inside, so one less at the lower end.
+    return low - 1 if below >= 0 else int(info.min), high if above < sample.size else int(info.max)
+
+
+def _of_ranks(keys: Array, first: int, last: int) -> tuple[int, int]:
+    """Return the keys of two ranks, not far apart, that they would have if sorted; ranks count from 0."""
+    coarse = np.sort(keys[:: max(1, keys.size // 4096)])
+    share, margin = coarse.size / keys.size, 3.0 * math.sqrt(coarse.size)
+    low = coarse[max(0, math.floor(first * share - margin))]
+    high = coarse[min(coarse.size - 1, math.ceil(last * share + margin))]
+    near, skipped = keys[(keys >= low) & (keys <= high)], int(np.count_nonzero(keys < low))
+    if first < skipped or last >= skipped + near.size:
+        near, skipped = keys, 0
+    ordered = np.partition(near, (first - skipped, last - skipped))
+    return int(ordered[first - skipped]), int(ordered[last - skipped])
+
+
+def _keys(raw: Array, absolute: bool, out: Array | None = None) -> Array:
+    """Return `float_keys.keys` of a run of bit patterns."""
+    top = np.iinfo(raw.dtype).max
+    if absolute:
+        return np.bitwise_and(raw, top, out=out)
+    sign = raw >> (raw.dtype.itemsize * 8 - 1)  # -1 where negative
+    return np.subtract(raw ^ (sign & top), sign, out=out)
+
+
+def _look(spans: Sequence[_Span], low: int, high: int, absolute: bool, limit: int) -> list[_Inside]:
+    """Write masks as if all above `low` stayed, and return what lies in the bracket."""
+    longest = max(s.raw.size for s in spans)
+    key_buffer = np.empty(longest, spans[0].raw.dtype)
+    flag_buffer = np.empty(longest, np.bool_)
+    found: list[_Inside] = []
+    for span in spans:
+        key = _keys(span.raw, absolute, out=key_buffer[: span.raw.size])
+        if key.max() > limit or (not absolute and key.min() < -limit):
+            raise float_keys.NotFiniteError(span.index)
+        np.greater(key, low, out=span.keep)
+        if span.contenders is not None:
+            np.bitwise_and(span.keep, span.contenders, out=span.keep)
+        flag = np.greater(key, high, out=flag_buffer[: key.size])
+        np.greater(span.keep, flag, out=flag)
+        positions = np.flatnonzero(flag)
+        found.append(_Inside(span, int(np.count_nonzero(span.keep)), positions, key[positions]))
+    return found
+
+
+def _in_threads(spans: list[_Span], look: Callable[[list[_Span]], list[_Inside]]) -> list[_Inside]:
+    """Call `look` on parts of the spans, in as many threads as torch uses, and return all it found, in order."""
+    ends = np.cumsum([0, *(s.raw.size for s in spans)])
+    threads = min(_THREADS, torch.get_num_threads()) if ends[-1] >= _PARALLEL_FROM else 1
+    if threads == 1:
+        return look(spans)
+    cuts = np.searchsorted(ends, np.linspace(0, ends[-1], threads * _PARTS + 1)).tolist()
+    with ThreadPoolExecutor(threads) as workers:
+        parts = workers.map(look, [spans[a:b] for a, b in pairwise(cuts) if a < b])
+        return [found for part in parts for found in part]

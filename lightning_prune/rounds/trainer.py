@@ -1,0 +1,70 @@
+"""The trainers of pruning rounds: a new one each time, a fit, and what is measured after it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning import LightningDataModule, LightningModule
+from pytorch_lightning.utilities import rank_zero_info as say
+from pytorch_lightning.utilities.model_helpers import is_overridden
+
+__all__ = [
+    "LightningDataModule",
+    "LightningModule",
+    "MakeTrainer",
+    "evaluate",
+    "is_first_rank",
+    "new_trainer",
+    "say",
+    "seed_everything",
+    "train",
+]
+
+MakeTrainer = Callable[[], pl.Trainer] | Mapping[str, Any]
+"""Makes a new Trainer each time it is called; or the arguments of one, which are copied each time."""
+
+
+def new_trainer(make: MakeTrainer) -> pl.Trainer:
+    """Return a new trainer. Raises ValueError if the one that is made has run already: its fit would do nothing."""
+    trainer = make() if callable(make) else pl.Trainer(**copy.deepcopy(dict(make)))
+    if trainer.state.fn is not None:
+        raise ValueError("make_trainer() gave a Trainer that has run already: it must make a new one each time")
+    return trainer
+
+
+def train(trainer: pl.Trainer, model: LightningModule, data: LightningDataModule | None) -> dict[str, float]:
+    """Fit, and return the trainer's metrics and those of a test. Raises KeyboardInterrupt where the fit broke off."""
+    trainer.fit(model, datamodule=data)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return metrics | evaluate(trainer, model, data, ("test",))
+
+
+def evaluate(
+    trainer: pl.Trainer, model: LightningModule, data: LightningDataModule | None, stages: Sequence[str]
+) -> dict[str, float]:
+    """Return the metrics of those stages, "validate" and "test", for which there are a step and a loader."""
+    runs = {"validate": ("val_dataloader", "validation_step"), "test": ("test_dataloader", "test_step")}
+    found: dict[str, float] = {}
+    for stage in stages:
+        loader, step = runs[stage]
+        if is_overridden(loader, model if data is None else data) and is_overridden(step, model):
+            run = trainer.validate if stage == "validate" else trainer.test
+            for metrics in run(model, datamodule=data, verbose=False):
+                found |= {name: float(value) for name, value in metrics.items()}
+    return found
+
+
+def is_first_rank(model: Any) -> bool:
+    """Whether this process is the one that writes."""
+    trainer = getattr(model, "_trainer", None)
+    return trainer is None or trainer.is_global_zero
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, numpy, torch and the workers of loaders."""
+    pl.seed_everything(seed, workers=True, verbose=False)

@@ -1,0 +1,34 @@
+"""What a scope must answer, the layers it is shown, and the pools that it makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One prunable weight as a scope sees it: name, shape, size, and how many of its entries are gone for good."""
+
+    name: str
+    shape: tuple[int, ...]
+    size: int
+    pruned: int
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Weights that compete with each other, and how many of their entries must be zero afterwards."""
+
+    names: tuple[str, ...]
+    drop: int
+    sparsity: float
+
+
+class Scope(Protocol):
+    """Who competes with whom, and how many each may keep."""
+
+    def __call__(self, layers: Sequence[Layer], sparsity: float) -> Sequence[Pool]:
+        """Return disjoint pools that cover all layers."""
+        ...

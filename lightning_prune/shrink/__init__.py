@@ -1,0 +1,15 @@
+"""From zeros to a smaller model: dead units are taken out, the outputs stay, and the result can be stored."""
+
+from .report import ShrinkReport as ShrinkReport
+from .report import ShrunkGroup as ShrunkGroup
+from .shrink import NotEqualError as NotEqualError
+from .shrink import check_shrinkable as check_shrinkable
+from .shrink import shrink as shrink
+from .shrink import shrink_ as shrink_
+from .stored import RECIPE as RECIPE
+from .stored import WEIGHTS as WEIGHTS
+from .stored import Shrunk as Shrunk
+from .stored import load_shrunk as load_shrunk
+from .stored import rebuild as rebuild
+from .stored import recipe_of as recipe_of
+from .stored import save_shrunk as save_shrunk

@@ -1,0 +1,71 @@
+"""ONNX files give the same outputs, also of other batches; one that does not is not left behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_prune.export import onnx, to_onnx
+
+onnxruntime: Any = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+
+NETS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
+    "mlp": (lambda: nn.Sequential(nn.Linear(6, 8), nn.Dropout(), nn.Linear(8, 3)), torch.randn(2, 6)),
+    "conv": (lambda: nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()), torch.randn(2, 3, 8, 8)),
+    "one image": (lambda: nn.Conv2d(3, 4, 3), torch.randn(1, 3, 8, 8)),
+    "gru": (lambda: nn.GRU(4, 6, batch_first=True), torch.randn(3, 5, 4)),
+}
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_outputs_agree_for_any_batch(tmp_path: Path, name: str) -> None:
+    make, inputs = NETS[name]
+    net = make()
+    assert to_onnx(net, inputs, tmp_path / "net.onnx") < 1e-5
+    assert net.training
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+    batch = torch.cat([inputs] * 3)
+    session = onnxruntime.InferenceSession(tmp_path / "net.onnx")
+    found = session.run(None, {session.get_inputs()[0].name: batch.numpy()})[0]
+    expected = net.eval()(batch)
+    torch.testing.assert_close(
+        torch.from_numpy(found), expected[0] if isinstance(expected, tuple) else expected, atol=1e-5, rtol=1e-4
+    )
+
+
+class Two(nn.Module):
+    """Takes two inputs and gives two outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 4)
+
+    def forward(self, left: Tensor, right: Tensor) -> dict[str, Tensor]:
+        return {"sum": self.layer(left) + right, "difference": left - right}
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_takes_inputs_by_place_and_by_name(tmp_path: Path, by_name: bool) -> None:
+    left, right = torch.randn(2, 4), torch.randn(2, 4)
+    inputs: Any = {"right": right, "left": left} if by_name else (left, right)
+    assert to_onnx(Two(), inputs, tmp_path / "two.onnx") < 1e-5
+
+
+def test_a_file_that_differs_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "net.onnx"
+    file.write_text("the one before")
+
+    def wrong(*_: Any) -> list[Tensor]:
+        return [torch.ones(2, 3)]
+
+    monkeypatch.setattr(onnx, "_run", wrong)
+    with pytest.raises(ValueError, match="outputs of the ONNX file differ by"):
+        to_onnx(nn.Linear(6, 3), torch.randn(2, 6), file)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+    assert file.read_text() == "the one before"

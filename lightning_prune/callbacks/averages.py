@@ -1,15 +1,40 @@
-"""Weight averages beside learned masks: a file holds them hard, a resumed run goes on with what they were."""
+"""Weight averages beside pruning: who comes first, the copies in files, and what a resumed run goes on with."""
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback, StochasticWeightAveraging
 
 try:
     from pytorch_lightning.callbacks.weight_averaging import WeightAveraging
 except ImportError:  # Lightning 2.5 has none
-    WeightAveraging = ()
+    WeightAveraging = StochasticWeightAveraging
+
+
+def behind(callbacks: Sequence[Callback], kind: type[Callback]) -> list[Callback]:
+    """Return the callbacks with those of a kind right behind the last one that averages weights, if they stood before.
+
+    An average is put into the model, or into a file, in the hook of its callback: masks must be put on it after that.
+    All others stay where the user put them.
+    """
+    averaging = [n for n, c in enumerate(callbacks) if isinstance(c, (WeightAveraging, StochasticWeightAveraging))]
+    last = max(averaging, default=-1)
+    moved = [c for c in callbacks[: last + 1] if isinstance(c, kind)]
+    return [*(c for c in callbacks[: last + 1] if c not in moved), *moved, *callbacks[last + 1 :]]
+
+
+def copies(checkpoint: dict[str, Any], ours: Container[str]) -> dict[str, Any]:
+    """Return what of a checkpoint may hold copies of pruned weights: all but optimizers and our callbacks' own state.
+
+    Args:
+        checkpoint: as Lightning writes it.
+        ours: the keys of the states of our callbacks, which hold dense values on purpose.
+    """
+    states = {key: state for key, state in checkpoint.get("callbacks", {}).items() if key not in ours}
+    return {**checkpoint, "callbacks": states, "optimizer_states": None}
 
 
 def put_back(trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any], soft: Any) -> None:

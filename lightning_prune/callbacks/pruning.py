@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, Checkpoint
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_info
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lightning_prune.callbacks import averages, wandb_media
 from lightning_prune.callbacks.agreement import check_overlap, check_ranks
+from lightning_prune.callbacks.ending import make_smaller, masks_left, warn_of_less, zeros_are_left
 from lightning_prune.callbacks.loss_scale import grad_scale, loss_scale, plain_optimizer
 from lightning_prune.callbacks.rewind import Rewind, Rewinder
 from lightning_prune.callbacks.run_length import run_length
-from lightning_prune.cost import CostReport, compare
-from lightning_prune.coupling.couple import plain_copy
+from lightning_prune.callbacks.short_forms import pruner_of
+from lightning_prune.cost import CostReport
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.masks import zero_copies
 from lightning_prune.pattern import CoupledPattern
 from lightning_prune.pruning import Pruner
-from lightning_prune.report import Report, percent
-from lightning_prune.schedule import Polynomial, Schedule
-from lightning_prune.shrink import ShrinkReport, check_shrinkable, shrink_
-from lightning_prune.targets import plain_name
+from lightning_prune.report import Report
+from lightning_prune.schedule import Schedule
+from lightning_prune.shrink import ShrinkReport, check_shrinkable
 
 
 class PruningCallback(Callback):
@@ -55,7 +54,7 @@ class PruningCallback(Callback):
         rewind: Rewind | int | Literal["init"] | None = None,
         tag: str = "",
     ) -> None:
-        self.pruner = _pruner(pruner)
+        self.pruner = pruner_of(pruner)
         self.rewind = rewind if rewind is None or isinstance(rewind, Rewind) else Rewind(rewind)
         if rewind is not None and isinstance(self.pruner, LearnedMasks):
             raise ValueError(f"rewind={rewind!r} does not go with learned masks: they put no weight to zero on the way")
@@ -89,13 +88,10 @@ class PruningCallback(Callback):
     # Fit begins
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Take the place behind callbacks that average weights, which is where their averages can be masked."""
+        """Begin anew, or go on from what a fit before this one left; stand behind callbacks that average weights."""
         self._stage = stage
         if stage == "fit":
-            ours = [c for c in trainer.callbacks if isinstance(c, PruningCallback)]  # pyright: ignore
-            last = [c for c in trainer.callbacks if isinstance(c, Checkpoint)]  # pyright: ignore
-            rest = [c for c in trainer.callbacks if c not in ours and c not in last]  # pyright: ignore
-            trainer.callbacks = [*rest, *ours, *last]  # pyright: ignore
+            trainer.callbacks = averages.behind(trainer.callbacks, PruningCallback)  # pyright: ignore
             self._release()  # what a fit before this one left, where it broke off and no hook was called
             if self.pruner.attached:
                 self.pruner.strip()
@@ -103,7 +99,7 @@ class PruningCallback(Callback):
             self._idle = same and bool(self._recipe)  # pruned and shrunk: what follows is fine-tuning
             if not self._idle:
                 self._recipe, self.shrink_report, self.cost_report = {}, None, None
-            goes_on = same and self._left_its_zeros(pl_module)
+            goes_on = same and (self.report is None or zeros_are_left(self.report, pl_module))
             left = self.state_dict() if goes_on else {}
             self._fitted, self._rewinder, self._rewinder_state = id(pl_module), None, {}
             if left:  # the same trainer fits the same model further
@@ -211,16 +207,13 @@ class PruningCallback(Callback):
     ) -> None:
         """Mask every copy of a pruned weight in the checkpoint, averages included, and after the strip as well."""
         ours = {c.state_key for c in trainer.callbacks if isinstance(c, PruningCallback)}  # pyright: ignore
-        states = {key: state for key, state in checkpoint.get("callbacks", {}).items() if key not in ours}
-        saved = {**checkpoint, "callbacks": states, "optimizer_states": None}
+        copies = averages.copies(checkpoint, ours)
         if self.pruner.attached:
-            soft = self.pruner.mask_copies(saved)
+            soft = self.pruner.mask_copies(copies)
             if soft and self.state_key in checkpoint.get("callbacks", {}):
                 checkpoint["callbacks"][self.state_key]["soft"] = soft
         elif self.report is not None:
-            pruned = {weight.name for weight in self.report.weights}
-            named = {plain_name(n): p.detach() for n, p in pl_module.named_parameters()}
-            zero_copies(saved, {name: p != 0 for name, p in named.items() if name in pruned})
+            zero_copies(copies, masks_left(self.report, pl_module))
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -257,12 +250,7 @@ class PruningCallback(Callback):
         if "stripped" in self.pruner.state_dict():  # else the run stopped early, and can be resumed
             self._rewinder = None
         rank_zero_info(f"{self._title}: done\n{self.report.table()}")
-        if self.report.sparsity < self.report.final_sparsity - self.report.grain / max(1, self.report.size):
-            warnings.warn(
-                f"{self._title}: reached a sparsity of {percent(self.report.sparsity)}, less than the "
-                f"{percent(self.report.final_sparsity)} asked for; {self._why_less()}",
-                stacklevel=2,
-            )
+        warn_of_less(self._title, self.pruner, self.report)
         if self.shrink and "stripped" in self.pruner.state_dict():
             self._make_smaller(trainer, pl_module)
         if self._media is not None and trainer.is_global_zero:
@@ -283,13 +271,11 @@ class PruningCallback(Callback):
         return pattern.example_inputs if isinstance(pattern, CoupledPattern) else None
 
     def _make_smaller(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        larger = plain_copy(pl_module)
-        self.shrink_report, self._recipe = shrink_(pl_module, self._example())
-        trainer.strategy.optimizers = []  # they know the larger parameters
-        if trainer.is_global_zero:
-            self.cost_report = compare(larger, pl_module, self._example())
-            rank_zero_info(f"{self._title}: shrunk\n{self.shrink_report.table()}\n\n{self.cost_report.table()}")
-            self._write(trainer, self.cost_report.scalars())
+        done = make_smaller(trainer, pl_module, self._example())
+        self.shrink_report, self._recipe, self.cost_report = done.report, done.recipe, done.cost
+        if done.cost is not None:
+            rank_zero_info(f"{self._title}: shrunk\n{done.report.table()}\n\n{done.cost.table()}")
+            self._write(trainer, done.cost.scalars())
 
     # Helpers
 
@@ -304,20 +290,6 @@ class PruningCallback(Callback):
     def _name(self, name: str) -> str:
         return f"{name}/{self.tag}" if self.tag else name
 
-    def _why_less(self) -> str:
-        schedule = self.pruner.resolved_schedule
-        last = self.pruner.last_update
-        if last is None or last < schedule.end_step:
-            return f"the run ended before end_step={schedule.end_step}"
-        if isinstance(self.pruner.pattern, CoupledPattern):
-            return "each group of units keeps one at least, and a multiple where one is asked for"
-        return f"{self.pruner.selection} does not keep to the exact number"
-
-    def _left_its_zeros(self, model: pl.LightningModule) -> bool:
-        named = {plain_name(n): p for n, p in model.named_parameters()}
-        weights = self.report.weights if self.report is not None else ()
-        return all(w.name in named and int((named[w.name] == 0).sum()) == w.zeros for w in weights)
-
     def _mask(self) -> None:
         if self.pruner.attached:
             self.pruner.mask_weights()
@@ -330,15 +302,3 @@ class PruningCallback(Callback):
     def _write(self, trainer: pl.Trainer, numbers: dict[str, float]) -> None:
         for logger in trainer.loggers:
             logger.log_metrics({self._prefix + k: v for k, v in numbers.items()}, step=trainer.global_step)
-
-
-def _pruner(given: Pruner | LearnedMasks | Schedule | float) -> Pruner:
-    if isinstance(given, (int, float)):
-        if isinstance(given, bool) or not 0 <= given <= 1:
-            raise ValueError(f"PruningCallback({given!r}): a sparsity is a share between 0 and 1; 0.9 prunes 90 %")
-        return Pruner(Polynomial(float(given), begin_step=0.05, end_step=0.4, pruning_frequency=0.004))
-    if hasattr(given, "attach"):
-        return cast(Pruner, given)  # LearnedMasks has the same verbs
-    if hasattr(given, "last_update"):
-        return Pruner(cast(Schedule, given))
-    raise ValueError(f"PruningCallback({given!r}): pass a Pruner, a schedule or a final sparsity")

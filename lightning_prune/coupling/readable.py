@@ -1,4 +1,4 @@
-"""What a dependency graph cannot read, said in a way that it can, while the model runs to be traced."""
+"""Operations that a dependency graph cannot read, with layers in their place while a model runs to be traced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hooks of learned masks on a model."""
+"""What the hooks of learned masks have in common: copies of a model share them, pickles leave them out."""
 
 from __future__ import annotations
 

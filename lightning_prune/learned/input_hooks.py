@@ -1,4 +1,4 @@
-"""Where learned masks act: on what layers read, so after norm and activation, whatever these are."""
+"""A layer reads its input times masks: where learned masks on units act, so after norm and activation."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_prune.learned.hard_masks import HardMasks
 from lightning_prune.learned.hardening import harden, harden_copies
 from lightning_prune.learned.sites import Ideas, logits_of, sites_of
 from lightning_prune.learned.weight_hooks import Handle
@@ -57,12 +58,9 @@ class Learning:
         self.finished = False
         self.history: list[dict[str, Any]] = []
         self._final: dict[str, Tensor] | None = None
-        self._updated = {name: weight.mask for name, weight in self.masks.items()}
-        sizes = self._sites.sizes
         self.logits = logits_of(ideas, self._sites)
-        self.keeps = [torch.ones(size, dtype=torch.bool) for size in sizes]
-        self._thresholds: Sequence[float] = [0.0] * len(sizes)
-        self._stale = ideas.schedule is None
+        self._scheduled = ideas.schedule is not None
+        self._hard = HardMasks(self._sites, self.logits, ideas.threshold, self._scheduled)
         self._handles: list[Handle] = self._sites.hook(self._mask)
 
     # What layers read
@@ -80,11 +78,11 @@ class Learning:
 
     def _settled(self, number: int, weight: Tensor | None = None) -> Tensor:
         self.settle()
-        return self._factors(number, weight) * self.keeps[number].to(self.logits.values[number].device)
+        return self._factors(number, weight) * self._hard.keeps[number].to(self.logits.values[number].device)
 
     def _factors(self, number: int, weight: Tensor | None = None) -> Tensor:
         """Return by what units that are kept are multiplied: by 1 before a schedule's first update."""
-        if self._ideas.schedule is not None and self.step is None:
+        if self._scheduled and self.step is None:
             return torch.ones(self._sites.sizes[number], device=self.logits.values[number].device)
         return self.logits.settled(number, weight)
 
@@ -93,7 +91,7 @@ class Learning:
     def numbers(self, optimizer: Optimizer | None) -> list[int]:
         """Return the groups whose weights an optimizer steps, or all."""
         if optimizer is None:
-            return list(range(len(self.keeps)))
+            return list(range(len(self._sites.sizes)))
         stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
         return [number for number, weight in enumerate(self._sites.owners) if id(weight) in stepped]
 
@@ -116,7 +114,8 @@ class Learning:
             assert value.grad is not None
             value.grad = task * value.grad + (0.0 if grad is None else rest * grad)
         self.logits.advance(numbers)
-        self._stale = self._ideas.schedule is None
+        if not self._scheduled:
+            self._hard.outdate()
         return penalty.detach()
 
     def _penalty(self) -> Tensor:
@@ -135,21 +134,19 @@ class Learning:
         self.logits.now_at(step, progress(step, begin, end))
         due = self.schedule.last_update(step)
         if due is None or (self.step is not None and due <= self.step):
-            scheduled = self._ideas.schedule is not None and self.step is not None
-            if stepped and scheduled and self.logits.of_weights and not self.finished:
-                self._stale = True
+            moved = stepped and self.logits.of_weights and self.step is not None
+            if moved and self._scheduled and not self.finished:
+                self._hard.outdate()
                 self.settle()  # to keep to the budget between updates, too, while the weights move
             return False
         self.step = due
         if self.finished:
             return False
         self._note(step)
-        self._stale = True
+        self._hard.outdate()
         self.settle()
-        changed = sum(count(weight.mask != self._updated[name]) for name, weight in self.masks.items())
-        self.changed = changed / sum(mask.numel() for mask in self._updated.values())
-        self._updated = {name: weight.mask for name, weight in self.masks.items()}
-        if self._ideas.schedule is not None and due >= end:
+        self.changed = self._hard.share_changed()
+        if self._scheduled and due >= end:
             self.finish(tuple(optimizers))
         return True
 
@@ -157,23 +154,9 @@ class Learning:
         counts = {name: p.histc(_BINS, 0.0, 1.0).int().tolist() for name, p in self.probabilities().items()}
         self.history.append({"step": step, "undecided": self.undecided(), "counts": counts})
 
-    @torch.no_grad()
     def settle(self) -> None:
-        """Decide which units stay if it were the end now: as many as the schedule asks for, or those above T."""
-        if not self._stale:
-            return
-        self._stale = False
-        if self._ideas.schedule is not None:
-            assert self.step is not None
-            worth = [worth.float().cpu() for worth in self.logits.worth()]
-            self.keeps, between = self._sites.choose(self.schedule, self.step, worth)
-            self.logits.follow(worth, self.keeps)
-        else:
-            self.keeps = self.logits.above(self._ideas.threshold)
-            between = [self._ideas.threshold] * len(self.keeps)
-        self._thresholds = self.logits.thresholds(between)
-        for decision in self._sites.decisions(self.keeps, self._thresholds):
-            decision.weight.propose(decision.mask, decision.threshold)
+        """Have the hard masks be those of now."""
+        self._hard.settle(self.schedule, self.step)
 
     # The end
 
@@ -182,7 +165,7 @@ class Learning:
         if self.finished:
             return
         self.settle()
-        self._final = dict(zip(self._sites.names, self.logits.final(self.keeps), strict=True))
+        self._final = dict(zip(self._sites.names, self.logits.final(self._hard.keeps), strict=True))
         harden(self._sites, self._all_factors(), optimizers)
         self.finished = True
         self.unhook()
@@ -205,7 +188,7 @@ class Learning:
         return harden_copies(self._sites, factors, saved)
 
     def _all_factors(self) -> list[Tensor]:
-        return [self._factors(number) for number in range(len(self.keeps))]
+        return [self._factors(number) for number in range(len(self._sites.sizes))]
 
     def unhook(self) -> None:
         """Take the hooks off."""
@@ -232,13 +215,15 @@ class Learning:
         ]
         size = sum(w.size for w in weights)
         now = sum(w.zeros for w in weights) / size
-        asked, final, asks = now, now, self._ideas.schedule is not None
-        if asks:
+        asked, final = now, now
+        if self._scheduled:
             asked = 0.0 if self.step is None else self.schedule.sparsity(self.step)
             final = self.schedule.final_sparsity
         sites = self._sites
         most = sites.most / size
-        return Report(weights, sites.skipped, asked, final, self._parameters, self.step, sites.grain, asks, most)
+        return Report(
+            weights, sites.skipped, asked, final, self._parameters, self.step, sites.grain, self._scheduled, most
+        )
 
     def undecided(self) -> float:
         """Return the share of units with .05 < p < .95."""
@@ -274,7 +259,7 @@ class Learning:
         if self.finished:
             state["probabilities"] = dict(self._final or {})
         else:
-            state["keeps"], state["history"] = list(self.keeps), copy.deepcopy(self.history)
+            state["keeps"], state["history"] = list(self._hard.keeps), copy.deepcopy(self.history)
             state["dense"] = {name: w.parameter.detach().clone() for name, w in self.masks.items()}
         return state
 
@@ -284,6 +269,7 @@ class Learning:
             for decision in self._sites.from_zeros():
                 decision.weight.write(decision.mask, state["thresholds"].get(decision.weight.target.name, 0.0))
             self.finished, self.step, self._final = True, state["last_update"], dict(state["probabilities"])
+            self._hard.restored(stale=False)
             self.unhook()
             return
         checks.check_masks({name: tuple(w.mask.shape) for name, w in self.masks.items()}, state["masks"])
@@ -298,10 +284,9 @@ class Learning:
                 weight.propose(state["masks"][name], state["thresholds"][name])
                 with torch.no_grad():
                     weight.parameter.copy_(state["dense"][name])
-        self._updated = {name: weight.mask for name, weight in self.masks.items()}
         if self.finished:
             self._final = {name: p.cpu() for name, p in state["probabilities"].items()}
             self.unhook()
         else:
-            self.keeps, self.history = [keep.cpu() for keep in state["keeps"]], copy.deepcopy(state["history"])
-        self._stale = not self.finished and self._ideas.schedule is None  # T may be another
+            self._hard.keeps, self.history = [keep.cpu() for keep in state["keeps"]], copy.deepcopy(state["history"])
+        self._hard.restored(stale=not self.finished and not self._scheduled)  # T may be another

@@ -1,4 +1,4 @@
-"""Masks that are learned: a probability for every unit, trained with the network while the network trains."""
+"""`LearnedMasks`: a probability for every unit or weight, trained with the network while the network trains."""
 
 from __future__ import annotations
 

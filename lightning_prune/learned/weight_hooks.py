@@ -1,4 +1,4 @@
-"""Another tensor in a parameter's place while its layer computes; the parameter itself stays where it is.
+"""A layer computes with a masked copy of its weight; the parameter itself stays where it is.
 
 A plain attribute of a module hides the parameter of that name, which is found only where there is none.
 """

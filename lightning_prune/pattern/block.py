@@ -1,4 +1,4 @@
-"""Rectangles of a weight matrix."""
+"""Rectangles of a weight matrix as units."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole output channels, with all that hangs on them."""
+"""Whole channels as units, with all that hangs on them in every layer."""
 
 from __future__ import annotations
 

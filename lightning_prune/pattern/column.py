@@ -1,4 +1,4 @@
-"""Whole inputs."""
+"""Whole inputs as units: columns of a weight."""
 
 from __future__ import annotations
 

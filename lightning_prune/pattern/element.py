@@ -1,4 +1,4 @@
-"""Single weights."""
+"""Single weights as units."""
 
 from __future__ import annotations
 

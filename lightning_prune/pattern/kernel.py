@@ -1,4 +1,4 @@
-"""Whole kernels of a convolution."""
+"""Whole kernels of a convolution as units."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole outputs."""
+"""Whole outputs as units: rows of a weight, filters of a convolution."""
 
 from __future__ import annotations
 

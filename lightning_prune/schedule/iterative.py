@@ -1,4 +1,4 @@
-"""Prune the same share of what is left, a number of times."""
+"""The schedule of a few rounds, each of which takes the same share of what is left."""
 
 from __future__ import annotations
 

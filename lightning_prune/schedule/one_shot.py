@@ -1,4 +1,4 @@
-"""Prune once."""
+"""The schedule that prunes once, at one step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Large layers give more."""
+"""Each layer keeps a share by its shape, so that large layers give more."""
 
 from __future__ import annotations
 

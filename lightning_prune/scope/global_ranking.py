@@ -1,4 +1,4 @@
-"""All weights compete with each other."""
+"""All weights of all layers compete with each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every layer at the same sparsity."""
+"""Every layer ends at the same sparsity."""
 
 from __future__ import annotations
 

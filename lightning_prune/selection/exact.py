@@ -1,4 +1,4 @@
-"""Exactly as many as asked for."""
+"""Exactly as many weights as asked for go."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_prune.coupling.attention import FewerHeads, fewer_heads
 from lightning_prune.shrink import shrink
-from tests.coupling.test_parity import pruned
+from tests.coupling.helpers import pruned
 
 
 def both(**options: Any) -> tuple[nn.MultiheadAttention, nn.MultiheadAttention]:

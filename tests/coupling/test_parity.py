@@ -1,7 +1,5 @@
 """Every architecture, pruned to half its weights and shrunk, gives what it gave before, and trains on."""
 
-# pyright: reportPrivateUsage=false
-
 import copy
 import subprocess
 import sys
@@ -15,25 +13,13 @@ from torch import Tensor, nn
 
 from lightning_prune.coupling import trial
 from lightning_prune.coupling.couple import couple
-from lightning_prune.coupling.example import answer, call, distance, tensors
-from lightning_prune.pattern import Channel
-from lightning_prune.pruning import Pruner
-from lightning_prune.schedule import OneShot
+from lightning_prune.coupling.example import answer, distance, tensors
 from lightning_prune.shrink import Shrunk, load_shrunk, rebuild, save_shrunk, shrink
 from lightning_prune.tasks.resnet import resnet56
 from lightning_prune.tasks.vgg import vgg16
-from tests.coupling.architectures import ARCHITECTURES, Architecture
-
-TOLERANCE = 1e-4
-
-
-def pruned(model: nn.Module, example: Any) -> Pruner:
-    """Return the pruner that has zeroed half of the weights of whole channels and heads."""
-    pruner = Pruner(OneShot(0.5, 0), pattern=Channel(example_inputs=example))
-    pruner.attach(model)
-    pruner.after_step(0)
-    pruner.strip()
-    return pruner
+from tests.coupling.architecture import Architecture
+from tests.coupling.architectures import ARCHITECTURES
+from tests.coupling.helpers import TOLERANCE, assert_trains, pruned
 
 
 @pytest.fixture(params=ARCHITECTURES)
@@ -131,18 +117,6 @@ def assert_rebuilds(shrunk: Shrunk, architecture: Architecture, example: Any) ->
     plain = rebuild(architecture.model(), shrunk.recipe)
     plain.load_state_dict(copy.deepcopy(shrunk.model.state_dict()))
     assert all(map(torch.equal, answer(shrunk.model, example), answer(plain, example)))
-
-
-def assert_trains(model: nn.Module, example: Any) -> None:
-    before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    model.train()
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.1)
-    outputs: list[Tensor] = list(tensors(call(model, example)))
-    torch.stack([output.square().mean() for output in outputs]).sum().backward()
-    optimizer.step()
-    after = dict(model.named_parameters())
-    assert any(not torch.equal(before[name], after[name]) for name in before)
-    assert all(p.isfinite().all() and p.shape == before[name].shape for name, p in after.items())
 
 
 NEW_PROCESS = """

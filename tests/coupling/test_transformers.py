@@ -9,7 +9,7 @@ from torch import nn
 
 from lightning_prune.coupling.example import answer, distance
 from lightning_prune.shrink import rebuild, shrink
-from tests.coupling.test_parity import TOLERANCE, assert_trains, pruned
+from tests.coupling.helpers import TOLERANCE, assert_trains, pruned
 
 transformers: Any = pytest.importorskip("transformers")
 pytestmark = pytest.mark.slow

@@ -1,7 +1,8 @@
-"""A tiny model, a quiet trainer and bitwise comparison: what every guarantee is tested with."""
+"""Tiny models, a quiet trainer and bitwise comparison: what every guarantee is tested with."""
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.plugins import MixedPrecision
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -20,6 +22,8 @@ MakeOptimizer = Callable[[Any], Optimizer]
 RAMP = Polynomial(0.8, begin_step=3, end_step=13, pruning_frequency=3, initial_sparsity=0.2, power=1.0)
 """Updates at 3, 6, 9, 12 and 13; a run of 20 steps goes well past it."""
 UPDATES = (3, 6, 9, 12, 13)
+SIZE = 12 * 16 + 16 * 4
+"""How many weights of `Net` are pruned by default."""
 
 
 def adamw(parameters: Any) -> Optimizer:
@@ -176,6 +180,32 @@ def ramp(**ideas: Any) -> PruningCallback:
     return PruningCallback(Pruner(ideas.pop("schedule", RAMP), **ideas))
 
 
+def half_on_cpu() -> dict[str, Any]:
+    """16-mixed with a real loss scaler; Lightning's own flag falls back to bfloat16 on a CPU."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
+    return {"plugins": [MixedPrecision("16-mixed", "cpu", scaler)]}
+
+
+PRECISIONS: dict[str, Any] = {
+    "32-true": lambda: {},
+    "64-true": lambda: {"precision": "64-true"},
+    "bf16-true": lambda: {"precision": "bf16-true"},
+    "16-true": lambda: {"precision": "16-true"},
+    "bf16-mixed": lambda: {"precision": "bf16-mixed"},
+    "16-mixed": half_on_cpu,
+}
+
+
+def raise_at(step: int, error: BaseException | None = None) -> Callable[[pl.Trainer], None]:
+    """What raises at that step, in a list of what a model does in a step."""
+
+    def act(run: pl.Trainer) -> None:
+        if run.global_step == step:
+            raise error or RuntimeError("on purpose")
+
+    return act
+
+
 def zeros(model: nn.Module) -> dict[str, int]:
     """How many entries of every weight of two or more dimensions are zero."""
     return {n: int((p == 0).sum()) for n, p in model.named_parameters() if p.dim() > 1}
@@ -220,6 +250,13 @@ def bits(model: nn.Module) -> dict[str, Tensor]:
     return copied(dict(model.state_dict()))
 
 
+def layout(model: nn.Module) -> list[Any]:
+    """Everything a checkpoint, DDP or an optimizer sees of a model's structure, in order."""
+    state = [(k, tuple(v.shape), v.dtype) for k, v in model.state_dict().items()]
+    named = [(n, tuple(p.shape), p.dtype, p.requires_grad) for n, p in model.named_parameters()]
+    return [state, named, [n for n, _ in model.named_buffers()], [n for n, _ in model.named_modules()]]
+
+
 def assert_plain(model: nn.Module, *optimizers: Optimizer, callback: PruningCallback | None = None) -> None:
     """Assert that nothing of pruning is left but zeros."""
     for path, module in model.named_modules():
@@ -236,3 +273,14 @@ def assert_plain(model: nn.Module, *optimizers: Optimizer, callback: PruningCall
         assert not optimizer._optimizer_step_pre_hooks
     if callback is not None:
         assert not callback.pruner.attached
+
+
+def logged_rows(folder: Path) -> list[dict[str, str]]:
+    """The rows of a CSV logger's file."""
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def logged(folder: Path, key: str) -> dict[int, float]:
+    """Step -> value of every row that has the key."""
+    return {int(row["step"]): float(row[key]) for row in logged_rows(folder) if row.get(key)}

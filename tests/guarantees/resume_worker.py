@@ -32,7 +32,7 @@ from lightning_prune.schedule import Geometric, Polynomial
 from lightning_prune.scope import Uniform
 from lightning_prune.selection import Histogram
 from lightning_prune.targets import Targets
-from tests.guarantees.helpers import RAMP, Net, Units, adamw, copied, fit, momentum, ramp
+from tests.guarantees.helpers import RAMP, Net, Units, adamw, copied, fit, momentum, raise_at, ramp
 
 STEPS = 20
 BATCHES = 6
@@ -192,7 +192,7 @@ def run(
     if fail_at is not None:
         callbacks.append(OnExceptionCheckpoint(folder, f"{case}-exception"))
         callbacks.append(ModelCheckpoint(f"{folder}/{case}-saved", save_on_exception=True))
-        model.in_step.append(lambda t: _fail() if t.global_step == fail_at else None)
+        model.in_step.append(raise_at(fail_at))
     if kill_at is not None:
         model.in_step.append(lambda t: os.kill(os.getpid(), signal.SIGKILL) if t.global_step == kill_at else None)
     ran = fit(
@@ -210,10 +210,6 @@ def run(
     if out:
         torch.save(probe.state, out)
     return probe.state
-
-
-def _fail() -> None:
-    raise RuntimeError("on purpose")
 
 
 if __name__ == "__main__":

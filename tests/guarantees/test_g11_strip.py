@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -16,7 +17,21 @@ from torch.optim import Optimizer
 from lightning_prune import Pruner, PruningCallback
 from lightning_prune.regularizer import L1
 from lightning_prune.schedule import Polynomial
-from tests.guarantees.helpers import RAMP, Batches, Net, adamw, assert_plain, fit, ramp, sparsity, trainer, zeros
+from tests.guarantees.helpers import (
+    RAMP,
+    Batches,
+    Net,
+    Units,
+    adamw,
+    assert_plain,
+    fit,
+    raise_at,
+    ramp,
+    sparsity,
+    trainer,
+    zeros,
+)
+from tests.guarantees.whole_units import channels
 
 LESS = "ignore:.*(less than|past the end):UserWarning"
 
@@ -166,12 +181,7 @@ def test_G11_strip_when_the_module_raises(place: str) -> None:
 def test_G11_strip_on_a_keyboard_interrupt(interrupt_restored: None) -> None:
     kept, callback = Kept(), ramp()
     model = Net(kept)
-
-    def interrupt(run: pl.Trainer) -> None:
-        if run.global_step == 8:
-            raise KeyboardInterrupt
-
-    model.in_step.append(interrupt)
+    model.in_step.append(raise_at(8, KeyboardInterrupt()))
     with pytest.raises(SystemExit):
         fit(model, callback, max_epochs=4)
     assert_plain(model, *kept.optimizers, callback=callback)
@@ -196,7 +206,7 @@ def test_G11_a_score_that_is_not_finite_ends_the_run_and_leaves_a_plain_model() 
 def test_G11_after_an_exception_the_same_callback_prunes_a_new_model(again: str) -> None:
     callback = PruningCallback(Pruner(RAMP), rewind=0)
     broken = Net()
-    broken.in_step.append(lambda run: _fail() if run.global_step == 8 else None)
+    broken.in_step.append(raise_at(8))
     run = trainer(callbacks=[callback], max_steps=20, limit_val_batches=0)
     with pytest.raises(RuntimeError, match="on purpose"):
         run.fit(broken, Batches(6), Batches(1))
@@ -216,7 +226,7 @@ def test_G11_after_a_fit_that_no_hook_ended_the_next_one_starts_afresh(tmp_path:
     """A callback before ours that raises in its own `on_exception` keeps Lightning from calling ours."""
     callback = ramp()
     broken = Net()
-    broken.in_step.append(lambda run: _fail() if run.global_step == 8 else None)
+    broken.in_step.append(raise_at(8))
     with pytest.raises(RuntimeError):
         fit(broken, raising("on_exception")(), callback, max_steps=20)
     whole, resumed = Net(), Net()
@@ -228,5 +238,28 @@ def test_G11_after_a_fit_that_no_hook_ended_the_next_one_starts_afresh(tmp_path:
     assert_plain(broken)
 
 
-def _fail() -> None:
-    raise RuntimeError("on purpose")
+# Whole units
+
+
+@pytest.mark.filterwarnings(LESS)
+@pytest.mark.usefixtures("interrupt_restored")
+@pytest.mark.parametrize("how", ["end", "exception", "interrupt", "early stop", "fast_dev_run", "time"])
+def test_G11_strip_always_happens(how: str) -> None:
+    kept, callback = Kept(), channels(regularizer=L1(0.001))
+    model = Units(kept)
+    options: dict[str, Any] = {"max_steps": 20}
+    more: list[pl.Callback] = []
+    if how in ("exception", "interrupt"):
+        error = RuntimeError("on purpose") if how == "exception" else KeyboardInterrupt()
+        model.in_step.append(raise_at(8, error))
+    if how == "early stop":
+        more = [EarlyStopping("loss", patience=1, check_on_train_epoch_end=True, stopping_threshold=100.0)]
+    if how == "fast_dev_run":
+        options = {"fast_dev_run": 4}
+    if how == "time":
+        options = {"max_time": {"seconds": 1}, "max_epochs": -1}
+    raised = (RuntimeError, KeyboardInterrupt, SystemExit)
+    with pytest.raises(raised) if how in ("exception", "interrupt") else nullcontext():
+        fit(model, callback, *more, **options)
+    assert_plain(model, *kept.optimizers, callback=callback)
+    assert callback.report is not None

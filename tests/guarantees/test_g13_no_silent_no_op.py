@@ -11,10 +11,12 @@ from pytorch_lightning.callbacks import EarlyStopping, GradientAccumulationSched
 from torch import nn
 
 from lightning_prune import Pruner, PruningCallback
-from lightning_prune.criterion import Magnitude
+from lightning_prune.criterion import Magnitude, NormScale
+from lightning_prune.report import Report, percent
 from lightning_prune.schedule import Iterative, OneShot, Polynomial, Schedule
 from lightning_prune.targets import Targets
-from tests.guarantees.helpers import RAMP, Batches, Net, Unsized, assert_plain, fit, momentum, trainer, zeros
+from tests.guarantees.helpers import RAMP, Batches, Net, Units, Unsized, assert_plain, fit, momentum, trainer, zeros
+from tests.guarantees.whole_units import channels, dead, prunable, whole_units
 
 
 def targets(**rules: Any) -> PruningCallback:
@@ -209,3 +211,52 @@ def test_G13_an_empty_model_is_an_error_that_says_so() -> None:
     callback = targets(exclude=(r"net\.1",))
     with pytest.raises(ValueError, match=r"select no weight.*net\.0\.weight: norm"):
         fit(model, callback, max_steps=20)
+
+
+# Whole units
+
+
+def test_G13_a_module_without_an_example_is_refused_before_training() -> None:
+    model, callback = Net(), channels()
+    with pytest.raises(ValueError, match="Net has no example inputs"):
+        fit(model, callback, max_steps=20)
+    assert_plain(model, callback=callback)
+
+
+def test_G13_a_criterion_that_needs_norms_is_refused_before_training() -> None:
+    model, callback = Units(), channels(criterion=NormScale())
+    steps: list[int] = []
+    model.in_step.append(lambda t: steps.append(t.global_step))
+    with pytest.raises(ValueError, match=r"no norm layer behind 'net\.6\.weight'"):
+        fit(model, callback, max_steps=20)
+    assert not steps
+    assert_plain(model, callback=callback)
+    fit(model, channels(criterion=NormScale(), targets=Targets(exclude=(r"net\.6",))), max_steps=20)
+
+
+def test_G13_one_unit_of_each_group_stays_and_less_than_a_unit_short_is_no_warning() -> None:
+    model, callback = Units(), channels(schedule=OneShot(1.0, 5))
+    fit(model, callback, max_steps=20)
+    assert dead(model) == {n: len(p) - 1 if n != "net.8.weight" else 0 for n, p in prunable(model).items()}
+    assert callback.report is not None
+    assert "whole units of up to" in callback.report.table()
+    most = f"{percent(callback.report.sparsity)} at most"
+    assert f"100.00 % is out of reach; each group keeps one unit at least, or the pattern's multiple: {most}" in (
+        callback.report.table()
+    )
+
+
+@pytest.mark.parametrize("multiple", [1, 2, 3, 100])
+def test_G13_a_sparsity_out_of_reach_is_said_before_training(multiple: int) -> None:
+    report: dict[float, Report] = {}
+    for share in (0.5, 1.0):
+        pruner = Pruner(
+            OneShot(share, 0), pattern=whole_units(multiple=multiple, example_inputs=Units().example_input_array)
+        )
+        pruner.attach(Units())
+        before = pruner.report().plan()
+        pruner.after_step(0)
+        report[share] = pruner.report()
+        assert ("out of reach" in before) == (share > report[share].reachable)
+    assert report[1.0].sparsity == report[1.0].reachable < 1.0
+    assert report[0.5].sparsity <= report[0.5].reachable == report[1.0].reachable

@@ -9,30 +9,25 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins import MixedPrecision
 from torch import Tensor, nn
 
 from lightning_prune import PruningCallback
 from lightning_prune.regularizer import NearThreshold
-from tests.guarantees.helpers import Net, adamw, assert_plain, bits, differences, fit, momentum, ramp, sparsity, zeros
+from tests.guarantees.helpers import (
+    PRECISIONS,
+    Net,
+    adamw,
+    assert_plain,
+    bits,
+    differences,
+    fit,
+    momentum,
+    ramp,
+    sparsity,
+    zeros,
+)
 
 ASKED = 205 / 256
-
-
-def half_on_cpu() -> dict[str, Any]:
-    """16-mixed with a real loss scaler; Lightning's own flag falls back to bfloat16 on a CPU."""
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
-    return {"plugins": [MixedPrecision("16-mixed", "cpu", scaler)]}
-
-
-PRECISIONS: dict[str, Any] = {
-    "32-true": lambda: {},
-    "64-true": lambda: {"precision": "64-true"},
-    "bf16-true": lambda: {"precision": "bf16-true"},
-    "16-true": lambda: {"precision": "16-true"},
-    "bf16-mixed": lambda: {"precision": "bf16-mixed"},
-    "16-mixed": half_on_cpu,
-}
 DTYPES = {"64-true": torch.float64, "bf16-true": torch.bfloat16, "16-true": torch.float16}
 
 

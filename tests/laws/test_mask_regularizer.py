@@ -1,4 +1,4 @@
-"""Laws of every mask regularizer under conf/pruner/mask_regularizer, and the formulas of those that are there."""
+"""Laws of every mask regularizer under conf/pruner/mask_regularizer; single ones are in tests/laws/mask_regularizer."""
 
 from typing import Any
 
@@ -6,17 +6,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
-from lightning_prune.mask_regularizer import Binarizer, ExpectedSparsity, MeanProbability
 from tests.helpers import ideas
+from tests.laws.mask_regularizer.probabilities import P, probabilities
 
 REGULARIZERS = pytest.mark.parametrize("regularizer", ideas("mask_regularizer"))
-P = st.lists(st.floats(0.01, 0.99), min_size=1, max_size=8)
-
-
-def probabilities(values: list[float]) -> Tensor:
-    return torch.tensor(values, dtype=torch.float64, requires_grad=True)
 
 
 @REGULARIZERS
@@ -28,56 +22,3 @@ def test_a_finite_scalar_with_a_gradient(regularizer: Any, values: list[float], 
     (grad,) = torch.autograd.grad(value, p)
     assert torch.isfinite(value)
     assert torch.isfinite(grad).all()
-
-
-@given(values=P, tau=st.floats(0, 1), q=st.sampled_from([1.0, 2.0, 3.0]))
-def test_binarizer_by_hand(values: list[float], tau: float, q: float) -> None:
-    p = probabilities(values)
-    value = Binarizer(tau, q, 0.7)(p, p.mean(), 0.0)
-    assert float(value.detach()) == pytest.approx(-0.7 * sum(abs(v - tau) ** q for v in values) / len(values))
-    (grad,) = torch.autograd.grad(value, p)
-    hand = [-0.7 * q * abs(v - tau) ** (q - 1) * (v > tau or -1) / len(values) for v in values]
-    assert [g for g, v in zip(grad.tolist(), values, strict=True) if v != tau] == pytest.approx(
-        [h for h, v in zip(hand, values, strict=True) if v != tau]
-    )
-
-
-@pytest.mark.parametrize("tau", [0.2, 0.5, 0.9])
-def test_binarizer_moves_p_away_from_tau_and_its_fixed_points_are_0_and_1(tau: float) -> None:
-    p = torch.tensor([tau - 0.1, tau - 0.001, tau + 0.001, tau + 0.09])
-    start = p.clone()
-    for _ in range(10_000):
-        p.requires_grad_()
-        (grad,) = torch.autograd.grad(Binarizer(tau)(p, p.mean(), 0.0), p)
-        p = (p - 0.01 * grad).detach().clamp(0, 1)
-    assert p.tolist() == [0.0, 0.0, 1.0, 1.0]
-    assert [a < b for a, b in zip(p, start, strict=True)] == [True, True, False, False]
-
-
-@given(values=st.lists(st.floats(0.01, 0.99), min_size=5, max_size=30, unique=True), asked=st.floats(0.05, 0.95))
-def test_binarizer_without_tau_sends_the_share_asked_for_to_0(values: list[float], asked: float) -> None:
-    p = probabilities(values)
-    (grad,) = torch.autograd.grad(Binarizer(None)(p, p.mean(), asked), p)
-    down = int((grad > 0).sum())  # descent lowers them
-    assert abs(down - asked * (len(values) - 1)) <= 1
-
-
-def test_mean_probability_and_expected_sparsity_by_hand() -> None:
-    p = probabilities([0.2, 0.6])
-    assert float(MeanProbability(3.0)(p, p.sum(), 0.0).detach()) == pytest.approx(1.2)
-    assert float(ExpectedSparsity(3.0)(p, (1 - p).mean(), 0.5).detach()) == pytest.approx(3.0 * 0.1**2)
-
-
-@pytest.mark.parametrize(
-    ("make", "key"),
-    [
-        (lambda: Binarizer(tau=1.1), "tau"),
-        (lambda: Binarizer(q=0.5), "q="),
-        (lambda: Binarizer(strength=-1.0), "strength"),
-        (lambda: MeanProbability(-0.1), "strength"),
-        (lambda: ExpectedSparsity(float("inf")), "strength"),
-    ],
-)
-def test_G13_arguments_out_of_range(make: Any, key: str) -> None:
-    with pytest.raises(ValueError, match=key):
-        make()

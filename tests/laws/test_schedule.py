@@ -1,13 +1,11 @@
-"""Laws of every schedule under conf/pruner/schedule, and the formulas of those that are there."""
+"""Laws of every schedule under conf/pruner/schedule; what single ones compute is in tests/laws/schedule."""
 
-from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_prune.schedule import Geometric, Iterative, OneShot, Polynomial
 from tests.helpers import ideas, vary
 
 SCHEDULES = pytest.mark.parametrize("schedule", ideas("schedule"))
@@ -105,86 +103,3 @@ def test_G13_a_sparsity_that_is_no_share_is_refused(schedule: Any, value: Any) -
 def test_G13_a_position_that_is_none_is_refused(schedule: Any, value: Any) -> None:
     with pytest.raises(ValueError, match="step="):
         vary(schedule, begin_step=value, step=value)
-
-
-@pytest.mark.parametrize("kind", [Polynomial, Geometric])
-@pytest.mark.parametrize(
-    ("bad", "message"),
-    [
-        ({"begin_step": 9, "end_step": 8}, "end_step=8 must not come before begin_step=9"),
-        ({"begin_step": 0.9, "end_step": 0.8}, "end_step=0.8 must not come before begin_step=0.9"),
-        ({"initial_sparsity": 0.95}, "initial_sparsity=0.95 must not be above final_sparsity=0.9"),
-        ({"pruning_frequency": 0}, "pruning_frequency=0 must be at least 1"),
-        ({"pruning_frequency": -3}, "pruning_frequency=-3"),
-        ({"power": 0.0}, "power=0.0"),
-        ({"power": float("inf")}, "power=inf"),
-    ],
-)
-def test_G13_windows_that_make_no_sense(kind: type[Any], bad: dict[str, Any], message: str) -> None:
-    good: dict[str, Any] = {"final_sparsity": 0.9, "begin_step": 0, "end_step": 10, "pruning_frequency": 1}
-    with pytest.raises(ValueError, match=message):
-        kind(**{**good, **bad})
-
-
-def test_G13_a_share_that_resolves_before_the_beginning_is_refused() -> None:
-    with pytest.raises(ValueError, match="is step 50, before begin_step=60"):
-        Polynomial(0.9, begin_step=60, end_step=0.5, pruning_frequency=1).resolve(100)
-
-
-def test_G4_polynomial_against_the_reference() -> None:
-    schedule = Polynomial(0.9, begin_step=10_000, end_step=100_000, pruning_frequency=100)
-    assert schedule.sparsity(20_000) == pytest.approx(0.267901, abs=5e-7)
-    assert schedule.sparsity(55_000) == pytest.approx(0.7875, abs=1e-12)
-    assert schedule.sparsity(9_999) == 0.0
-    assert Polynomial(0.8, 0, 100, 10, initial_sparsity=0.2, power=1).sparsity(50) == pytest.approx(0.5)
-
-
-def test_G4_off_the_grid_the_end_is_one_update_more() -> None:
-    schedule = Polynomial(0.9, begin_step=0, end_step=1000, pruning_frequency=300)
-    assert {schedule.last_update(step) for step in range(2000)} == {0, 300, 600, 900, 1000}
-    assert schedule.sparsity(900) == pytest.approx(0.8991)
-
-
-@given(
-    final=st.floats(0.01, 0.99),
-    share=st.floats(0, 1),
-    width=st.integers(1, 200),
-    at=st.floats(0, 1),
-    power=st.floats(0.2, 5),
-)
-def test_G4_geometric_formula(final: float, share: float, width: int, at: float, power: float) -> None:
-    initial, step = share * final, round(at * width)
-    p = step / width
-    expected = 1 - (1 - initial) * ((1 - final) / (1 - initial)) ** (1 - (1 - p) ** power)
-    made = Geometric(final, 5, 5 + width, 1, initial_sparsity=initial, power=power)
-    assert made.sparsity(5 + step) == pytest.approx(expected, abs=1e-12)
-
-
-def test_G13_geometric_cannot_reach_everything() -> None:
-    with pytest.raises(ValueError, match=r"final_sparsity=1\.0 cannot be reached"):
-        Geometric(1.0, 0, 10, 1)
-
-
-def test_G4_iterative_removes_the_same_share_of_what_is_left_each_round() -> None:
-    schedule = Iterative(0.9, begin_step=10, end_step=40, rounds=4).resolve(None)
-    updates = sorted({schedule.last_update(step) or 0 for step in range(10, 60)})
-    assert updates == [10, 20, 30, 40]
-    kept = [1.0, *(1 - schedule.sparsity(step) for step in updates)]
-    assert [after / before for before, after in pairwise(kept)] == pytest.approx([0.1**0.25] * 4)
-
-
-@pytest.mark.parametrize("rounds", [0, -1, True, 2.0])
-def test_G13_rounds_that_are_none(rounds: Any) -> None:
-    with pytest.raises(ValueError, match="rounds="):
-        Iterative(0.9, 0, 10, rounds)
-
-
-def test_G13_more_rounds_than_steps() -> None:
-    with pytest.raises(ValueError, match="rounds=5 do not fit between begin_step=3 and end_step=6"):
-        Iterative(0.9, 3, 6, 5).resolve(None)
-
-
-def test_G4_one_shot_is_one_update() -> None:
-    schedule = OneShot(0.7, 5).resolve(None)
-    assert [schedule.last_update(step) for step in (0, 4, 5, 6)] == [None, None, 5, 5]
-    assert [schedule.sparsity(step) for step in (0, 4, 5, 6)] == [0.0, 0.0, 0.7, 0.7]

@@ -1,53 +1,21 @@
-"""Learned masks in real fits: the guarantees that concern them."""
+"""Learned masks in real fits: layout, schedule, zeros, what trains, and what is left and said at the end."""
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.callbacks.weight_averaging import EMAWeightAveraging
-from torch import Tensor, nn
+from torch import Tensor
 
-from lightning_prune import PruningCallback
-from lightning_prune.gate import HardConcrete, Sigmoid
-from lightning_prune.learned import LearnedMasks
-from lightning_prune.mask_regularizer import Binarizer, ExpectedSparsity, MeanProbability
-from lightning_prune.schedule import OneShot, Polynomial
-from lightning_prune.shrink import load_shrunk
-from tests.guarantees.helpers import RAMP, Units, assert_plain, bits, differences, draw, fit, momentum
+from lightning_prune.mask_regularizer import Binarizer
+from lightning_prune.schedule import Polynomial
+from tests.guarantees.helpers import RAMP, Units, assert_plain, bits, differences, fit, momentum
+from tests.learned.helpers import STEERED, WAYS, engine, learned, logits_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
-
-
-def learned(**ideas: Any) -> PruningCallback:
-    given: dict[str, Any] = {"lr": 0.1, "mask_regularizer": Binarizer(0.5)} | ideas
-    return PruningCallback(LearnedMasks(**given))
-
-
-def engine(callback: PruningCallback) -> LearnedMasks:
-    return cast(Any, callback.pruner)
-
-
-def outputs(model: nn.Module) -> Tensor:
-    with torch.no_grad():
-        return cast(Any, model).net(draw(99, torch.zeros(1), size=16)[0])
-
-
-STEERED: dict[str, Any] = {"schedule": RAMP, "mask_regularizer": Binarizer(None)}
-WAYS: dict[str, dict[str, Any]] = {
-    "free": {},
-    "steered": STEERED,
-    "hard concrete": {"gate": HardConcrete(), "mask_regularizer": MeanProbability(1.0)},
-    "loss alone": {"mask_regularizer": None},
-    "annealed": {"gate": Sigmoid(b_at_start=5.0, start="normal")},
-    "expected": {"schedule": RAMP, "gate": HardConcrete(), "mask_regularizer": ExpectedSparsity(5.0)},
-}
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -102,42 +70,6 @@ def test_G6_after_the_last_update_pruned_weights_stay_zero_and_the_others_train(
     assert not torch.equal(weights[13], weights[20])
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_G9_G23_every_file_holds_the_model_that_was_validated(way: str, tmp_path: Path) -> None:
-    model, callback = Units(), learned(**WAYS[way])
-    found: dict[int, Tensor] = {}
-
-    class Look(pl.Callback):
-        def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-            assert not pl_module.training
-            found[trainer.global_step] = outputs(pl_module)
-
-        def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-            self.on_validation_end(trainer, pl_module)
-
-    saving = ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, monitor="val_loss", save_last=True)
-    fit(model, callback, Look(), saving, max_epochs=4, val=1)
-    files = sorted(tmp_path.glob("step=*.ckpt"))
-    assert len(files) == 4
-    for file in files:
-        step = int(file.stem.split("=")[1])
-        plain = Units().eval()
-        plain.load_state_dict(torch.load(file, weights_only=True)["state_dict"])
-        assert torch.allclose(outputs(plain), found[step], atol=1e-6)
-    assert torch.allclose(outputs(model.eval()), found[24], atol=1e-6)
-
-
-def test_G9_shrunk_at_the_end_and_loaded_from_a_checkpoint(tmp_path: Path) -> None:
-    model, callback = Units(), PruningCallback(LearnedMasks(lr=0.2), shrink=True)
-    trainer = fit(model, callback, max_epochs=4, default_root_dir=tmp_path)
-    assert callback.shrink_report is not None
-    before, after = callback.shrink_report.parameters
-    assert after < before
-    trainer.save_checkpoint(tmp_path / "end.ckpt")
-    again = load_shrunk(Units(), tmp_path / "end.ckpt")
-    assert torch.equal(outputs(again.eval()), outputs(model.eval()))
-
-
 def test_history_and_picture_tell_what_was_learned() -> None:
     callback = learned(schedule=Polynomial(0.5, 0, 24, 6), mask_regularizer=Binarizer(None))
     fit(Units(), callback, max_epochs=4)
@@ -177,9 +109,7 @@ def test_a_switch_freezes_weights_or_masks(train: str) -> None:
     states: list[dict[str, Tensor]] = []
 
     def look(trainer: pl.Trainer) -> None:
-        here = engine(callback)._model  # pyright: ignore[reportPrivateUsage]
-        assert here is not None
-        firsts.append([v.detach().clone() for v in here.logits.values])
+        firsts.append(logits_of(engine(callback)))
         states.append({n: p.detach().clone() for n, p in model.named_parameters()})
 
     model.after_batch.append(look)
@@ -194,109 +124,6 @@ def test_weights_that_are_not_to_train_do_not_after_the_last_update_either() -> 
     fit(model, learned(train="masks", **STEERED), max_epochs=4)
     for name, p in model.named_parameters():
         assert torch.equal(p.detach(), torch.where(p == 0, p, start[name]))
-
-
-def test_G16_accumulated_gradients_of_logits_are_those_of_the_mean_loss() -> None:
-    """The logits take one step an optimizer step, along the sum of what each backward left."""
-    model, callback = Units(), learned()
-    steps: list[int] = []
-    grads: list[Tensor] = []
-
-    class Look(pl.Callback):
-        def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-            here = engine(callback)._model  # pyright: ignore[reportPrivateUsage]
-            assert here is not None
-            assert here.logits.values[0].grad is not None
-            grads.append(here.logits.values[0].grad.clone())
-
-        def on_before_zero_grad(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
-            steps.append(trainer.global_step)
-
-    fit(model, callback, Look(), max_epochs=1, accumulate_grad_batches=3)
-    assert len(grads) == 6
-    for first, last in ((grads[0], grads[2]), (grads[3], grads[5])):
-        assert not torch.equal(first, last)
-    assert callback.report is not None
-
-
-@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
-def test_G16_every_precision(precision: str) -> None:
-    model, callback = Units(), learned(**STEERED)
-    fit(model, callback, max_epochs=4, precision=precision, gradient_clip_val=0.5)
-    assert callback.report is not None
-    assert abs(callback.report.sparsity - 0.8) <= callback.report.grain / callback.report.size
-
-
-def test_G16_a_loss_scale_is_taken_out_and_an_overflow_moves_no_logit() -> None:
-    def moved(scale: float, poison: bool = False) -> list[Tensor]:
-        model = Units()
-        masks = LearnedMasks(lr=0.1)
-        masks.attach(model, 10)
-        x, y = draw(3, torch.zeros(1))
-        model.train()
-        (nn.functional.cross_entropy(model(x), y) * scale).backward()
-        here = masks._model  # pyright: ignore[reportPrivateUsage]
-        assert here is not None
-        before = [v.detach().clone() for v in here.logits.values]
-        if poison:
-            cast(Tensor, here.logits.values[1].grad)[0] = float("inf")
-        masks.before_step(grad_scale=scale)
-        after = [v.detach() for v in here.logits.values]
-        return [a - b for a, b in zip(after, before, strict=True)]
-
-    for one, other in zip(moved(1.0), moved(1024.0), strict=True):
-        assert torch.allclose(one, other, atol=1e-6)
-        assert one.abs().max() > 0
-    assert not any(step.any() for step in moved(1.0, poison=True))
-
-
-def test_G16_averages_of_weights_are_masked_in_files_and_at_the_end(tmp_path: Path) -> None:
-    model, callback = Units(), learned(**STEERED)
-    saving = ModelCheckpoint(tmp_path, "{step}", save_top_k=-1, every_n_train_steps=5)
-    fit(model, callback, EMAWeightAveraging(decay=0.5), saving, max_epochs=4)
-    assert callback.report is not None
-    assert abs(callback.report.sparsity - 0.8) <= callback.report.grain / callback.report.size
-    for file in tmp_path.glob("*.ckpt"):
-        saved = torch.load(file, weights_only=True)
-        masks = next(s["masks"] for s in saved["callbacks"].values() if "masks" in s)
-        for name, mask in masks.items():
-            assert not saved["state_dict"][name][~mask].any()
-
-
-def test_G16_two_optimizers_step_the_logits_of_their_own_weights() -> None:
-    class Two(Units):
-        def __init__(self) -> None:
-            super().__init__()
-            self.automatic_optimization = False
-
-        def configure_optimizers(self) -> Any:
-            first = [p for n, p in self.net.named_parameters() if n.startswith(("1.", "2.", "4."))]
-            rest = [p for n, p in self.net.named_parameters() if not n.startswith(("1.", "2.", "4."))]
-            return torch.optim.SGD(first, lr=0.05), torch.optim.SGD(rest, lr=0.05)
-
-        def training_step(self, batch: Any, batch_idx: int) -> Any:
-            one, other = cast(Any, self.optimizers())
-            stepping = one if batch_idx % 2 == 0 else other
-            for optimizer in (one, other):
-                optimizer.zero_grad()
-            self.manual_backward(self.loss(batch_idx))
-            stepping.step()
-
-    model, callback = Two(), learned()
-    found: list[list[Tensor]] = []
-
-    def look(trainer: pl.Trainer) -> None:
-        here = engine(callback)._model  # pyright: ignore[reportPrivateUsage]
-        assert here is not None
-        found.append([v.detach().clone() for v in here.logits.values])
-
-    model.after_batch.append(look)
-    fit(model, callback, max_epochs=1)
-    names = list(engine(callback).probabilities())
-    own = [name.startswith(("net.1", "net.4")) for name in names]
-    for before, after, even in zip(found, found[1:-1], [False, True] * 3, strict=False):
-        moved = [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
-        assert moved == [mine == even for mine in own]
 
 
 @pytest.mark.parametrize("how", ["error", "interrupt"])
@@ -333,30 +160,6 @@ def test_the_same_callback_fits_twice() -> None:
         fit(model, callback, max_epochs=4)
         found.append(bits(model))
     assert differences(found[0], found[1]) == []
-
-
-def test_G28_a_newer_state_and_one_of_other_units_are_refused() -> None:
-    masks = LearnedMasks()
-    masks.attach(Units(), 10)
-    state = masks.state_dict()
-    masks.strip()
-    with pytest.raises(ValueError, match="version"):
-        LearnedMasks().load_state_dict(state | {"version": 99})
-    other = copy.deepcopy(state)
-    other["logits"] = {name: value[:-1] for name, value in state["logits"].items()}
-    again = LearnedMasks()
-    again.load_state_dict(other)
-    model = Units()
-    with pytest.raises(ValueError, match="of other units"):
-        again.attach(model, 10)
-    assert not any(m._forward_pre_hooks for m in model.modules())
-
-
-def test_G13_a_window_past_the_end_and_a_rewind_are_refused() -> None:
-    with pytest.raises(ValueError, match="begin_step=90"):
-        fit(Units(), learned(schedule=OneShot(0.5, 90), mask_regularizer=None), max_epochs=1)
-    with pytest.raises(ValueError, match="rewind"):
-        PruningCallback(LearnedMasks(), rewind=3)
 
 
 def test_G19_logged_numbers_are_those_of_the_report(tmp_path: Path) -> None:

@@ -21,8 +21,7 @@ from lightning_prune.mask_regularizer import MeanProbability
 from lightning_prune.pattern import Element
 from lightning_prune.schedule import Polynomial
 from tests.guarantees.helpers import Net, adamw, fit
-from tests.learned.test_fit import engine, outputs
-from tests.learned.test_weights import on
+from tests.learned.helpers import engine, on, outputs
 
 HALF = Polynomial(0.5, 0, 24, 12, initial_sparsity=0.5)
 
@@ -49,7 +48,7 @@ def test_G3_the_budget_is_kept_between_updates_too() -> None:
 
     def factors(masks: LearnedMasks) -> list[Tensor]:
         here = on(masks)
-        return [here._settled(number) for number in range(len(here.keeps))]  # pyright: ignore[reportPrivateUsage]
+        return [here._settled(number) for number in range(len(here._hard.keeps))]
 
     model.after_batch.append(look)
     with pytest.warns(UserWarning, match="end_step=24"):

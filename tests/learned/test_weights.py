@@ -13,29 +13,11 @@ from torch import Tensor, nn
 
 from lightning_prune.coupling.example import answer, distance
 from lightning_prune.gate import HardConcrete, Sigmoid, SoftThreshold
-from lightning_prune.learned import LearnedMasks
-from lightning_prune.learned.learning import Learning
 from lightning_prune.mask_regularizer import Binarizer, ExpectedSparsity, MeanProbability
-from lightning_prune.pattern import Block, Element
-from lightning_prune.schedule import Polynomial
-from lightning_prune.scope import Uniform
+from lightning_prune.pattern import Element
 from tests.coupling.architectures import ARCHITECTURES
 from tests.guarantees.helpers import RAMP, Net, adamw, assert_plain, bits, fit
-from tests.learned.test_fit import engine, learned
-
-
-def on(masks: LearnedMasks) -> Learning:
-    model = masks._model  # pyright: ignore[reportPrivateUsage]
-    assert model is not None
-    return model
-
-
-def scattered(masks: LearnedMasks) -> None:
-    here = on(masks)
-    with torch.no_grad():
-        for number, logits in enumerate(here.logits.values):
-            logits += torch.randn(logits.shape, generator=torch.Generator().manual_seed(number))
-    here._stale = True  # pyright: ignore[reportPrivateUsage]
+from tests.learned.helpers import attached_to_weights, engine, learned, logits_of, on, scattered, uniforms_of
 
 
 @pytest.mark.parametrize("gate", [Sigmoid(), HardConcrete(start=0.5), SoftThreshold(0.05)])
@@ -43,8 +25,7 @@ def scattered(masks: LearnedMasks) -> None:
 def test_G9_stripped_gives_what_evaluation_gave_on_every_architecture(name: str, gate: Any) -> None:
     model, example = ARCHITECTURES[name].model(), ARCHITECTURES[name].example()
     plain = answer(model, example)
-    masks = LearnedMasks(pattern=Element(), gate=gate)
-    masks.attach(model, 100)
+    masks = attached_to_weights(model, gate=gate)
     scattered(masks)
     evaluated = answer(model, example)
     assert distance(plain, evaluated)[1] > 1e-3  # something is masked
@@ -58,14 +39,13 @@ def test_in_training_the_layer_computes_with_masked_weights_and_the_parameter_st
     torch.manual_seed(0)
     model: Any = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3)).train()
     twin = copy.deepcopy(model)
-    masks = LearnedMasks(pattern=Element())
-    masks.attach(model, 10)
+    masks = attached_to_weights(model)
     x = torch.randn(5, 6)
     out = model(x)
     assert [id(model[0].weight), type(model[0].weight)] == [id(next(model.parameters())), nn.Parameter]
     here = on(masks)
-    drawn = [next(iter(draws.values()))[0] for draws in here.logits._uniform]  # pyright: ignore[reportPrivateUsage]
-    first, second = (here.logits.gates[0].sample(v, u, 0.0)[0] for v, u in zip(here.logits.values, drawn, strict=True))
+    drawn = zip(here.logits.values, uniforms_of(here), strict=True)
+    first, second = (here.logits.gates[0].sample(v, u, 0.0)[0] for v, u in drawn)
     hidden = torch.tanh(nn.functional.linear(x, twin[0].weight * first.view(8, 6), twin[0].bias))
     found = nn.functional.linear(hidden, twin[2].weight * second.view(3, 8), twin[2].bias)
     assert torch.allclose(out, found, atol=1e-6)
@@ -82,8 +62,7 @@ def test_layers_that_use_their_weights_in_their_own_way(layer: Any) -> None:
     def call() -> Tensor:
         return layer(x, x, x)[0] if isinstance(layer, nn.MultiheadAttention) else layer(x)[0]
 
-    masks = LearnedMasks(pattern=Element(), gate=Sigmoid(b=5.0))
-    masks.attach(layer.train(), 10)
+    masks = attached_to_weights(layer.train(), gate=Sigmoid(b=5.0))
     plain = call()
     plain.square().sum().backward()
     assert all(v.grad is not None and bool(v.grad.any()) for v in on(masks).logits.values)
@@ -102,8 +81,7 @@ def test_an_interrupt_in_a_forward_leaves_no_shadow_once_the_masks_are_off() -> 
             raise KeyboardInterrupt
 
     layer = Interrupted(4, 5, 2).train()
-    masks = LearnedMasks(pattern=Element())
-    masks.attach(layer, 10)
+    masks = attached_to_weights(layer)
     with pytest.raises(KeyboardInterrupt):
         layer(torch.randn(3, 2, 4))
     masks.strip(resumable=True)
@@ -114,10 +92,9 @@ def test_an_interrupt_in_a_forward_leaves_no_shadow_once_the_masks_are_off() -> 
 
 def test_an_optimizer_without_masked_weights_steps() -> None:
     model: Any = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3))
-    masks = LearnedMasks(pattern=Element())
-    masks.attach(model, 10)
+    masks = attached_to_weights(model)
     model(torch.randn(2, 6)).sum().backward()
-    logits = [v.detach().clone() for v in on(masks).logits.values]
+    logits = logits_of(masks)
     masks.before_step(torch.optim.SGD([model[0].bias], 0.1))
     assert all(torch.equal(a, b) for a, b in zip(logits, on(masks).logits.values, strict=True))
 
@@ -127,8 +104,7 @@ def test_no_shadow_is_left_by_an_error_and_none_in_a_pickle(how: str) -> None:
     model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)).eval()
     x = torch.randn(4, 6)
     plain = model(x)
-    masks = LearnedMasks(pattern=Element())
-    masks.attach(model, 10)
+    attached_to_weights(model)
     masked = model(x)
     if how == "error":
         with pytest.raises(RuntimeError, match="shapes"):
@@ -207,13 +183,3 @@ def test_thresholds_without_a_schedule_rise_by_their_regularizer() -> None:
     assert 0.1 < callback.report.sparsity < 1.0
     for name, p in engine(callback).probabilities().items():
         assert torch.equal(model.get_parameter(name).flatten() != 0, p > 0.5)
-
-
-def test_G13_patterns_that_have_no_learned_masks_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"pattern=Block"):
-        LearnedMasks(pattern=Block(2, 2))
-    with pytest.raises(ValueError, match=r"needs pattern=Element"):
-        LearnedMasks(gate=SoftThreshold())
-    with pytest.raises(ValueError, match="pattern="):
-        LearnedMasks(pattern=Uniform())  # type: ignore[arg-type]
-    LearnedMasks(Polynomial(0.5, 0, 10, 1), pattern=Element())

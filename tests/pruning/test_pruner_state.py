@@ -38,9 +38,18 @@ def saved_and_loaded(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def start(options: dict[str, Any], schedule: Any = None) -> tuple[nn.Sequential, optim.Optimizer, Pruner]:
+    """Return a run before its first step; unless a schedule is given, one in shares of the run."""
     model = mlp()
     shares = Polynomial(0.8, begin_step=0.1, end_step=0.8, pruning_frequency=0.2, initial_sparsity=0.1)
     return model, optim.Adam(model.parameters(), lr=0.05), Pruner(schedule or shares, **options)
+
+
+def begun(options: dict[str, Any], steps: int, total: int = STEPS) -> tuple[nn.Sequential, optim.Optimizer, Pruner]:
+    """Return a run that has taken so many of its steps."""
+    model, optimizer, pruner = start(options)
+    pruner.attach(model, total_steps=total)
+    train(model, pruner, optimizer, range(steps))
+    return model, optimizer, pruner
 
 
 def everything(model: nn.Module, optimizer: optim.Optimizer, pruner: Pruner) -> list[Any]:
@@ -51,9 +60,7 @@ def everything(model: nn.Module, optimizer: optim.Optimizer, pruner: Pruner) -> 
 @pytest.mark.parametrize("cut", [0, 1, 2, 3, 7, 8, 13, 15])
 @pytest.mark.parametrize("late", [False, True], ids=["before attach", "after attach"])
 def test_G2_resumed_is_uninterrupted(variant: str, cut: int, late: bool) -> None:
-    model, optimizer, pruner = start(VARIANTS[variant])
-    pruner.attach(model, total_steps=STEPS)
-    train(model, pruner, optimizer, range(cut))
+    model, optimizer, pruner = begun(VARIANTS[variant], cut)
     checkpoint = saved_and_loaded(
         {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "pruner": pruner.state_dict()}
     )
@@ -94,9 +101,7 @@ def test_G2_a_state_round_trips_to_the_bit_for_every_idea(criterion: Any, schedu
 
 def test_G2_a_snapshot_does_not_move_with_the_run() -> None:
     for options in VARIANTS.values():
-        model, optimizer, pruner = start(options)
-        pruner.attach(model, total_steps=STEPS)
-        train(model, pruner, optimizer, range(8))
+        model, optimizer, pruner = begun(options, 8)
         snapshot = pruner.state_dict()
         held = saved_and_loaded(snapshot)
         train(model, pruner, optimizer, range(8, STEPS))
@@ -104,9 +109,7 @@ def test_G2_a_snapshot_does_not_move_with_the_run() -> None:
 
 
 def test_G2_shares_keep_their_meaning_when_a_run_is_resumed_with_another_length() -> None:
-    model, optimizer, pruner = start({})
-    pruner.attach(model, total_steps=100)
-    train(model, pruner, optimizer, range(20))
+    _, _, pruner = begun({}, 20, total=100)
     again = Pruner(pruner.schedule)
     again.load_state_dict(pruner.state_dict())
     with pytest.warns(UserWarning, match="end_step=80 is past the end of the run, which takes 30"):
@@ -134,9 +137,7 @@ def other_model(kind: str) -> nn.Sequential:
 
 @pytest.mark.parametrize("kind", ["fewer", "more", "shapes"])
 def test_G2_the_state_of_other_weights_is_refused_and_leaves_nothing_behind(kind: str) -> None:
-    model, optimizer, pruner = start({})
-    pruner.attach(model, total_steps=STEPS)
-    train(model, pruner, optimizer, range(9))
+    _, _, pruner = begun({}, 9)
     state = pruner.state_dict()
 
     other = other_model(kind)
@@ -161,9 +162,7 @@ def test_G2_the_state_of_other_weights_is_refused_and_leaves_nothing_behind(kind
 
 
 def test_G2_the_state_of_a_stripped_run_is_read_off_the_zeros() -> None:
-    model, optimizer, pruner = start({})
-    pruner.attach(model, total_steps=STEPS)
-    train(model, pruner, optimizer, range(STEPS))
+    model, _, pruner = begun({}, STEPS)
     masks = {name: weight.mask for name, weight in pruner.masks.items()}
     pruner.strip()
     state = saved_and_loaded(pruner.state_dict())
@@ -203,9 +202,7 @@ def test_G5_masks_of_another_pattern_and_scope_are_gone_on_from(pattern: Any, sc
 
 
 def test_G2_a_run_that_broke_off_can_be_resumed_after_strip() -> None:
-    model, optimizer, pruner = start({"reversible": True})
-    pruner.attach(model, total_steps=STEPS)
-    train(model, pruner, optimizer, range(9))
+    model, _, pruner = begun({"reversible": True}, 9)
     before = saved_and_loaded(pruner.state_dict())
     pruner.strip(resumable=True)
     assert not hasattr(model[0], "weight_mask")

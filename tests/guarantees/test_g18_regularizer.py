@@ -1,26 +1,24 @@
-"""G18, G19: the regularizer's gradient is the hand-computed one, and all numbers that are told agree."""
+"""G18: the regularizer's gradient is the hand-computed one: accumulated, scaled, clipped, in mixed precision."""
 
 from __future__ import annotations
 
-import csv
-import math
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.plugins import MixedPrecision
 from torch import Tensor
 
 from lightning_prune import Pruner, PruningCallback
 from lightning_prune.regularizer import L1, L2, NearThreshold, Regularizer
+from lightning_prune.schedule import OneShot
 from lightning_prune.targets import Targets
-from tests.guarantees.helpers import RAMP, UPDATES, Net, bits, differences, fit, ramp
+from tests.guarantees.helpers import RAMP, UPDATES, Net, Units, bits, differences, fit, logged, ramp
+from tests.guarantees.whole_units import channels, prunable
 
 STRENGTH = 0.02
 
@@ -176,19 +174,6 @@ def test_G18_a_frozen_weight_is_left_alone() -> None:
     assert int(kept.sum()) < 192
 
 
-# G19
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "metrics.csv").open() as file:
-        return list(csv.DictReader(file))
-
-
-def logged(folder: Path, key: str) -> dict[int, float]:
-    """Step -> value of every row that has the key."""
-    return {int(row["step"]): float(row[key]) for row in rows(folder) if row.get(key)}
-
-
 @pytest.mark.parametrize("every", [1, 4])
 @pytest.mark.parametrize("regularizer", SLOPES)
 def test_G18_the_value_is_logged_at_updates_and_every_n_steps(regularizer: str, every: int, tmp_path: Path) -> None:
@@ -200,56 +185,18 @@ def test_G18_the_value_is_logged_at_updates_and_every_n_steps(regularizer: str, 
     assert values == {step: pytest.approx(before.penalties[step - 1], rel=1e-5) for step in values}
 
 
-@pytest.mark.parametrize("tag", ["", "main"])
-def test_G19_report_logs_and_a_count_of_the_saved_file_agree(tag: str, tmp_path: Path) -> None:
-    callback = PruningCallback(Pruner(RAMP), tag=tag)
-    save = ModelCheckpoint(tmp_path / "files", "{step}", every_n_train_steps=1, save_top_k=-1)
-    model = Net()
-    run = fit(model, callback, save, max_steps=20, logger=CSVLogger(tmp_path, "", ""))
-    run.save_checkpoint(tmp_path / "end.ckpt")
-    prefix = f"pruning/{tag}/" if tag else "pruning/"
-    names = ["net.0.weight", "net.3.weight"]
-    sparsities = logged(tmp_path, f"{prefix}sparsity")
-    assert tuple(sparsities) == UPDATES
-    for step in UPDATES:
-        checkpoint = torch.load(tmp_path / "files" / f"step={step}.ckpt", weights_only=True)
-        weights, state = checkpoint["state_dict"], checkpoint["callbacks"][callback.state_key]
-        counted = {n: int((weights[n] == 0).sum()) for n in names}
-        assert sparsities[step] == sum(counted.values()) / 256
-        assert sparsities[step] == round(RAMP.sparsity(step) * 256) / 256
-        assert math.isclose(logged(tmp_path, f"{prefix}target_sparsity")[step], RAMP.sparsity(step))
-        for n in names:
-            assert logged(tmp_path, f"{prefix}sparsity/{n}")[step] == counted[n] / weights[n].numel()
-            assert logged(tmp_path, f"{prefix}threshold/{n}")[step] == state["thresholds"][n]
-            assert int((~state["masks"][n]).sum()) == counted[n]
-    before = [0, *[sparsities[step] for step in UPDATES]]
-    changed = [after - earlier for earlier, after in pairwise(before)]
-    assert list(logged(tmp_path, f"{prefix}changed").values()) == pytest.approx(changed)
-    assert callback.report is not None
-    end = torch.load(tmp_path / "end.ckpt", weights_only=True)["state_dict"]
-    assert callback.report.zeros == sum(int((end[n] == 0).sum()) for n in names) == 205
-    assert callback.report.sparsity == sparsities[13] == callback.report.scalars()["sparsity"]
-    assert callback.report.to_dict()["sparsity"] == callback.report.sparsity
-    assert {w.name: w.zeros for w in callback.report.weights} == {n: int((end[n] == 0).sum()) for n in names}
-    assert callback.report.parameters == sum(p.numel() for p in model.parameters())
+def test_a_regularizer_draws_weights_and_neither_biases_nor_norms() -> None:
+    grads: list[dict[str, dict[str, Tensor]]] = []
+    for strength in (0.0, 0.1):
+        model, callback = Units(), channels(regularizer=L1(strength), schedule=OneShot(0.5, 15))
+        found: dict[str, dict[str, Tensor]] = {}
 
+        class Look(pl.Callback):
+            def on_before_zero_grad(self, trainer: pl.Trainer, pl_module: Any, optimizer: Any) -> None:
+                if trainer.global_step == 1 and not found:  # noqa: B023
+                    found["g"] = {n: p.grad.clone() for n, p in pl_module.named_parameters()}  # noqa: B023
 
-def test_G19_the_progress_bar_shows_the_sparsity_that_is() -> None:
-    shown: list[tuple[int, float]] = []
-    model = Net()
-    model.after_batch.append(
-        lambda run: shown.append((run.global_step, float(run.progress_bar_metrics.get("sparsity", -1.0))))
-    )
-    fit(model, ramp(), max_steps=20)
-    assert [step for step, _ in shown] == list(range(1, 21))
-    for step, value in shown:
-        last = max((u for u in UPDATES if u <= step), default=None)
-        asked = 0.0 if last is None else RAMP.sparsity(last)
-        assert value == pytest.approx(round(asked * 256) / 256, abs=1e-6)
-
-
-def test_G19_without_a_logger_nothing_is_missed() -> None:
-    callback = ramp(regularizer=L1(STRENGTH))
-    fit(Net(), callback, max_steps=20, logger=False)
-    assert callback.report is not None
-    assert "205" in callback.report.table()
+        fit(model, callback, Look(), max_steps=20)
+        grads.append(found)
+    names = {w for w in grads[0]["g"] if not torch.equal(grads[0]["g"][w], grads[1]["g"][w])}
+    assert names == set(prunable(Units()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, cast
 
 import pytest
@@ -19,22 +20,27 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 def test_G16_accumulated_gradients_of_logits_are_those_of_the_mean_loss() -> None:
     """The logits take one step an optimizer step, along the sum of what each backward left."""
     model, callback = Units(), learned()
-    steps: list[int] = []
     grads: list[Tensor] = []
+    logits: list[list[Tensor]] = []
 
     class Look(pl.Callback):
-        def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-            (first, *_) = on(engine(callback)).logits.values
-            assert first.grad is not None
-            grads.append(first.grad.clone())
+        def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+            values = on(engine(callback)).logits.values
+            alone = torch.autograd.grad(loss, values, retain_graph=True)
+            so_far = [torch.zeros_like(v) if v.grad is None or trainer_starts(trainer) else v.grad for v in values]
+            grads.append(torch.cat([a + b for a, b in zip(alone, so_far, strict=True)]))
+            logits.append(logits_of(engine(callback)))
 
-        def on_before_zero_grad(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
-            steps.append(trainer.global_step)
+        def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            found = torch.cat([v.grad for v in on(engine(callback)).logits.values if v.grad is not None])
+            assert torch.allclose(found, grads[-1], atol=1e-7)
+
+    def trainer_starts(trainer: pl.Trainer) -> bool:
+        return trainer.fit_loop.epoch_loop.batch_progress.current.ready % 3 == 1
 
     fit(model, callback, Look(), max_epochs=1, accumulate_grad_batches=3)
-    assert len(grads) == 6
-    for first, last in ((grads[0], grads[2]), (grads[3], grads[5])):
-        assert not torch.equal(first, last)
+    moved = [not all(map(torch.equal, one, other)) for one, other in pairwise(logits)]
+    assert moved == [False, False, True, False, False]
     assert callback.report is not None
 
 
@@ -95,6 +101,7 @@ def test_G16_two_optimizers_step_the_logits_of_their_own_weights() -> None:
     fit(model, callback, max_epochs=1)
     names = list(engine(callback).probabilities())
     own = [name.startswith(("net.1", "net.4")) for name in names]
+    assert len(found) == 6
     for before, after, even in zip(found, found[1:-1], [False, True] * 3, strict=False):
         moved = [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
         assert moved == [mine == even for mine in own]

@@ -86,3 +86,5 @@ def test_every_order_of_five_callbacks() -> None:
         at = placed.index(averaging)
         assert set(placed[at + 1 : at + 1 + len(moved)]) == set(moved)
         assert behind(placed, PruningCallback) == placed
+    for order in itertools.permutations([*pruning, *others]):
+        assert behind(order, PruningCallback) == list(order)

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
-from torch.nn.modules.conv import _ConvTransposeNd  # pyright: ignore[reportPrivateUsage]
 from torch.nn.parameter import UninitializedParameter
 
+from lightning_prune.coupling.layout import Layout, layout_of
 from lightning_prune.steps import check_sparsity
 
 _NORM = re.compile(r"Norm(\d[dD])?$")
@@ -30,7 +30,7 @@ class Target:
         parameter: the parameter itself.
         owners: (module, attribute) for every name.
         group: the name under which a scope sees it; the two weights of a recurrent layer share one.
-        transposed: the input dimension comes first, as in transposed convolutions and GPT-2's `Conv1D`.
+        layout: which dimension is what, declared or known of the layer; None if it is not known.
         rule: the pattern in `Targets.sparsity` that sets its final sparsity, or None.
     """
 
@@ -39,7 +39,7 @@ class Target:
     parameter: nn.Parameter
     owners: tuple[tuple[nn.Module, str], ...]
     group: str
-    transposed: bool
+    layout: Layout | None
     rule: str | None
 
 
@@ -65,14 +65,18 @@ class Targets:
         sparsity: pattern -> final sparsity, for weights that are to end elsewhere than the schedule's; they are ranked
             among themselves, and the first pattern that matches holds. Of coupled units the first weight that computes
             them counts, and no weight may be sliced by units under two patterns.
+        layout: pattern -> the names of the dimensions of the weights it matches, separated by blanks: `out`, `in`,
+            `expert` where weights are stacked, any others for a kernel ("expert in out", "out in kh kw"). The first
+            pattern that matches holds, over what is known of layers (`coupling.layout.layout_of`) as well.
 
     Raises:
-        ValueError: a pattern is no regular expression, or a sparsity is no share.
+        ValueError: a pattern is no regular expression, a sparsity is no share, or a layout has no `out` and `in`.
     """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     sparsity: Mapping[str, float] = field(default_factory=dict[str, float])
+    layout: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
         for key in ("include", "exclude"):
@@ -80,7 +84,9 @@ class Targets:
             if isinstance(patterns, str):
                 raise ValueError(f"{key}={patterns!r} must be a sequence of patterns: [{patterns!r}]")
             object.__setattr__(self, key, tuple(patterns))
-        for key in ("include", "exclude", "sparsity"):
+        if not isinstance(self.layout, Mapping):
+            raise ValueError(f"layout={self.layout!r} must map patterns to layouts: {{'experts': 'expert out in'}}")
+        for key in ("include", "exclude", "sparsity", "layout"):
             for pattern in getattr(self, key):
                 try:
                     re.compile(pattern)
@@ -88,12 +94,18 @@ class Targets:
                     raise ValueError(f"{key} has {pattern!r}, which is no regular expression: {error}") from None
         for pattern, value in self.sparsity.items():
             check_sparsity(f"sparsity[{pattern!r}]", value)
+        for pattern, text in self.layout.items():
+            try:
+                Layout.parse(text)
+            except ValueError as error:
+                raise ValueError(f"layout[{pattern!r}]: {error}") from None
 
     def find(self, model: nn.Module) -> Found:
         """Return the targets of a model, in the order of its parameters.
 
         Raises:
-            ValueError: nothing is selected, or a pattern matches nothing; the message lists near matches.
+            ValueError: nothing is selected, a pattern matches nothing (the message lists near matches), or a layout has
+                not as many names as a weight has dimensions.
         """
         uses = _uses(model)
         names = [name for found in uses for name, _, _ in found]
@@ -111,8 +123,9 @@ class Targets:
         if not targets:
             reasons = "; ".join(f"{name}: {why}" for name, why in list(skipped.items())[:8]) or "it has no parameters"
             raise ValueError(f"Targets select no weight of {type(model).__name__} ({reasons})")
-        for pattern in self.sparsity:
-            _check_matches("sparsity", pattern, [name for t in targets for name in t.names])
+        for key in ("sparsity", "layout"):
+            for pattern in getattr(self, key):
+                _check_matches(key, pattern, [name for t in targets for name in t.names])
         return Found(tuple(targets), skipped)
 
     def _reason(self, uses: list[Use]) -> str | None:
@@ -159,9 +172,24 @@ class Targets:
             parameter=parameter,
             owners=tuple((module, attribute) for _, module, attribute in uses),
             group=group,
-            transposed=attribute == "weight" and (isinstance(module, _ConvTransposeNd) or _is_conv1d(module)),
+            layout=self._layout(uses, parameter),
             rule=rule,
         )
+
+    def _layout(self, uses: list[Use], parameter: nn.Parameter) -> Layout | None:
+        """Return the layout declared for a parameter, or the one that its layers are known to agree on."""
+        for pattern, text in self.layout.items():
+            if any(re.search(pattern, name) for name, _, _ in uses):
+                layout = Layout.parse(text)
+                if len(layout.axes) != parameter.dim():
+                    raise ValueError(
+                        f"layout[{pattern!r}]: '{layout}' names {len(layout.axes)} dimensions, and '{uses[0][0]}' has "
+                        f"{parameter.dim()}, of shape {tuple(parameter.shape)}"
+                    )
+                return layout
+        known = [layout_of(module, attribute, parameter.dim()) for _, module, attribute in uses]
+        agreed = {layout for layout in known if layout is not None}
+        return agreed.pop() if len(agreed) == 1 else None
 
 
 def targets_named(model: nn.Module, names: Iterable[str]) -> tuple[Target, ...]:
@@ -190,10 +218,6 @@ def _uses(model: nn.Module) -> list[list[Use]]:
                 if name not in [other for other, _, _ in found]:
                     found.append((name, module, attribute))
     return list(uses.values())
-
-
-def _is_conv1d(module: nn.Module) -> bool:
-    return type(module).__name__ == "Conv1D" and hasattr(module, "nf")
 
 
 def _default_reason(name: str, module: nn.Module, attribute: str, dimensions: int) -> str | None:

@@ -168,17 +168,80 @@ def test_exclude_wins_over_include_and_holds_for_every_name_of_a_tied_weight() -
 
 
 @pytest.mark.parametrize(
-    ("layer", "transposed"),
+    ("layer", "layout"),
     [
-        (nn.ConvTranspose1d(2, 3, 2), True),
-        (nn.ConvTranspose2d(2, 3, 2), True),
-        (nn.ConvTranspose3d(2, 3, 2), True),
-        (nn.Conv2d(2, 3, 2), False),
-        (nn.Linear(2, 3), False),
+        (nn.ConvTranspose1d(2, 3, 2), "in out k0"),
+        (nn.ConvTranspose2d(2, 3, 2), "in out k0 k1"),
+        (nn.ConvTranspose3d(2, 3, 2), "in out k0 k1 k2"),
+        (nn.Conv2d(2, 3, 2), "out in k0 k1"),
+        (nn.Linear(2, 3), "out in"),
     ],
 )
-def test_which_weights_have_their_inputs_first(layer: nn.Module, transposed: bool) -> None:
-    assert [target.transposed for target in Targets().find(layer).targets] == [transposed]
+def test_which_weights_have_their_inputs_first(layer: nn.Module, layout: str) -> None:
+    assert [str(target.layout) for target in Targets().find(layer).targets] == [layout]
+
+
+def layouts(targets: Targets, model: nn.Module) -> dict[str, str | None]:
+    return {target.name: target.layout and str(target.layout) for target in targets.find(model).targets}
+
+
+def test_G31_a_layout_that_nobody_declares_is_not_guessed() -> None:
+    assert layouts(Targets(), Bare()) == {"kernel": None, "experts.0": None}
+
+
+def test_G31_the_first_layout_that_matches_holds_over_what_is_known() -> None:
+    declared = Targets(layout={"experts": "expert in out", r"^e": "out in k", "kernel": "in out"})
+    assert layouts(declared, Bare()) == {"kernel": "in out", "experts.0": "expert in out"}
+    assert layouts(Targets(layout={"^0": "in out"}), mlp()) == {"0.weight": "in out", "3.weight": "out in"}
+
+
+class TiedToItsTurn(nn.Module):
+    """One parameter in two layers that disagree on what its dimensions are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.Linear(3, 3)
+        self.down = nn.Module()
+        self.down.weight = self.up.weight
+        self.turned = nn.ConvTranspose1d(3, 3, 1)
+        self.straight = nn.Conv1d(3, 3, 1)
+        self.straight.weight = self.turned.weight
+
+
+def test_G31_a_tied_weight_has_the_layout_that_its_layers_agree_on() -> None:
+    assert layouts(Targets(), TiedToItsTurn()) == {"up.weight": "out in", "turned.weight": None}
+    included = Targets(include=("head",), layout={"embedding": "in out"})
+    assert layouts(included, TiedHead()) == {"embedding.weight": "in out"}, "by either name"
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        ({"kernl": "out in"}, "layout pattern 'kernl' matches no weight; near matches: kernel"),
+        ({"scale": "out in"}, "layout pattern 'scale' matches no weight; near matches: "),
+        (
+            {"experts": "out in"},
+            r"layout\['experts'\]: 'out in' names 2 dimensions, and 'experts.0' has 3, of shape \(",
+        ),
+        ({"k": "expert out in"}, r"'expert out in' names 3 dimensions, and 'kernel' has 2, of shape \(3, 4\)"),
+    ],
+)
+def test_G13_a_layout_that_fits_no_weight(layout: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Targets(layout=layout).find(Bare())
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        ({"kernel": "out"}, r"layout\['kernel'\]: 'out' has no 'in'"),
+        ({"kernel": 2}, r"layout\['kernel'\]: 2 must be a string of names"),
+        ("out in", "layout='out in' must map patterns to layouts"),
+    ],
+)
+def test_G13_a_layout_that_is_none(layout: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Targets(layout=layout)
 
 
 def test_both_weights_of_a_recurrent_layer_are_one_group() -> None:
@@ -225,9 +288,9 @@ def test_G13_a_sparsity_for_what_is_left_whole_matches_nothing() -> None:
         Targets(sparsity={"bias": 0.5}).find(mlp())
 
 
-@pytest.mark.parametrize("key", ["include", "exclude", "sparsity"])
+@pytest.mark.parametrize("key", ["include", "exclude", "sparsity", "layout"])
 def test_G13_a_bad_regular_expression(key: str) -> None:
-    pattern: Any = {"*.weight": 0.5} if key == "sparsity" else ["*.weight"]
+    pattern: Any = {"sparsity": {"*.weight": 0.5}, "layout": {"*.weight": "out in"}}.get(key, ["*.weight"])
     with pytest.raises(ValueError, match=rf"{key} has '\*\.weight', which is no regular expression"):
         Targets(**{key: pattern})
 

@@ -33,7 +33,10 @@ class Criterion(Protocol):
     def __call__(self, weight: Tensor, grad: Tensor | None) -> Tensor:
         """Return finite scores of the weight's shape; a higher score is kept longer. Must not change its inputs.
 
-        The output dimension comes first: a transposed convolution's weight is handed over turned.
+        The output dimension comes first: a transposed convolution's weight is handed over turned. Of a stack of experts
+        the outputs come one below the other; a criterion of whole outputs gets each expert by itself. Where no layer
+        says what the dimensions are, the weight comes as it is, but for criteria that say `needs_layout = True` or
+        `of_outputs = True`: there it is refused before.
         """
         ...
 

@@ -44,9 +44,22 @@ class MaskedWeight:
         """The weight itself."""
         return self.target.parameter
 
+    @property
+    def experts(self) -> int:
+        """How many weights are stacked in this one: 1 unless its layout says so."""
+        return 1 if self.target.layout is None else self.target.layout.experts(self.mask.shape)
+
     def canonical(self, tensor: Tensor) -> Tensor:
-        """Return a view with the output dimension first and the input dimension second, or back again."""
-        return tensor.transpose(0, 1) if self.target.transposed else tensor
+        """Return outputs first, inputs second; a view but for stacked experts. As it is where that is not known."""
+        return tensor if self.target.layout is None else self.target.layout.canonical(tensor)
+
+    def restore(self, tensor: Tensor) -> Tensor:
+        """Return a canonical tensor with its dimensions where the weight has them."""
+        return tensor if self.target.layout is None else self.target.layout.restore(tensor, self.experts)
+
+    def parts(self, tensor: Tensor) -> list[Tensor]:
+        """Return a canonical tensor's part of each expert, itself where nothing is stacked."""
+        return [tensor] if self.experts == 1 else list(tensor.unflatten(0, (self.experts, -1)).unbind(0))
 
     def ranked(self) -> Tensor:
         """Return the values to rank: the weight, with pruned entries at their last dense values where reversible."""

@@ -11,7 +11,11 @@ from lightning_prune.coupling.units import Coupling
 
 
 class Pattern(Protocol):
-    """What lives and dies together. Tensors come with the output dimension first and the input dimension second."""
+    """What lives and dies together. Tensors come with the output dimension first and the input dimension second.
+
+    Each expert of a stack comes by itself. Unless a pattern is `single`, weights of which no layer and no
+    `Targets(layout=...)` says which dimension is which are refused.
+    """
 
     @property
     def single(self) -> bool:

@@ -14,6 +14,7 @@ from lightning_prune.criterion import Criterion, SitedCriterion
 from lightning_prune.masks import MaskedWeight, Masks
 from lightning_prune.pattern import CoupledPattern, Pattern, SitedPattern
 from lightning_prune.pruning import checks
+from lightning_prune.pruning.layout_check import check_layouts
 from lightning_prune.pruning.unit_targets import UnitTargets, unit_targets
 from lightning_prune.pruning.unit_update import UnitUpdate
 from lightning_prune.pruning.weight_update import Decision, WeightUpdate
@@ -62,7 +63,7 @@ class Attached:
         changed: the share of all mask entries that the latest update changed.
 
     Raises:
-        ValueError: nothing to prune, or a window that cannot be met.
+        ValueError: nothing to prune, a window that cannot be met, or weights whose layout an idea needs and none says.
     """
 
     def __init__(
@@ -100,6 +101,8 @@ class Attached:
         """Return what a coupled pattern prunes, None for another pattern."""
         pattern = self._ideas.pattern
         if not isinstance(pattern, CoupledPattern):
+            ideas = self._ideas
+            check_layouts(found.targets, pattern, ideas.criterion, ideas.scope, ideas.regularizer)
             return None
         return unit_targets(model, found, pattern.couple(model))
 

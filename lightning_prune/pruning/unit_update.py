@@ -150,8 +150,7 @@ class UnitUpdate:
             if not places:
                 continue
             computed = [(number, part) for number, part in places if part.role == "out"]
-            scores = scores_of(self.criterion, weight, step, share, self._norm(weight, computed))
-            scores = scores.transpose(0, 1) if weight.target.transposed else scores
+            scores = weight.restore(scores_of(self.criterion, weight, step, share, self._norm(weight, computed)))
             for number, part in places:
                 others = [dim for dim in range(scores.dim()) if dim != part.dim]
                 means = scores.mean(others, dtype=torch.float64).cpu() if others else scores.double().cpu()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -110,46 +111,61 @@ class WeightUpdate:
         return [self._layer(name, members) for name, members in self.groups.items()]
 
     def _layer(self, name: str, members: Sequence[MaskedWeight]) -> Layer:
-        shapes = [w.canonical(w.mask).shape for w in members]
+        shapes = [w.parts(w.canonical(w.mask))[0].shape for w in members]
         shape = shapes[0] if len(shapes) == 1 else (shapes[0][0], sum(s[1] for s in shapes))
         pruned = 0 if self.reversible else sum(w.pruned for w in members)
         return Layer(name, tuple(shape), sum(w.mask.numel() for w in members), pruned)
 
     def _select(self, pool: Pool, members: Sequence[MaskedWeight], step: int) -> list[Decision]:
         patterns = [self._pattern_at(weight) for weight in members]
-        units = [self._units(weight, pattern, step) for weight, pattern in zip(members, patterns, strict=True)]
-        spared = sum(_spared(u) for u, p in zip(units, patterns, strict=True) if getattr(p, "spares", False))
-        most = sum(weight.mask.numel() for weight in members) - spared
+        ranked = [self._units(weight, pattern, step) for weight, pattern in zip(members, patterns, strict=True)]
+        units = [unit for parts in ranked for unit in parts]
+        sparing = [parts for parts, pattern in zip(ranked, patterns, strict=True) if getattr(pattern, "spares", False)]
+        most = sum(weight.mask.numel() for weight in members) - sum(_spared(u) for parts in sparing for u in parts)
         keeps, threshold = self.selection(units, min(pool.drop, most), pool.sparsity)
+        rest = iter(keeps)
         decisions: list[Decision] = []
-        for weight, pattern, ranked, keep in zip(members, patterns, units, keeps, strict=True):
-            mask = keep | _safe(ranked) if getattr(pattern, "spares", False) else keep  # not all selections mind them
-            if not pattern.single:
-                shape = weight.canonical(weight.mask).shape
-                mask = weight.canonical(pattern.expand(mask, shape)).contiguous()
+        for weight, pattern, parts in zip(members, patterns, ranked, strict=True):
+            kept = list(islice(rest, len(parts)))
+            if getattr(pattern, "spares", False):  # not all selections mind them
+                kept = [keep | _safe(part) for keep, part in zip(kept, parts, strict=True)]
+            if pattern.single:
+                mask = kept[0]
+            else:
+                shape = weight.parts(weight.canonical(weight.mask))[0].shape
+                mask = weight.restore(torch.cat([pattern.expand(keep, shape) for keep in kept])).contiguous()
                 mask = mask if self.reversible else mask & weight.mask
             decisions.append(Decision(weight, mask, threshold))
         return decisions
 
-    def _units(self, weight: MaskedWeight, pattern: Pattern, step: int) -> Units:
+    def _units(self, weight: MaskedWeight, pattern: Pattern, step: int) -> list[Units]:
+        """Return the units of a weight, or those of every expert that it stacks."""
         name, threshold = weight.target.name, float(weight.threshold)
         mask = None if self.reversible or weight.pruned == 0 else weight.mask
         if pattern.single and getattr(self.criterion, "absolute", False):
-            return Units(name, weight.ranked(), True, mask, threshold=threshold)
+            return [Units(name, weight.ranked(), True, mask, threshold=threshold)]
         scores = scores_of(self.criterion, weight, step, self.schedule.sparsity(step))
         if pattern.single:
-            return Units(name, weight.canonical(scores), False, mask, threshold=threshold)
+            return [Units(name, weight.restore(scores), False, mask, threshold=threshold)]
         scores = Units(name, scores).scores()  # not finite must not be pooled away
-        units = pattern.units(scores)
-        alive = None if mask is None else pattern.units(weight.canonical(mask).float()) > 0
-        lowest = torch.finfo(units.dtype).min
-        protected = pattern.protected(units if alive is None else units.masked_fill(~alive, lowest))
-        return Units(name, units, False, alive, protected, pattern.weights_per_unit(scores.shape), threshold)
+        masks = [None] * weight.experts if mask is None else weight.parts(weight.canonical(mask))
+        return [
+            _units_of(name, pattern, part, alive, threshold)
+            for part, alive in zip(weight.parts(scores), masks, strict=True)
+        ]
 
     def _pattern_at(self, weight: MaskedWeight) -> Pattern:
         if isinstance(self.pattern, SitedPattern):
             return self.pattern.at(weight.target.name)
         return self.pattern
+
+
+def _units_of(name: str, pattern: Pattern, scores: Tensor, mask: Tensor | None, threshold: float) -> Units:
+    units = pattern.units(scores)
+    alive = None if mask is None else pattern.units(mask.float()) > 0
+    lowest = torch.finfo(units.dtype).min
+    protected = pattern.protected(units if alive is None else units.masked_fill(~alive, lowest))
+    return Units(name, units, False, alive, protected, pattern.weights_per_unit(scores.shape), threshold)
 
 
 def _safe(units: Units) -> Tensor:
@@ -169,18 +185,34 @@ def scores_of(
 ) -> Tensor:
     """Return the criterion's scores of a weight, output dimension first.
 
+    One that scores whole outputs is asked for every expert of a stack by itself, with a memory of its own.
+
     Raises:
         ValueError: they have another shape than the weight, or are no floats.
     """
-    asked = criterion
-    if isinstance(criterion, SitedCriterion):
-        asked = criterion.at(Site(weight.target.name, step, weight.memory, sparsity, norm))
     values, grad = weight.canonical(weight.ranked()), weight.parameter.grad
+    grad = None if grad is None else weight.canonical(grad)
+    if weight.experts == 1 or not getattr(criterion, "of_outputs", False):
+        site = Site(weight.target.name, step, weight.memory, sparsity, norm)
+        return _scores(criterion, site, values, grad)
+    grads = [None] * weight.experts if grad is None else weight.parts(grad)
+    scores: list[Tensor] = []
+    for number, (part, its_grad) in enumerate(zip(weight.parts(values), grads, strict=True)):
+        own = f"{number}/"
+        memory = {key.removeprefix(own): kept for key, kept in weight.memory.items() if key.startswith(own)}
+        site = Site(weight.target.name, step, memory, sparsity, norm)
+        scores.append(_scores(criterion, site, part, its_grad))
+        weight.memory.update({own + key: kept for key, kept in memory.items()})
+    return torch.cat(scores)
+
+
+def _scores(criterion: Criterion | SitedCriterion, site: Site, values: Tensor, grad: Tensor | None) -> Tensor:
+    asked = criterion.at(site) if isinstance(criterion, SitedCriterion) else criterion
     with torch.no_grad():
-        scores = asked(values, None if grad is None else weight.canonical(grad)).detach()  # pyright: ignore
+        scores = asked(values, grad).detach()
     if scores.shape != values.shape or not scores.is_floating_point():
         raise ValueError(
-            f"{type(criterion).__name__} must give a float score for every entry of '{weight.target.name}', "
+            f"{type(criterion).__name__} must give a float score for every entry of '{site.name}', "
             f"of shape {tuple(values.shape)}; it gave {scores.dtype} of shape {tuple(scores.shape)}"
         )
     return scores

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -24,6 +25,8 @@ class GroupLasso:
     """
 
     strength: float
+
+    needs_layout: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.strength < 0 or not math.isfinite(self.strength):

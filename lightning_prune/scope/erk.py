@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from lightning_prune.scope.protocol import Layer, Pool
 
@@ -13,9 +14,13 @@ from lightning_prune.scope.protocol import Layer, Pool
 class ERK:
     """Keep in each layer a share in proportion to the sum of its dimensions over their product (Erdos-Renyi-Kernel).
 
-    The share is 1 at most; the factor is such that round(s N) of all N weights go, to one weight. Source: Mocanu et al.
-    2018 (arXiv 1707.04780); for kernels Evci et al. 2020 (arXiv 1911.11134).
+    The share is 1 at most; the factor is such that round(s N) of all N weights go, to one weight. In a stack of experts
+    the dimensions are those of one expert, so that it keeps as much as its experts would as layers of their own; a
+    weight of three or more dimensions must therefore be of a known layout. Source: Mocanu et al. 2018 (arXiv
+    1707.04780); for kernels Evci et al. 2020 (arXiv 1911.11134).
     """
+
+    needs_layout: ClassVar[bool] = True
 
     def __call__(self, layers: Sequence[Layer], sparsity: float) -> list[Pool]:
         """Return a pool for each layer; their drops add up to round(s N)."""
@@ -28,7 +33,7 @@ class ERK:
 
 def _kept(layers: Sequence[Layer], keep: int) -> list[float]:
     """Return how many weights each layer keeps, in fractions of a weight, `keep` in all."""
-    raw = [sum(layer.shape) for layer in layers]  # size * (sum / product): the density's numerator
+    raw = [layer.size * sum(layer.shape) / math.prod(layer.shape) for layer in layers]
     dense: set[int] = set()
     while len(dense) < len(layers):
         left = keep - sum(layers[i].size for i in dense)

@@ -9,7 +9,10 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class Layer:
-    """One prunable weight as a scope sees it: name, shape, size, and how many of its entries are gone for good."""
+    """One prunable weight as a scope sees it: name, shape, size, and how many of its entries are gone for good.
+
+    The shape is outputs, inputs, kernel; of a stack of experts, whose size counts them all, it is that of one.
+    """
 
     name: str
     shape: tuple[int, ...]

@@ -42,7 +42,7 @@ def _zero(trainer: Trainer) -> None:
 def _biases(callback: PruningCallback) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield every bias beside a masked weight, and which of its units are dead."""
     for weight in callback.pruner.masks.values():
-        mask = weight.mask.transpose(0, 1) if weight.target.transposed else weight.mask
+        mask = weight.canonical(weight.mask)
         for module, attribute in weight.target.owners:
             bias = getattr(module, "bias", None)
             if attribute == "weight" and isinstance(bias, Tensor) and bias.shape == mask.shape[:1]:

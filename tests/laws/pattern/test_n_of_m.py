@@ -25,6 +25,11 @@ class Bare(nn.Module):
         self.weight = nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(seed)))
 
 
+def outputs_first(dimensions: int) -> Targets:
+    """Return the rule that says so of the weight of `Bare`, which belongs to no layer."""
+    return Targets(layout={"weight": " ".join(("out", "in", "kh", "kw")[:dimensions])})
+
+
 def alive_per_group(mask: Tensor, m: int) -> Tensor:
     """Return how many of each m consecutive inputs are alive, cut-off groups at the end included."""
     rows = mask.movedim(1, -1).long()
@@ -47,7 +52,7 @@ def test_G3_n_of_m_holds_from_its_least_sparsity_on(
     pattern = NofM(n, n + more)
     final = pattern.least_sparsity + extra * (1 - pattern.least_sparsity)
     model = Bare(shape, seed)
-    pruner = pruned_once(model, final, pattern=pattern)
+    pruner = pruned_once(model, final, pattern=pattern, targets=outputs_first(len(shape)))
     mask = pruner.masks["weight"].mask
     assert int((~mask).sum()) == round(final * mask.numel())
     assert int(alive_per_group(mask, n + more).max()) <= n
@@ -59,7 +64,8 @@ def test_n_of_m_keeps_the_best_of_each_group(shape: tuple[int, ...], step_by_ste
     model = Bare(shape)
     rows = model.weight.detach().abs().movedim(1, -1).unflatten(-1, (-1, 4)).numpy().copy()
     expected = np.argsort(np.argsort(-rows, axis=-1), axis=-1) < 2
-    pruner = Pruner(Polynomial(0.5, 0, 8, 1) if step_by_step else OneShot(0.5, 0), pattern=NofM(2, 4))
+    schedule = Polynomial(0.5, 0, 8, 1) if step_by_step else OneShot(0.5, 0)
+    pruner = Pruner(schedule, pattern=NofM(2, 4), targets=outputs_first(len(shape)))
     pruner.attach(model)
     for step in range(9):
         pruner.after_step(step)
@@ -72,7 +78,8 @@ def test_n_of_m_keeps_the_best_of_each_group(shape: tuple[int, ...], step_by_ste
 def test_G3_n_of_m_reached_step_by_step_is_full_in_every_group(criterion: Any, scope: Any) -> None:
     """What is dead already must not take the place of one of the n best, whatever its score."""
     model = Bare((12, 16))
-    pruner = Pruner(Polynomial(0.5, 0, 12, 2), pattern=NofM(2, 4), criterion=criterion, scope=scope)
+    ways: dict[str, Any] = {"criterion": criterion, "scope": scope, "targets": outputs_first(2)}
+    pruner = Pruner(Polynomial(0.5, 0, 12, 2), pattern=NofM(2, 4), **ways)
     pruner.attach(model)
     for step in range(13):
         for parameter in model.parameters():

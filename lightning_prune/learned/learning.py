@@ -72,7 +72,7 @@ class Learning:
             return self._settled(number, weight)[None]
         if self.logits.step < self.schedule.begin_step:
             return torch.ones(1, self._sites.sizes[number], device=logits.device)
-        if self._sites.owners[number].grad is None:  # by zero_grad: what the logits have is of a backward before it
+        if self._sites.owner(number).grad is None:  # by zero_grad: what the logits have is of a backward before it
             logits.grad = None
         return self.logits.masks(number, reader, batch, weight)
 
@@ -86,6 +86,15 @@ class Learning:
             return torch.ones(self._sites.sizes[number], device=self.logits.values[number].device)
         return self.logits.settled(number, weight)
 
+    def follow(self) -> None:
+        """Act on the parameters that lie in the model now, in the modules that do."""
+        if self.masks.follow() and not self.finished:
+            self.unhook()
+            self._handles = self._sites.hook(self._mask)
+            self.logits.weights_are([self._sites.owner(number) for number in range(len(self._sites.sizes))])
+            if self.logits.of_weights and (self.step is not None or not self._scheduled):
+                self._hard.outdate()
+
     # Steps
 
     def numbers(self, optimizer: Optimizer | None) -> list[int]:
@@ -93,7 +102,7 @@ class Learning:
         if optimizer is None:
             return list(range(len(self._sites.sizes)))
         stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        return [number for number, weight in enumerate(self._sites.owners) if id(weight) in stepped]
+        return [number for number in range(len(self._sites.sizes)) if id(self._sites.owner(number)) in stepped]
 
     def learn(self, numbers: Sequence[int], loss_scale: float) -> Tensor | None:
         """Step the logits of groups along the gradient of loss and regularizer, and return the latter's value.
@@ -182,7 +191,7 @@ class Learning:
             if not self.logits.of_weights:
                 return fixed
             number = self._sites.names.index(name)
-            weight = tensor.to(self._sites.owners[number].device)  # it has values, and so factors, of its own
+            weight = tensor.to(self._sites.owner(number).device)  # it has values, and so factors, of its own
             return {name: self._factors(number, weight)}
 
         return harden_copies(self._sites, factors, saved)

@@ -29,7 +29,6 @@ class MaskedUnits:
     Attributes:
         names: a group's first weight, twice with a number behind it.
         sizes: how many units a group has.
-        owners: for each group the first weight that computes its units.
         masks: the hard masks of all tensors that units slice.
         counted: the names of those among which zeros are counted.
         skipped: name of every other parameter -> why it is left whole.
@@ -46,17 +45,20 @@ class MaskedUnits:
         units = unit_targets(model, targets.find(model), replace(coupling, groups=groups, refused=refused))
         self._model = model
         self._groups = units.groups
-        self.masks = Masks(units.targets, reversible=False)
+        self.masks = Masks(units.targets, False, model)
         self.counted = units.counted
         self.skipped = units.skipped
         self.names: list[str] = []
         for group in self._groups:
             self.names.append(group.name if group.name not in self.names else f"{group.name} ({len(self.names)})")
         self.sizes = [group.units for group in self._groups]
-        self.owners = [self.masks[group.name].parameter for group in self._groups]
         counted = [weight for name, weight in self.masks.items() if name in self.counted]
         ideas = (Magnitude(), pattern, GlobalRanking(), Exact())
         self._units = UnitUpdate(OneShot(0.0, 0), self._groups, self.masks, counted, *ideas, reversible=True)
+
+    def owner(self, number: int) -> nn.Parameter:
+        """Return the first weight that computes the units of a group."""
+        return self.masks[self._groups[number].name].parameter
 
     @property
     def grain(self) -> int:

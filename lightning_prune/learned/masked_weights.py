@@ -30,14 +30,17 @@ class MaskedWeights:
 
     def __init__(self, targets: Targets, model: nn.Module) -> None:
         found = targets.find(model)
-        self.masks = Masks(found.targets, reversible=False)
+        self.masks = Masks(found.targets, False, model)
         self.counted = frozenset(self.masks)
         self.skipped = found.skipped
         self.names = list(self.masks)
         self.sizes = [weight.mask.numel() for weight in self.masks.values()]
-        self.owners = [weight.parameter for weight in self.masks.values()]
         self.most = sum(self.sizes)
         self._model = model
+
+    def owner(self, number: int) -> nn.Parameter:
+        """Return the weight of that number."""
+        return self.masks[self.names[number]].parameter
 
     def hook(self, masking: Masking) -> list[Handle]:
         """Have every layer compute with masked weights."""

@@ -121,6 +121,7 @@ class LearnedMasks(Engine[Learning]):
             The report of what is left. Calling it again when nothing is attached returns the same report.
         """
         if self._model is not None:
+            self._last_look(resumable)
             self._left, self._learned = self._model.state_dict(), self._model.probabilities()
             self.unstripped = {} if self._model.finished else {"state": self._left, "model": _copy(self._module)}
             self.history = self._model.history
@@ -163,7 +164,7 @@ class LearnedMasks(Engine[Learning]):
             optimizer: the one about to step, where there are several; None for all weights.
             grad_scale: the factor by which a loss scaler has multiplied the logits' gradients: no scaler knows them.
         """
-        learning = self._on_model
+        learning = self._now
         if learning.finished:
             for weight in learning.masks.of(optimizer):
                 weight.apply_to_grad()
@@ -189,7 +190,7 @@ class LearnedMasks(Engine[Learning]):
 
     def mask_weights(self, optimizer: Optimizer | None = None) -> None:
         """Set pruned weights to zero, those of one optimizer or all, once the masks are final."""
-        if self._on_model.finished:
+        if self._now.finished:
             for weight in self.masks.of(optimizer):
                 weight.apply()
 
@@ -199,7 +200,7 @@ class LearnedMasks(Engine[Learning]):
         Returns:
             Dicts nested in the same way, with what was replaced where its values are not the model's own.
         """
-        return self._on_model.finish_copies(saved)
+        return self._now.finish_copies(saved)
 
     def after_step(self, step: int, optimizers: Iterable[Optimizer] = ()) -> bool:
         """Take note of the step, and update the hard masks if the schedule has an update due.

@@ -41,7 +41,8 @@ def sites_of(ideas: Ideas, model: nn.Module) -> MaskedUnits | MaskedWeights:
 def logits_of(ideas: Ideas, sites: MaskedUnits | MaskedWeights) -> Logits:
     """Return what is learned: a logit for each unit, or a threshold for each weight tensor."""
     gate, budget = ideas.gate, ideas.schedule is not None
-    of = (sites.names, sites.sizes, sites.owners[0].device, ideas.lr, ideas.seed)
+    owners = [sites.owner(number) for number in range(len(sites.sizes))]
+    of = (sites.names, sites.sizes, owners[0].device, ideas.lr, ideas.seed)
     if isinstance(gate, ThresholdGate):
-        return Thresholds(budget, [gate.at(weight, 0.5 if budget else ideas.threshold) for weight in sites.owners], *of)
-    return Logits([gate] * len(sites.owners), *of)
+        return Thresholds(budget, [gate.at(weight, 0.5 if budget else ideas.threshold) for weight in owners], *of)
+    return Logits([gate] * len(owners), *of)

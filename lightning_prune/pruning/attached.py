@@ -81,7 +81,7 @@ class Attached:
             pruning = [schedule for schedule in (self.schedule, *schedules.values()) if schedule.final_sparsity]
             checks.check_window(pruning[0] if pruning else self.schedule, total_steps)
         targets = found.targets if self._unit_targets is None else self._unit_targets.targets
-        self.masks = Masks(targets, ideas.reversible)
+        self.masks = Masks(targets, ideas.reversible, model)
         self.counted = frozenset(self.masks) if self._unit_targets is None else self._unit_targets.counted
         try:
             self._set_up_updates(schedules)
@@ -141,6 +141,10 @@ class Attached:
         counted = [weight for name, weight in self.masks.items() if name in sliced]
         ways = (ideas.criterion, pattern, ideas.scope, ideas.selection, ideas.reversible)
         return UnitUpdate(schedule, members, self.masks, counted, *ways)
+
+    def follow(self) -> None:
+        """Act on the parameters that lie in the model now."""
+        self.masks.follow()
 
     def update(self, step: int, optimizers: Iterable[Optimizer]) -> bool:
         """Update the masks if an update is due, and return whether one was."""

@@ -23,6 +23,8 @@ class OnModel(Protocol):
     step: int | None
     changed: float
 
+    def follow(self) -> None: ...
+
     def update(self, step: int, optimizers: Iterable[Optimizer]) -> bool: ...
 
     def report(self) -> Report: ...
@@ -68,8 +70,11 @@ class Engine(ABC, Generic[OnModelT]):
 
     @property
     def masks(self) -> Masks:
-        """The masked tensors by name. Raises RuntimeError when not attached."""
-        return self._on_model.masks
+        """The masked tensors by name, those that the model computes with now.
+
+        Raises RuntimeError when not attached, ValueError if one was replaced by what its mask does not fit.
+        """
+        return self._now.masks
 
     @property
     def resolved_schedule(self) -> Schedule:
@@ -112,13 +117,13 @@ class Engine(ABC, Generic[OnModelT]):
         """Return the numbers of now; after strip, those of the stripped model. Raises RuntimeError before attach."""
         if self._model is None and self._final_report is not None:
             return self._final_report
-        return self._on_model.report()
+        return self._now.report()
 
     # One step
 
     def update(self, step: int, optimizers: Iterable[Optimizer] = ()) -> bool:
         """Update the masks if the schedule has an update due, as `after_step` does; but mask nothing otherwise."""
-        return self._on_model.update(step, optimizers)
+        return self._now.update(step, optimizers)
 
     @property
     def penalty(self) -> float:
@@ -167,6 +172,25 @@ class Engine(ABC, Generic[OnModelT]):
     def forget(self) -> None:
         """Drop a state that was loaded and waits for the next attach."""
         self._pending = None
+
+    @property
+    def _now(self) -> OnModelT:
+        """What is on the model, after a look at whether the model's weights are still those."""
+        on_model = self._on_model
+        on_model.follow()
+        return on_model
+
+    def _last_look(self, broke_off: bool) -> OnModelT:
+        """Return what is on the model, for the last time. Where it cannot follow the weights it comes off."""
+        on_model = self._on_model
+        try:
+            on_model.follow()
+        except ValueError:
+            if not broke_off:
+                self._take_off(on_model)
+                self._model = None
+                raise
+        return on_model
 
     @property
     def _on_model(self) -> OnModelT:

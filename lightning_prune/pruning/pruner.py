@@ -92,14 +92,15 @@ class Pruner(Engine[Attached]):
             The report of what is left. Calling it again when nothing is attached returns the same report.
         """
         if self._model is not None:
-            self.masks.apply()
-            self._final_report = self.report()
+            on_model = self._last_look(resumable)
+            on_model.masks.apply()
+            self._final_report = on_model.report()
             for weight in self._final_report.weights:
                 log.info("%s: %d values, %.2f %% zeros", weight.name, weight.size, 100 * weight.sparsity)
             self._left = self.state_dict()
             if not (resumable or self._unfinished):
-                self._left = self._model.header() | {"thresholds": self._left["thresholds"], "stripped": True}
-            self.masks.hide()
+                self._left = on_model.header() | {"thresholds": self._left["thresholds"], "stripped": True}
+            on_model.masks.hide()
             self._model = None
         return self.report()
 

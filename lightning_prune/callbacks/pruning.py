@@ -8,7 +8,6 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_info
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
 from lightning_prune.callbacks import averages, wandb_media
 from lightning_prune.callbacks.agreement import check_overlap, check_ranks
@@ -17,6 +16,7 @@ from lightning_prune.callbacks.loss_scale import grad_scale, loss_scale, plain_o
 from lightning_prune.callbacks.rewind import Rewind, Rewinder
 from lightning_prune.callbacks.run_length import run_length
 from lightning_prune.callbacks.short_forms import pruner_of
+from lightning_prune.callbacks.stepping import AfterStep, trained, warn_of_thaw
 from lightning_prune.cost import CostReport
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.masks import zero_copies
@@ -72,7 +72,7 @@ class PruningCallback(Callback):
         self._step = 0  # optimizer steps completed at the end of the batch before
         self._rewinder: Rewinder | None = None
         self._rewinder_state: dict[str, Any] = {}
-        self._hooks: list[RemovableHandle] = []
+        self._hooks: list[AfterStep] = []
         self._media: wandb_media.Media | None = None
 
     @property
@@ -114,7 +114,7 @@ class PruningCallback(Callback):
         # Asking for the run's length builds the loader, which must not happen before a resumed loop knows its progress.
         saved = self.pruner.saved_length
         trial = saved is not None or bool(trainer.fast_dev_run)  # pyright: ignore
-        self.pruner.attach(pl_module, saved or run_length(trainer), trial)
+        self.pruner.attach(pl_module, saved or run_length(trainer), trial, trained(trainer, pl_module))
         try:
             others = [c for c in trainer.callbacks if isinstance(c, PruningCallback) and c is not self]  # pyright: ignore
             check_overlap(self.pruner, self.tag, {c.tag: c.pruner for c in others})
@@ -129,6 +129,8 @@ class PruningCallback(Callback):
         plan = self.pruner.report()
         self._sparsity = plan.sparsity
         rank_zero_info(f"{self._title}: {self.pruner.resolved_schedule}\n{plan.plan()}")
+        if isinstance(self.pruner, LearnedMasks):
+            warn_of_thaw(trainer, plan.skipped, self._title)
         if trainer.max_steps == 0:  # nothing is trained, and no hook of a step called: prune the model as it is
             self._advance(trainer)
 
@@ -137,7 +139,7 @@ class PruningCallback(Callback):
         if self._idle:
             return
         for optimizer in trainer.optimizers:
-            self._hooks.append(optimizer.register_step_post_hook(self._after_optimizer_step))
+            self._hooks.append(AfterStep(optimizer, self._after_optimizer_step))
         self._shown, self._step = False, trainer.global_step
         self._advance(trainer)
 
@@ -152,9 +154,9 @@ class PruningCallback(Callback):
             scale = loss_scale(trainer) if learned else grad_scale(trainer, optimizer)
             self.pruner.before_step(plain_optimizer(optimizer), grad_scale=scale)
 
-    def _after_optimizer_step(self, optimizer: Optimizer, *_: Any) -> None:
+    def _after_optimizer_step(self, optimizer: Optimizer) -> None:
         if self.pruner.attached:
-            self.pruner.mask_weights(optimizer)
+            self.pruner.mask_weights(plain_optimizer(optimizer))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

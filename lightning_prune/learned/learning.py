@@ -16,6 +16,7 @@ from lightning_prune.learned.sites import Ideas, logits_of, sites_of
 from lightning_prune.learned.weight_hooks import Handle
 from lightning_prune.pruning import checks
 from lightning_prune.pruning.attached import STATE_VERSION
+from lightning_prune.pruning.waiting import Trained, Waiting, warn_of_late
 from lightning_prune.ranking import count
 from lightning_prune.report import Report, WeightReport
 from lightning_prune.schedule import Polynomial, Schedule
@@ -43,14 +44,14 @@ class Learning:
     """
 
     def __init__(
-        self, ideas: Ideas, model: nn.Module, length: int | None, total_steps: int | None, trial: bool
+        self, ideas: Ideas, model: nn.Module, length: int | None, total_steps: int | None, trial: bool, trained: Trained
     ) -> None:
         self._ideas = ideas
         self._length = length
         self.schedule: Schedule = (ideas.schedule or _WHOLE_RUN).resolve(length)
         if not trial:
             checks.check_window(self.schedule, total_steps)
-        self._sites = sites_of(ideas, model)
+        self._sites = sites_of(ideas, Waiting(model, trained))
         self._parameters = sum(p.numel() for p in model.parameters())
         self.masks = self._sites.masks
         self.step: int | None = None
@@ -92,8 +93,6 @@ class Learning:
             self.unhook()
             self._handles = self._sites.hook(self._mask)
             self.logits.weights_are([self._sites.owner(number) for number in range(len(self._sites.sizes))])
-            if self.logits.of_weights and (self.step is not None or not self._scheduled):
-                self._hard.outdate()
 
     # Steps
 
@@ -139,6 +138,7 @@ class Learning:
     def update(self, step: int, optimizers: Iterable[Optimizer]) -> bool:
         """Show the hard masks of now if an update is due; at the schedule's end put them into the weights."""
         begin, end = self.schedule.begin_step, self.schedule.end_step
+        warn_of_late(self._sites.waiting, tuple(optimizers), self._sites.skipped)
         stepped = step != self.logits.step
         self.logits.now_at(step, progress(step, begin, end))
         due = self.schedule.last_update(step)
@@ -223,8 +223,7 @@ class Learning:
             if name in self._sites.counted
         ]
         size = sum(w.size for w in weights)
-        now = sum(w.zeros for w in weights) / size
-        asked, final = now, now
+        asked = final = sum(w.zeros for w in weights) / size
         if self._scheduled:
             asked = 0.0 if self.step is None else self.schedule.sparsity(self.step)
             final = self.schedule.final_sparsity

@@ -16,6 +16,7 @@ from lightning_prune.masks import Masks
 from lightning_prune.pattern import CoupledPattern
 from lightning_prune.pruning.unit_targets import unit_targets
 from lightning_prune.pruning.unit_update import UnitUpdate
+from lightning_prune.pruning.waiting import Waiting, candidates, that_train
 from lightning_prune.pruning.weight_update import Decision
 from lightning_prune.schedule import OneShot, Schedule
 from lightning_prune.scope import GlobalRanking
@@ -32,17 +33,21 @@ class MaskedUnits:
         masks: the hard masks of all tensors that units slice.
         counted: the names of those among which zeros are counted.
         skipped: name of every other parameter -> why it is left whole.
+        waiting: those of them that do not train.
 
     Raises:
         ValueError: there are no such groups; the message says why.
     """
 
-    def __init__(self, pattern: CoupledPattern, targets: Targets, model: nn.Module) -> None:
+    def __init__(self, pattern: CoupledPattern, targets: Targets, waiting: Waiting) -> None:
+        self.waiting, model = waiting, waiting.model
         coupling = pattern.couple(model)
         reasons = {group.name: unreadable(model, group) for group in coupling.groups}
         refused = coupling.refused | {name: reason for name, reason in reasons.items() if reason is not None}
         groups = tuple(group for group in coupling.groups if reasons[group.name] is None)
-        units = unit_targets(model, targets.find(model), replace(coupling, groups=groups, refused=refused))
+        found = that_train(targets, candidates(targets, model), waiting)
+        coupling = replace(coupling, groups=groups, refused=refused)
+        units = unit_targets(model, found, coupling, waiting.to_leave(targets))
         self._model = model
         self._groups = units.groups
         self.masks = Masks(units.targets, False, model)

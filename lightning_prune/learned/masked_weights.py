@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_prune.learned.hooks import Masking
 from lightning_prune.learned.weight_hooks import Factor, Handle, mask_weight
 from lightning_prune.masks import Masks
+from lightning_prune.pruning.waiting import Waiting, candidates, that_train
 from lightning_prune.pruning.weight_update import Decision
 from lightning_prune.schedule import Schedule
 from lightning_prune.selection import Exact, Units
@@ -28,8 +29,9 @@ class MaskedWeights:
 
     grain = 1
 
-    def __init__(self, targets: Targets, model: nn.Module) -> None:
-        found = targets.find(model)
+    def __init__(self, targets: Targets, waiting: Waiting) -> None:
+        self.waiting, model = waiting, waiting.model
+        found = that_train(targets, candidates(targets, model), waiting)
         self.masks = Masks(found.targets, False, model)
         self.counted = frozenset(self.masks)
         self.skipped = found.skipped

@@ -14,6 +14,7 @@ from lightning_prune.mask_regularizer import Binarizer, MaskRegularizer
 from lightning_prune.pattern import Channel, CoupledPattern, Pattern
 from lightning_prune.pruning import checks
 from lightning_prune.pruning.engine import Engine
+from lightning_prune.pruning.waiting import Trained
 from lightning_prune.report import Report
 from lightning_prune.schedule import Schedule
 from lightning_prune.targets import Targets
@@ -99,13 +100,17 @@ class LearnedMasks(Engine[Learning]):
 
     # The model
 
-    def attach(self, model: nn.Module, total_steps: int | None = None, trial: bool = False) -> None:
+    def attach(
+        self, model: nn.Module, total_steps: int | None = None, trial: bool = False, trained: Trained = None
+    ) -> None:
         """Find the units, put masks where they are read, and restore a state; see `Engine.attach`."""
-        super().attach(model, total_steps, trial)
+        super().attach(model, total_steps, trial, trained)
         self._module, self.unstripped = model, {}
 
-    def _put(self, model: nn.Module, length: int | None, total_steps: int | None, trial: bool) -> Learning:
-        return Learning(self, model, length, total_steps, trial)
+    def _put(
+        self, model: nn.Module, length: int | None, total_steps: int | None, trial: bool, trained: Trained
+    ) -> Learning:
+        return Learning(self, model, length, total_steps, trial, trained)
 
     def _take_off(self, on_model: Learning) -> None:
         on_model.unhook()

@@ -121,9 +121,8 @@ class MaskedWeight:
     def apply_to_moments(self, optimizers: Iterable[Optimizer]) -> None:
         """Set what optimizers remember of pruned entries to zero; that of kept entries keeps its bits."""
         for optimizer in optimizers:
-            if self.parameter not in optimizer.state:
-                continue
-            for moment in optimizer.state[self.parameter].values():
+            remembered = getattr(optimizer, "state", {})  # wrappers may have none of their own
+            for moment in remembered[self.parameter].values() if self.parameter in remembered else ():
                 if (
                     isinstance(moment, Tensor)
                     and moment.shape == self.mask.shape

@@ -47,13 +47,20 @@ class Masks(Mapping[str, MaskedWeight]):
         """Leave the model out of copies and pickles: they hold on to the parameters that they have."""
         return vars(self) | {"_model": None, "_places": None}
 
+    def add(self, targets: Sequence[Target], reversible: bool) -> None:
+        """Mask more weights of the model."""
+        self._weights |= {target.name: MaskedWeight(target, reversible) for target in targets}
+        self._aliases |= {alias: target.name for target in targets for alias in target.names}
+        self._places = None
+        self.follow()
+
     def follow(self) -> bool:
         """Act on the parameters that lie in the model now, and return whether one of them, or its module, is new.
 
         Raises:
             ValueError: a mask does not fit what lies under its weight's name now. No mask has moved then.
         """
-        if self._model is None or self._places is None or self._places.same():
+        if self._model is None or (self._places is not None and self._places.same()):
             return False
         places = Places(self._model, self._aliases)
         names: dict[int, str] = {}

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from lightning_prune.masks import Masks
 from lightning_prune.pruning.attached import check_version
+from lightning_prune.pruning.waiting import Trained
 from lightning_prune.report import Report
 from lightning_prune.schedule import Schedule
 
@@ -54,7 +55,9 @@ class Engine(ABC, Generic[OnModelT]):
         self._final_report: Report | None = None
 
     @abstractmethod
-    def _put(self, model: nn.Module, length: int | None, total_steps: int | None, trial: bool) -> OnModelT:
+    def _put(
+        self, model: nn.Module, length: int | None, total_steps: int | None, trial: bool, trained: Trained
+    ) -> OnModelT:
         """Put masks on a model for a run of a length, or leave it as it is and raise."""
 
     @abstractmethod
@@ -88,13 +91,17 @@ class Engine(ABC, Generic[OnModelT]):
         """The run's length in a state that was loaded and waits for attach; None if there is none."""
         return (self._pending or {}).get("total_steps")
 
-    def attach(self, model: nn.Module, total_steps: int | None = None, trial: bool = False) -> None:
+    def attach(
+        self, model: nn.Module, total_steps: int | None = None, trial: bool = False, trained: Trained = None
+    ) -> None:
         """Put masks and thresholds beside the targets of a model, and restore a state that was loaded before.
 
         Args:
             model: the model, on the device where it will train.
             total_steps: how many optimizer steps the run will take, if known; needed by schedules given in shares.
             trial: `total_steps` is not the whole run's length; a window past it is then no error.
+            trained: the parameters that optimizers step. Others are left whole, as frozen ones are, unless
+                `Targets(include=...)` names them. None: all that are not frozen are stepped.
 
         Raises:
             ValueError: nothing to prune, a rule that matches nothing, a window that cannot be met.
@@ -103,7 +110,7 @@ class Engine(ABC, Generic[OnModelT]):
         if self.attached:
             raise RuntimeError(f"{self.name}: already attached; strip() first")
         # Shares of the run keep their meaning when a run is resumed with another length.
-        on_model = self._put(model, self.saved_length or total_steps, total_steps, trial)
+        on_model = self._put(model, self.saved_length or total_steps, total_steps, trial, trained)
         try:
             if self._pending is not None:
                 on_model.load_state_dict(self._pending)

@@ -15,6 +15,7 @@ from lightning_prune.pruning import checks
 from lightning_prune.pruning.attached import Attached
 from lightning_prune.pruning.engine import Engine
 from lightning_prune.pruning.penalty import add_gradient
+from lightning_prune.pruning.waiting import Trained
 from lightning_prune.regularizer import Regularizer, SitedRegularizer
 from lightning_prune.report import Report
 from lightning_prune.schedule import Schedule
@@ -76,8 +77,10 @@ class Pruner(Engine[Attached]):
 
     # The model
 
-    def _put(self, model: nn.Module, length: int | None, total_steps: int | None, trial: bool) -> Attached:
-        return Attached(self, model, length, total_steps, trial)
+    def _put(
+        self, model: nn.Module, length: int | None, total_steps: int | None, trial: bool, trained: Trained
+    ) -> Attached:
+        return Attached(self, model, length, total_steps, trial, trained)
 
     def _take_off(self, on_model: Attached) -> None:
         on_model.masks.hide()

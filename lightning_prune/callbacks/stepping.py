@@ -11,6 +11,8 @@ from pytorch_lightning.callbacks import BaseFinetuning
 from torch import nn
 from torch.optim import Optimizer
 
+from lightning_prune.learned import LearnedMasks
+from lightning_prune.pruning import Pruner
 from lightning_prune.pruning.waiting import FROZEN, some
 
 
@@ -26,8 +28,10 @@ def trained(trainer: pl.Trainer, model: nn.Module) -> list[nn.Parameter] | None:
     return stepped if known else None
 
 
-def warn_of_thaw(trainer: pl.Trainer, skipped: Mapping[str, str], title: str) -> None:
-    """Warn before training that masks which take no more weights in leave whole what is to be unfrozen."""
+def warn_of_thaw(trainer: pl.Trainer, pruner: Pruner | LearnedMasks, skipped: Mapping[str, str], title: str) -> None:
+    """Warn before training that learned masks, which take no more weights in, leave whole what is to be unfrozen."""
+    if not isinstance(pruner, LearnedMasks):
+        return
     late = [name for name, why in skipped.items() if why == FROZEN]
     if late and any(isinstance(callback, BaseFinetuning) for callback in trainer.callbacks):  # pyright: ignore
         warnings.warn(

@@ -34,6 +34,7 @@ class MaskedWeight:
         self.pruned = 0
         self.dense = target.parameter.detach().clone() if reversible else None
         self.memory: dict[str, Tensor] = {}
+        self._seen = (-1, -1)
         self._shown: list[tuple[nn.Module, str]] = []
         self._show_on(target.owners)
 
@@ -111,6 +112,23 @@ class MaskedWeight:
             if self.mask.device != self.parameter.device:
                 self._move(self.parameter.device)
             zero_(self.parameter, self.mask)
+            self._seen = self._state()
+
+    @property
+    def written_to(self) -> bool:
+        """Whether a write that torch counts was made to the weight since pruned entries were set to zero."""
+        return self.pruned > 0 and self._seen != self._state()
+
+    def mend(self) -> bool:
+        """Look at the values, and return whether pruned entries were alive; they are zero then again."""
+        found = self.pruned > 0 and count((self.parameter.detach() != 0).logical_and_(~self.mask)) > 0
+        self._seen = self._state()
+        if found:
+            self.apply()
+        return found
+
+    def _state(self) -> tuple[int, int]:
+        return self.parameter._version, self.parameter.data_ptr()
 
     def apply_to_grad(self) -> None:
         """Zero the gradient of pruned entries. A sparse gradient is left; the weight is masked after the step."""

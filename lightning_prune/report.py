@@ -52,6 +52,7 @@ class Report:
         grain: how many weights the largest unit holds: the budget is met no nearer than that.
         asks: whether a sparsity is asked for; else the masks find their own, and the targets are those of now.
         reachable: the share of zeros where every group of units keeps as few as it may.
+        notes: what the plan says besides, a line each.
     """
 
     weights: Sequence[WeightReport]
@@ -63,6 +64,7 @@ class Report:
     grain: int = 1
     asks: bool = True
     reachable: float = 1.0
+    notes: Sequence[str] = ()
 
     @property
     def size(self) -> int:
@@ -120,7 +122,7 @@ class Report:
             for w in self.weights
         ]
         rows.append(("all prunable", "", f"{self.size:,}", percent(self.final_sparsity) if self.asks else open_end))
-        return "\n".join([columns(rows, rules={1, len(rows) - 1}), *self._footer()])
+        return "\n".join([columns(rows, rules={1, len(rows) - 1}), *self._footer(), *self.notes])
 
     def _asked(self) -> str:
         return percent(self.target_sparsity if self.step is not None else self.final_sparsity)

@@ -100,8 +100,12 @@ class Targets:
             except ValueError as error:
                 raise ValueError(f"layout[{pattern!r}]: {error}") from None
 
-    def find(self, model: nn.Module) -> Found:
+    def find(self, model: nn.Module, frozen: bool = False) -> Found:
         """Return the targets of a model, in the order of its parameters.
+
+        Args:
+            model: the model.
+            frozen: treat frozen parameters as if they were not.
 
         Raises:
             ValueError: nothing is selected, a pattern matches nothing (the message lists near matches), or a layout has
@@ -115,7 +119,7 @@ class Targets:
         targets: list[Target] = []
         skipped: dict[str, str] = {}
         for found in uses:
-            reason = self._reason(found)
+            reason = self._reason(found, frozen)
             if reason:
                 skipped[found[0][0]] = reason
             else:
@@ -128,7 +132,7 @@ class Targets:
                 _check_matches(key, pattern, [name for t in targets for name in t.names])
         return Found(tuple(targets), skipped)
 
-    def _reason(self, uses: list[Use]) -> str | None:
+    def _reason(self, uses: list[Use], frozen: bool) -> str | None:
         """Return why a parameter is left whole, or None if it is pruned."""
         parameter = uses[0][1]._parameters[uses[0][2]]  # pyright: ignore[reportPrivateUsage]
         assert parameter is not None
@@ -149,7 +153,7 @@ class Targets:
         if self.include:
             named = any(re.search(pattern, name) for name, _, _ in uses for pattern in self.include)
             return None if named else "not included"
-        if not parameter.requires_grad:
+        if not (frozen or parameter.requires_grad):
             return "frozen"
         for use in uses:
             reason = _default_reason(*use, parameter.dim())

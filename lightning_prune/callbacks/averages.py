@@ -7,6 +7,13 @@ from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, StochasticWeightAveraging
+from torch import nn
+
+from lightning_prune.callbacks.ending import masks_left
+from lightning_prune.learned import LearnedMasks
+from lightning_prune.masks import zero_copies
+from lightning_prune.pruning import Pruner
+from lightning_prune.report import Report
 
 try:
     from pytorch_lightning.callbacks.weight_averaging import WeightAveraging
@@ -35,6 +42,33 @@ def copies(checkpoint: dict[str, Any], ours: Container[str]) -> dict[str, Any]:
     """
     states = {key: state for key, state in checkpoint.get("callbacks", {}).items() if key not in ours}
     return {**checkpoint, "callbacks": states, "optimizer_states": None}
+
+
+def mask_file(
+    checkpoint: dict[str, Any],
+    ours: Container[str],
+    key: str,
+    pruner: Pruner | LearnedMasks,
+    report: Report | None,
+    model: nn.Module,
+) -> None:
+    """Mask every copy of a pruned weight in a checkpoint; after the strip by the zeros that are left.
+
+    Args:
+        checkpoint: as Lightning writes it.
+        ours: the keys of the states of our callbacks.
+        key: of the state that takes what learned masks have replaced.
+        pruner: whose masks.
+        report: of the stripped model, None before.
+        model: the model.
+    """
+    found = copies(checkpoint, ours)
+    if pruner.attached:
+        soft = pruner.mask_copies(found)
+        if soft and key in checkpoint.get("callbacks", {}):
+            checkpoint["callbacks"][key]["soft"] = soft
+    elif report is not None:
+        zero_copies(found, masks_left(report, model))
 
 
 def put_back(trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any], soft: Any) -> None:

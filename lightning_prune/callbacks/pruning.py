@@ -8,19 +8,18 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.utilities import rank_zero_info
 from torch.optim import Optimizer
-from torch.utils.hooks import RemovableHandle
 
 from lightning_prune.callbacks import averages, wandb_media
 from lightning_prune.callbacks.agreement import check_overlap, check_ranks
-from lightning_prune.callbacks.ending import make_smaller, masks_left, warn_of_less, zeros_are_left
+from lightning_prune.callbacks.ending import make_smaller, warn_of_less, zeros_are_left
+from lightning_prune.callbacks.guard import Guard
 from lightning_prune.callbacks.loss_scale import grad_scale, loss_scale, plain_optimizer
 from lightning_prune.callbacks.rewind import Rewind, Rewinder
 from lightning_prune.callbacks.run_length import run_length
 from lightning_prune.callbacks.short_forms import pruner_of
+from lightning_prune.callbacks.stepping import AfterStep, trained, warn_of_thaw
 from lightning_prune.cost import CostReport
 from lightning_prune.learned import LearnedMasks
-from lightning_prune.masks import zero_copies
-from lightning_prune.pattern import CoupledPattern
 from lightning_prune.pruning import Pruner
 from lightning_prune.report import Report
 from lightning_prune.schedule import Schedule
@@ -72,7 +71,7 @@ class PruningCallback(Callback):
         self._step = 0  # optimizer steps completed at the end of the batch before
         self._rewinder: Rewinder | None = None
         self._rewinder_state: dict[str, Any] = {}
-        self._hooks: list[RemovableHandle] = []
+        self._hooks: list[AfterStep] = []
         self._media: wandb_media.Media | None = None
 
     @property
@@ -114,10 +113,10 @@ class PruningCallback(Callback):
         # Asking for the run's length builds the loader, which must not happen before a resumed loop knows its progress.
         saved = self.pruner.saved_length
         trial = saved is not None or bool(trainer.fast_dev_run)  # pyright: ignore
-        self.pruner.attach(pl_module, saved or run_length(trainer), trial)
+        self.pruner.attach(pl_module, saved or run_length(trainer), trial, trained(trainer, pl_module))
         try:
-            others = [c for c in trainer.callbacks if isinstance(c, PruningCallback) and c is not self]  # pyright: ignore
-            check_overlap(self.pruner, self.tag, {c.tag: c.pruner for c in others})
+            every = [c for c in trainer.callbacks if isinstance(c, PruningCallback)]  # pyright: ignore
+            check_overlap(self.pruner, self.tag, {c.tag: c.pruner for c in every if c is not self})
             self._rewinder = Rewinder(self.rewind, self.pruner, pl_module) if self.rewind else None
         except ValueError:
             self.pruner.strip()
@@ -129,6 +128,7 @@ class PruningCallback(Callback):
         plan = self.pruner.report()
         self._sparsity = plan.sparsity
         rank_zero_info(f"{self._title}: {self.pruner.resolved_schedule}\n{plan.plan()}")
+        warn_of_thaw(trainer, self.pruner, plan.skipped, self._title)
         if trainer.max_steps == 0:  # nothing is trained, and no hook of a step called: prune the model as it is
             self._advance(trainer)
 
@@ -137,11 +137,18 @@ class PruningCallback(Callback):
         if self._idle:
             return
         for optimizer in trainer.optimizers:
-            self._hooks.append(optimizer.register_step_post_hook(self._after_optimizer_step))
-        self._shown, self._step = False, trainer.global_step
+            self._hooks.append(AfterStep(optimizer, self._after_optimizer_step))
+        self._shown, self._step, self._guard = False, trainer.global_step, Guard(self._title)
         self._advance(trainer)
 
     # A training step
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Mask what a hook behind this callback has written to pruned weights."""
+        if self.pruner.attached:
+            self._guard.look(self.pruner)
 
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
@@ -152,9 +159,9 @@ class PruningCallback(Callback):
             scale = loss_scale(trainer) if learned else grad_scale(trainer, optimizer)
             self.pruner.before_step(plain_optimizer(optimizer), grad_scale=scale)
 
-    def _after_optimizer_step(self, optimizer: Optimizer, *_: Any) -> None:
+    def _after_optimizer_step(self, optimizer: Optimizer) -> None:
         if self.pruner.attached:
-            self.pruner.mask_weights(optimizer)
+            self.pruner.mask_weights(plain_optimizer(optimizer))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -164,7 +171,9 @@ class PruningCallback(Callback):
             return
         updated = self._advance(trainer)
         if updated or batch_idx == 0 or not self._shown:
-            pl_module.log(self._name("sparsity"), self._sparsity, prog_bar=True, logger=False)
+            pl_module.log(
+                f"sparsity/{self.tag}" if self.tag else "sparsity", self._sparsity, prog_bar=True, logger=False
+            )
             self._shown = True
         stepped, self._step = trainer.global_step != self._step, trainer.global_step
         due = stepped and not updated and trainer.global_step % max(1, trainer.log_every_n_steps) == 0  # pyright: ignore
@@ -207,13 +216,7 @@ class PruningCallback(Callback):
     ) -> None:
         """Mask every copy of a pruned weight in the checkpoint, averages included, and after the strip as well."""
         ours = {c.state_key for c in trainer.callbacks if isinstance(c, PruningCallback)}  # pyright: ignore
-        copies = averages.copies(checkpoint, ours)
-        if self.pruner.attached:
-            soft = self.pruner.mask_copies(copies)
-            if soft and self.state_key in checkpoint.get("callbacks", {}):
-                checkpoint["callbacks"][self.state_key]["soft"] = soft
-        elif self.report is not None:
-            zero_copies(copies, masks_left(self.report, pl_module))
+        averages.mask_file(checkpoint, ours, self.state_key, self.pruner, self.report, pl_module)
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -267,8 +270,7 @@ class PruningCallback(Callback):
             self.pruner.forget()  # a fit that never began must leave nothing for the next one
 
     def _example(self) -> Any:
-        pattern = self.pruner.pattern
-        return pattern.example_inputs if isinstance(pattern, CoupledPattern) else None
+        return getattr(self.pruner.pattern, "example_inputs", None)
 
     def _make_smaller(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         done = make_smaller(trainer, pl_module, self._example())
@@ -286,9 +288,6 @@ class PruningCallback(Callback):
     @property
     def _title(self) -> str:
         return f"{self.pruner.name} [{self.tag}]" if self.tag else self.pruner.name
-
-    def _name(self, name: str) -> str:
-        return f"{name}/{self.tag}" if self.tag else name
 
     def _mask(self) -> None:
         if self.pruner.attached:

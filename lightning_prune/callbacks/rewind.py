@@ -56,9 +56,16 @@ class Rewinder:
     def __init__(self, rewind: Rewind, pruner: Pruner, model: nn.Module) -> None:
         self.rewind = rewind
         self._pruner = pruner
-        self._parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        self._model = model
+        self._names = [name for name, p in model.named_parameters() if p.requires_grad]
         self._saved: dict[str, Tensor] | None = None
         self._check()
+
+    @property
+    def _parameters(self) -> dict[str, nn.Parameter]:
+        """Those of the names that trained at first, as they lie in the model now."""
+        now = dict(self._model.named_parameters())
+        return {name: now[name] for name in self._names if name in now}
 
     def watch(self, step: int) -> None:
         """Keep the values if `step`, the number of completed steps, is the one to rewind to."""
@@ -86,15 +93,17 @@ class Rewinder:
         """Take over the values kept."""
         saved = state.get("saved")
         if saved is not None:
-            self._saved = {name: value.to(self._parameters[name].device) for name, value in saved.items()}
+            now = self._parameters
+            self._saved = {name: value.to(now[name].device) for name, value in saved.items()}
 
     def _put_back(self) -> list[nn.Parameter]:
         if self._saved is None:
             return []
+        now = self._parameters
         with torch.no_grad():
             for name, value in self._saved.items():
-                self._parameters[name].copy_(value)
-        return list(self._parameters.values())
+                now[name].copy_(value)
+        return list(now.values())
 
     def _draw(self, step: int) -> list[nn.Parameter]:
         modules = self._modules()

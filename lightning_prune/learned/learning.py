@@ -16,6 +16,7 @@ from lightning_prune.learned.sites import Ideas, logits_of, sites_of
 from lightning_prune.learned.weight_hooks import Handle
 from lightning_prune.pruning import checks
 from lightning_prune.pruning.attached import STATE_VERSION
+from lightning_prune.pruning.waiting import Trained, Waiting, warn_of_late
 from lightning_prune.ranking import count
 from lightning_prune.report import Report, WeightReport
 from lightning_prune.schedule import Polynomial, Schedule
@@ -43,14 +44,14 @@ class Learning:
     """
 
     def __init__(
-        self, ideas: Ideas, model: nn.Module, length: int | None, total_steps: int | None, trial: bool
+        self, ideas: Ideas, model: nn.Module, length: int | None, total_steps: int | None, trial: bool, trained: Trained
     ) -> None:
         self._ideas = ideas
         self._length = length
         self.schedule: Schedule = (ideas.schedule or _WHOLE_RUN).resolve(length)
         if not trial:
             checks.check_window(self.schedule, total_steps)
-        self._sites = sites_of(ideas, model)
+        self._sites = sites_of(ideas, Waiting(model, trained))
         self._parameters = sum(p.numel() for p in model.parameters())
         self.masks = self._sites.masks
         self.step: int | None = None
@@ -72,7 +73,7 @@ class Learning:
             return self._settled(number, weight)[None]
         if self.logits.step < self.schedule.begin_step:
             return torch.ones(1, self._sites.sizes[number], device=logits.device)
-        if self._sites.owners[number].grad is None:  # by zero_grad: what the logits have is of a backward before it
+        if self._sites.owner(number).grad is None:  # by zero_grad: what the logits have is of a backward before it
             logits.grad = None
         return self.logits.masks(number, reader, batch, weight)
 
@@ -86,6 +87,13 @@ class Learning:
             return torch.ones(self._sites.sizes[number], device=self.logits.values[number].device)
         return self.logits.settled(number, weight)
 
+    def follow(self) -> None:
+        """Act on the parameters that lie in the model now, in the modules that do."""
+        if self.masks.follow() and not self.finished:
+            self.unhook()
+            self._handles = self._sites.hook(self._mask)
+            self.logits.weights_are([self._sites.owner(number) for number in range(len(self._sites.sizes))])
+
     # Steps
 
     def numbers(self, optimizer: Optimizer | None) -> list[int]:
@@ -93,7 +101,7 @@ class Learning:
         if optimizer is None:
             return list(range(len(self._sites.sizes)))
         stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        return [number for number, weight in enumerate(self._sites.owners) if id(weight) in stepped]
+        return [number for number in range(len(self._sites.sizes)) if id(self._sites.owner(number)) in stepped]
 
     def learn(self, numbers: Sequence[int], loss_scale: float) -> Tensor | None:
         """Step the logits of groups along the gradient of loss and regularizer, and return the latter's value.
@@ -130,6 +138,7 @@ class Learning:
     def update(self, step: int, optimizers: Iterable[Optimizer]) -> bool:
         """Show the hard masks of now if an update is due; at the schedule's end put them into the weights."""
         begin, end = self.schedule.begin_step, self.schedule.end_step
+        warn_of_late(self._sites.waiting, tuple(optimizers), self._sites.skipped)
         stepped = step != self.logits.step
         self.logits.now_at(step, progress(step, begin, end))
         due = self.schedule.last_update(step)
@@ -182,7 +191,7 @@ class Learning:
             if not self.logits.of_weights:
                 return fixed
             number = self._sites.names.index(name)
-            weight = tensor.to(self._sites.owners[number].device)  # it has values, and so factors, of its own
+            weight = tensor.to(self._sites.owner(number).device)  # it has values, and so factors, of its own
             return {name: self._factors(number, weight)}
 
         return harden_copies(self._sites, factors, saved)
@@ -214,8 +223,7 @@ class Learning:
             if name in self._sites.counted
         ]
         size = sum(w.size for w in weights)
-        now = sum(w.zeros for w in weights) / size
-        asked, final = now, now
+        asked = final = sum(w.zeros for w in weights) / size
         if self._scheduled:
             asked = 0.0 if self.step is None else self.schedule.sparsity(self.step)
             final = self.schedule.final_sparsity

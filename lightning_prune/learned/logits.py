@@ -122,6 +122,9 @@ class Logits:
             finite &= bool(torch.isfinite(grad).all())
         return finite
 
+    def weights_are(self, weights: Sequence[Tensor]) -> None:
+        """Take note of which weights the groups have now. Probabilities follow from logits alone."""
+
     def worth(self) -> list[Tensor]:
         """Return by what a schedule chooses the units that stay: their probabilities."""
         return [p.detach() for p in self.probabilities()]

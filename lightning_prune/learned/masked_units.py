@@ -16,6 +16,7 @@ from lightning_prune.masks import Masks
 from lightning_prune.pattern import CoupledPattern
 from lightning_prune.pruning.unit_targets import unit_targets
 from lightning_prune.pruning.unit_update import UnitUpdate
+from lightning_prune.pruning.waiting import Waiting, candidates, that_train
 from lightning_prune.pruning.weight_update import Decision
 from lightning_prune.schedule import OneShot, Schedule
 from lightning_prune.scope import GlobalRanking
@@ -29,34 +30,40 @@ class MaskedUnits:
     Attributes:
         names: a group's first weight, twice with a number behind it.
         sizes: how many units a group has.
-        owners: for each group the first weight that computes its units.
         masks: the hard masks of all tensors that units slice.
         counted: the names of those among which zeros are counted.
         skipped: name of every other parameter -> why it is left whole.
+        waiting: those of them that do not train.
 
     Raises:
         ValueError: there are no such groups; the message says why.
     """
 
-    def __init__(self, pattern: CoupledPattern, targets: Targets, model: nn.Module) -> None:
+    def __init__(self, pattern: CoupledPattern, targets: Targets, waiting: Waiting) -> None:
+        self.waiting, model = waiting, waiting.model
         coupling = pattern.couple(model)
         reasons = {group.name: unreadable(model, group) for group in coupling.groups}
         refused = coupling.refused | {name: reason for name, reason in reasons.items() if reason is not None}
         groups = tuple(group for group in coupling.groups if reasons[group.name] is None)
-        units = unit_targets(model, targets.find(model), replace(coupling, groups=groups, refused=refused))
+        found = that_train(targets, candidates(targets, model), waiting)
+        coupling = replace(coupling, groups=groups, refused=refused)
+        units = unit_targets(model, found, coupling, waiting.to_leave(targets))
         self._model = model
         self._groups = units.groups
-        self.masks = Masks(units.targets, reversible=False)
+        self.masks = Masks(units.targets, False, model)
         self.counted = units.counted
         self.skipped = units.skipped
         self.names: list[str] = []
         for group in self._groups:
             self.names.append(group.name if group.name not in self.names else f"{group.name} ({len(self.names)})")
         self.sizes = [group.units for group in self._groups]
-        self.owners = [self.masks[group.name].parameter for group in self._groups]
         counted = [weight for name, weight in self.masks.items() if name in self.counted]
         ideas = (Magnitude(), pattern, GlobalRanking(), Exact())
         self._units = UnitUpdate(OneShot(0.0, 0), self._groups, self.masks, counted, *ideas, reversible=True)
+
+    def owner(self, number: int) -> nn.Parameter:
+        """Return the first weight that computes the units of a group."""
+        return self.masks[self._groups[number].name].parameter
 
     @property
     def grain(self) -> int:

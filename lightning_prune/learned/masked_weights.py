@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_prune.learned.hooks import Masking
 from lightning_prune.learned.weight_hooks import Factor, Handle, mask_weight
 from lightning_prune.masks import Masks
+from lightning_prune.pruning.waiting import Waiting, candidates, that_train
 from lightning_prune.pruning.weight_update import Decision
 from lightning_prune.schedule import Schedule
 from lightning_prune.selection import Exact, Units
@@ -28,16 +29,20 @@ class MaskedWeights:
 
     grain = 1
 
-    def __init__(self, targets: Targets, model: nn.Module) -> None:
-        found = targets.find(model)
-        self.masks = Masks(found.targets, reversible=False)
+    def __init__(self, targets: Targets, waiting: Waiting) -> None:
+        self.waiting, model = waiting, waiting.model
+        found = that_train(targets, candidates(targets, model), waiting)
+        self.masks = Masks(found.targets, False, model)
         self.counted = frozenset(self.masks)
         self.skipped = found.skipped
         self.names = list(self.masks)
         self.sizes = [weight.mask.numel() for weight in self.masks.values()]
-        self.owners = [weight.parameter for weight in self.masks.values()]
         self.most = sum(self.sizes)
         self._model = model
+
+    def owner(self, number: int) -> nn.Parameter:
+        """Return the weight of that number."""
+        return self.masks[self.names[number]].parameter
 
     def hook(self, masking: Masking) -> list[Handle]:
         """Have every layer compute with masked weights."""

@@ -14,6 +14,7 @@ from lightning_prune.mask_regularizer import Binarizer, MaskRegularizer
 from lightning_prune.pattern import Channel, CoupledPattern, Pattern
 from lightning_prune.pruning import checks
 from lightning_prune.pruning.engine import Engine
+from lightning_prune.pruning.waiting import Trained
 from lightning_prune.report import Report
 from lightning_prune.schedule import Schedule
 from lightning_prune.targets import Targets
@@ -99,13 +100,17 @@ class LearnedMasks(Engine[Learning]):
 
     # The model
 
-    def attach(self, model: nn.Module, total_steps: int | None = None, trial: bool = False) -> None:
+    def attach(
+        self, model: nn.Module, total_steps: int | None = None, trial: bool = False, trained: Trained = None
+    ) -> None:
         """Find the units, put masks where they are read, and restore a state; see `Engine.attach`."""
-        super().attach(model, total_steps, trial)
+        super().attach(model, total_steps, trial, trained)
         self._module, self.unstripped = model, {}
 
-    def _put(self, model: nn.Module, length: int | None, total_steps: int | None, trial: bool) -> Learning:
-        return Learning(self, model, length, total_steps, trial)
+    def _put(
+        self, model: nn.Module, length: int | None, total_steps: int | None, trial: bool, trained: Trained
+    ) -> Learning:
+        return Learning(self, model, length, total_steps, trial, trained)
 
     def _take_off(self, on_model: Learning) -> None:
         on_model.unhook()
@@ -121,6 +126,7 @@ class LearnedMasks(Engine[Learning]):
             The report of what is left. Calling it again when nothing is attached returns the same report.
         """
         if self._model is not None:
+            self._last_look(resumable)
             self._left, self._learned = self._model.state_dict(), self._model.probabilities()
             self.unstripped = {} if self._model.finished else {"state": self._left, "model": _copy(self._module)}
             self.history = self._model.history
@@ -163,7 +169,7 @@ class LearnedMasks(Engine[Learning]):
             optimizer: the one about to step, where there are several; None for all weights.
             grad_scale: the factor by which a loss scaler has multiplied the logits' gradients: no scaler knows them.
         """
-        learning = self._on_model
+        learning = self._now
         if learning.finished:
             for weight in learning.masks.of(optimizer):
                 weight.apply_to_grad()
@@ -189,7 +195,7 @@ class LearnedMasks(Engine[Learning]):
 
     def mask_weights(self, optimizer: Optimizer | None = None) -> None:
         """Set pruned weights to zero, those of one optimizer or all, once the masks are final."""
-        if self._on_model.finished:
+        if self._now.finished:
             for weight in self.masks.of(optimizer):
                 weight.apply()
 
@@ -199,7 +205,7 @@ class LearnedMasks(Engine[Learning]):
         Returns:
             Dicts nested in the same way, with what was replaced where its values are not the model's own.
         """
-        return self._on_model.finish_copies(saved)
+        return self._now.finish_copies(saved)
 
     def after_step(self, step: int, optimizers: Iterable[Optimizer] = ()) -> bool:
         """Take note of the step, and update the hard masks if the schedule has an update due.

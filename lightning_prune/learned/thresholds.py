@@ -52,6 +52,10 @@ class Thresholds(Logits):
         """Return the probabilities of the end: the weights have the thresholds in them, and are there or not."""
         return [keep.float() for keep in keeps]
 
+    def weights_are(self, weights: Sequence[Tensor]) -> None:
+        """Have thresholds act on the weights that there are now."""
+        self.gates = [gate.on(weight) for gate, weight in zip(self.gates, weights, strict=True)]
+
     def worth(self) -> list[Tensor]:
         """Return by what a schedule chooses the weights that stay: how far they are above their threshold."""
         return [gate.worth(logits) for gate, logits in zip(self.gates, self.values, strict=True)]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_prune.masks.places import Place
 from lightning_prune.masks.zeros import zero_
 from lightning_prune.ranking import count
 from lightning_prune.targets import Target
@@ -17,7 +19,7 @@ class MaskedWeight:
     """One weight with its mask and threshold.
 
     Attributes:
-        target: where the weight lives in the model.
+        target: where the weight lives in the model now; `follow` keeps it true.
         mask: bool in the weight's shape, true where a weight is alive. Each update puts a new tensor here.
         threshold: 0-dim float64 tensor on the CPU, the boundary score of the latest update; 0 before the first.
         pruned: how many entries of the mask are false.
@@ -32,12 +34,9 @@ class MaskedWeight:
         self.pruned = 0
         self.dense = target.parameter.detach().clone() if reversible else None
         self.memory: dict[str, Tensor] = {}
-        self._shown = [
-            (module, attribute)
-            for module, attribute in target.owners
-            if not hasattr(module, f"{attribute}_mask") and not hasattr(module, f"{attribute}_threshold")
-        ]
-        self._show()
+        self._seen = (-1, -1)
+        self._shown: list[tuple[nn.Module, str]] = []
+        self._show_on(target.owners)
 
     @property
     def parameter(self) -> nn.Parameter:
@@ -48,6 +47,36 @@ class MaskedWeight:
     def experts(self) -> int:
         """How many weights are stacked in this one: 1 unless its layout says so."""
         return 1 if self.target.layout is None else self.target.layout.experts(self.mask.shape)
+
+    def check(self, places: Mapping[str, Place]) -> None:
+        """Raise ValueError if what lies under the weight's names now cannot take its mask. Changes nothing."""
+        shape, names = tuple(self.mask.shape), self.target.names
+        for name in names:
+            if not places[name].fits(shape):
+                raise ValueError(
+                    f"'{name}' was replaced while it was being pruned: it was of shape {shape}, now there is "
+                    f"{places[name]}, which its mask does not fit. Replace it before pruning begins (in __init__ or "
+                    f"configure_model), or leave it whole with Targets(exclude=...)"
+                )
+            if places[name].parameter is not places[names[0]].parameter:
+                raise ValueError(
+                    f"'{name}' and '{names[0]}' were one parameter when pruning began, and are two now; "
+                    "load_state_dict(assign=True) parts tied weights. Tie them again right after replacing them"
+                )
+
+    def follow(self, places: Mapping[str, Place]) -> None:
+        """Go on with the parameter that lies under the weight's names now: same mask, zeros put in at once."""
+        now = [places[name] for name in self.target.names]
+        owners = tuple((place.module, place.attribute) for place in now if place.module is not None)
+        parameter = now[0].parameter
+        assert parameter is not None
+        replaced = parameter is not self.parameter
+        self.hide()
+        self.target = replace(self.target, parameter=parameter, owners=owners)
+        self._show_on(owners)
+        if replaced:
+            self.dense = None if self.dense is None else parameter.detach().clone()
+            self.apply()
 
     def canonical(self, tensor: Tensor) -> Tensor:
         """Return outputs first, inputs second; a view but for stacked experts. As it is where that is not known."""
@@ -93,7 +122,26 @@ class MaskedWeight:
     def apply(self) -> None:
         """Set pruned entries of the weight to zero."""
         if self.pruned:
+            if self.mask.device != self.parameter.device:
+                self._move(self.parameter.device)
             zero_(self.parameter, self.mask)
+            self._seen = self._state()
+
+    @property
+    def written_to(self) -> bool:
+        """Whether a write that torch counts was made to the weight since pruned entries were set to zero."""
+        return self.pruned > 0 and self._seen != self._state()
+
+    def mend(self) -> bool:
+        """Look at the values, and return whether pruned entries were alive; they are zero then again."""
+        found = self.pruned > 0 and count((self.parameter.detach() != 0).logical_and_(~self.mask)) > 0
+        self._seen = self._state()
+        if found:
+            self.apply()
+        return found
+
+    def _state(self) -> tuple[int, int]:
+        return self.parameter._version, self.parameter.data_ptr()
 
     def apply_to_grad(self) -> None:
         """Zero the gradient of pruned entries. A sparse gradient is left; the weight is masked after the step."""
@@ -104,9 +152,8 @@ class MaskedWeight:
     def apply_to_moments(self, optimizers: Iterable[Optimizer]) -> None:
         """Set what optimizers remember of pruned entries to zero; that of kept entries keeps its bits."""
         for optimizer in optimizers:
-            if self.parameter not in optimizer.state:
-                continue
-            for moment in optimizer.state[self.parameter].values():
+            remembered = getattr(optimizer, "state", {})  # wrappers may have none of their own
+            for moment in remembered[self.parameter].values() if self.parameter in remembered else ():
                 if (
                     isinstance(moment, Tensor)
                     and moment.shape == self.mask.shape
@@ -120,6 +167,21 @@ class MaskedWeight:
         for module, attribute in self._shown:
             for suffix in ("mask", "threshold"):
                 module.__dict__.pop(f"{attribute}_{suffix}", None)
+
+    def _move(self, device: torch.device) -> None:
+        """Go where the weight has gone: a model comes back to the CPU at the end of a fit."""
+        self.mask = self.mask.to(device)
+        self.memory = {key: value.to(device) for key, value in self.memory.items()}
+        self.dense = None if self.dense is None else self.dense.to(device)
+        self._show()
+
+    def _show_on(self, owners: Iterable[tuple[nn.Module, str]]) -> None:
+        self._shown = [
+            (module, attribute)
+            for module, attribute in owners
+            if not hasattr(module, f"{attribute}_mask") and not hasattr(module, f"{attribute}_threshold")
+        ]
+        self._show()
 
     def _show(self) -> None:
         # Plain attributes, not buffers: buffers would enter the state_dict, DDP's broadcast and weight averages.

@@ -7,19 +7,29 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from torch import nn
 from torch.optim import Optimizer
 
 from lightning_prune.masks.masked_weight import MaskedWeight
+from lightning_prune.masks.places import Places
 from lightning_prune.masks.zeros import zero_copies
 from lightning_prune.targets import Target
 
 
 class Masks(Mapping[str, MaskedWeight]):
-    """The masked weights of a model, by name; a tied weight answers to each of its names."""
+    """The masked weights of a model, by name; a tied weight answers to each of its names.
 
-    def __init__(self, targets: Sequence[Target], reversible: bool) -> None:
+    Args:
+        targets: the weights.
+        reversible: keep their last dense values.
+        model: where `follow` looks for them; None where they stay what they are.
+    """
+
+    def __init__(self, targets: Sequence[Target], reversible: bool, model: nn.Module | None = None) -> None:
         self._weights = {target.name: MaskedWeight(target, reversible) for target in targets}
         self._aliases = {alias: target.name for target in targets for alias in target.names}
+        self._model = model
+        self._places = None if model is None else Places(model, self._aliases)
 
     def __getitem__(self, name: str) -> MaskedWeight:
         """Return the masked weight of that name."""
@@ -32,6 +42,40 @@ class Masks(Mapping[str, MaskedWeight]):
     def __len__(self) -> int:
         """Return the number of masked weights."""
         return len(self._weights)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the model out of copies and pickles: they hold on to the parameters that they have."""
+        return vars(self) | {"_model": None, "_places": None}
+
+    def add(self, targets: Sequence[Target], reversible: bool) -> None:
+        """Mask more weights of the model."""
+        self._weights |= {target.name: MaskedWeight(target, reversible) for target in targets}
+        self._aliases |= {alias: target.name for target in targets for alias in target.names}
+        self._places = None
+        self.follow()
+
+    def follow(self) -> bool:
+        """Act on the parameters that lie in the model now, and return whether one of them, or its module, is new.
+
+        Raises:
+            ValueError: a mask does not fit what lies under its weight's name now. No mask has moved then.
+        """
+        if self._model is None or (self._places is not None and self._places.same()):
+            return False
+        places = Places(self._model, self._aliases)
+        names: dict[int, str] = {}
+        for name, weight in self.items():
+            weight.check(places.found)
+            other = names.setdefault(id(places.found[name].parameter), name)
+            if other != name:
+                raise ValueError(
+                    f"'{other}' and '{name}' have become one parameter while they were being pruned, each with a mask "
+                    "of its own: tie them before pruning begins"
+                )
+        for weight in self.values():
+            weight.follow(places.found)
+        self._places = places
+        return True
 
     @property
     def pruned(self) -> int:

@@ -14,9 +14,10 @@ from lightning_prune.criterion import Criterion, SitedCriterion
 from lightning_prune.masks import MaskedWeight, Masks
 from lightning_prune.pattern import CoupledPattern, Pattern, SitedPattern
 from lightning_prune.pruning import checks
+from lightning_prune.pruning.chosen import Chosen
 from lightning_prune.pruning.layout_check import check_layouts
-from lightning_prune.pruning.unit_targets import UnitTargets, unit_targets
 from lightning_prune.pruning.unit_update import UnitUpdate
+from lightning_prune.pruning.waiting import Trained
 from lightning_prune.pruning.weight_update import Decision, WeightUpdate
 from lightning_prune.ranking import count
 from lightning_prune.regularizer import Moment, Regularizer, SitedRegularizer
@@ -24,7 +25,7 @@ from lightning_prune.report import Report, WeightReport
 from lightning_prune.schedule import Schedule
 from lightning_prune.scope import Scope
 from lightning_prune.selection import Selection
-from lightning_prune.targets import Found, Targets, groups
+from lightning_prune.targets import Targets, groups
 
 STATE_VERSION = 1
 
@@ -67,12 +68,10 @@ class Attached:
     """
 
     def __init__(
-        self, ideas: Ideas, model: nn.Module, length: int | None, total_steps: int | None, trial: bool
+        self, ideas: Ideas, model: nn.Module, length: int | None, total_steps: int | None, trial: bool, trained: Trained
     ) -> None:
         self._ideas = ideas
-        found = ideas.targets.find(model)
-        self._found = found
-        self._unit_targets = self._find_units(model, found)
+        self._chosen = Chosen(ideas.targets, ideas.pattern, model, trained)
         self._parameters = sum(p.numel() for p in model.parameters())
         self.step: int | None = None
         self.changed = 0.0
@@ -81,9 +80,8 @@ class Attached:
         if not trial:
             pruning = [schedule for schedule in (self.schedule, *schedules.values()) if schedule.final_sparsity]
             checks.check_window(pruning[0] if pruning else self.schedule, total_steps)
-        targets = found.targets if self._unit_targets is None else self._unit_targets.targets
-        self.masks = Masks(targets, ideas.reversible)
-        self.counted = frozenset(self.masks) if self._unit_targets is None else self._unit_targets.counted
+        self.masks = Masks(self._chosen.targets, ideas.reversible, model)
+        self.counted = self._chosen.counted
         try:
             self._set_up_updates(schedules)
         except BaseException:
@@ -94,36 +92,40 @@ class Attached:
         """Set the schedule in whole steps, and return that of each sparsity rule."""
         self._length = length
         self.schedule = self._ideas.schedule.resolve(length)
-        finals = self._ideas.targets.sparsity
-        return {rule: checks.with_final(self.schedule, rule, finals) for rule, _ in groups(self._found)}
+        return self._by_rule()
 
-    def _find_units(self, model: nn.Module, found: Found) -> UnitTargets | None:
-        """Return what a coupled pattern prunes, None for another pattern."""
-        pattern = self._ideas.pattern
-        if not isinstance(pattern, CoupledPattern):
-            ideas = self._ideas
-            check_layouts(found.targets, pattern, ideas.criterion, ideas.scope, ideas.regularizer)
-            return None
-        return unit_targets(model, found, pattern.couple(model))
+    def _by_rule(self) -> dict[str | None, Schedule]:
+        finals = self._ideas.targets.sparsity
+        return {rule: checks.with_final(self.schedule, rule, finals) for rule, _ in groups(self._chosen.found)}
+
+    def _go_on(self) -> bool:
+        """Prune from here on what has begun to train, and return whether there is anything."""
+        new = [target for target in self._chosen.targets if target.name not in self.masks]
+        if new:
+            self.masks.add(new, self._ideas.reversible)
+            self.counted = self._chosen.counted
+            self._set_up_updates(self._by_rule())
+        return bool(new)
 
     def _set_up_updates(self, schedules: Mapping[str | None, Schedule]) -> None:
         """Set up the update of the targets without a rule of their own, and one for each rule."""
         ideas = self._ideas
-        norms = self._unit_targets.norms if self._unit_targets is not None else ()
+        norms = self._chosen.units.norms if self._chosen.units is not None else ()
         if getattr(ideas.regularizer, "needs_norm", False) and not norms:
             raise ValueError(
                 f"regularizer={ideas.regularizer} knows of no norm layer behind what is pruned: use it with "
                 "pattern=Channel() on a model that has norms, or use another one"
             )
-        if self._unit_targets is not None and isinstance(ideas.pattern, CoupledPattern):
+        if self._chosen.units is not None and isinstance(ideas.pattern, CoupledPattern):
             self._updates = [
                 self._of_units(schedules[rule], members, ideas.pattern)
-                for rule, members in self._unit_targets.rules.items()
+                for rule, members in self._chosen.units.rules.items()
             ]
             for update in self._updates:
                 update.check_pattern()
             return
         assert not isinstance(ideas.pattern, CoupledPattern)
+        check_layouts(self._chosen.targets, ideas.pattern, ideas.criterion, ideas.scope, ideas.regularizer)
         self._updates = [
             WeightUpdate(
                 schedules[rule],
@@ -134,7 +136,7 @@ class Attached:
                 ideas.selection,
                 ideas.reversible,
             )
-            for rule, by_group in groups(self._found)
+            for rule, by_group in groups(self._chosen.found)
         ]
         for update in self._updates:
             update.check_pattern()
@@ -145,15 +147,20 @@ class Attached:
         ways = (ideas.criterion, pattern, ideas.scope, ideas.selection, ideas.reversible)
         return UnitUpdate(schedule, members, self.masks, counted, *ways)
 
+    def follow(self) -> None:
+        """Act on the parameters that lie in the model now."""
+        self.masks.follow()
+
     def update(self, step: int, optimizers: Iterable[Optimizer]) -> bool:
         """Update the masks if an update is due, and return whether one was."""
+        stepping = tuple(optimizers)
+        woken = self._chosen.look(stepping) and self._go_on()
         due = self.schedule.last_update(step)
-        if due is None or (self.step is not None and due <= self.step):
+        if due is None or (self.step is not None and due <= self.step and not woken):
             return False
         changed = sum(d.weight.write(d.mask, d.threshold) for d in self._decide(due))
         self.step, self.changed = due, changed / sum(weight.mask.numel() for weight in self.masks.values())
         if changed:
-            stepping = tuple(optimizers)
             for weight in self.masks.values():
                 weight.apply_to_moments(stepping)
         if getattr(self._ideas.regularizer, "needs_going", False):
@@ -199,9 +206,9 @@ class Attached:
         return asked
 
     def _role(self, weight: MaskedWeight) -> Literal["weight", "norm", "bias"]:
-        if weight.target.name in self.counted or self._unit_targets is None:
+        if weight.target.name in self.counted or self._chosen.units is None:
             return "weight"
-        return "norm" if weight.target.name in self._unit_targets.norms else "bias"
+        return "norm" if weight.target.name in self._chosen.units.norms else "bias"
 
     def report(self) -> Report:
         """Return the numbers of now."""
@@ -223,13 +230,20 @@ class Attached:
             for name, weight in self.masks.items()
             if name in self.counted
         ]
-        skipped = self._found.skipped if self._unit_targets is None else self._unit_targets.skipped
         total = sum(weight.size for weight in weights)
         grains = [update.grain for update in self._updates]
-        grain = max(grains) if self._unit_targets is None else sum(grains)
+        grain = max(grains) if self._chosen.units is None else sum(grains)
         most = sum(update.most for update in self._updates) / total
         return Report(
-            weights, skipped, asked / total, final / total, self._parameters, self.step, grain, reachable=most
+            weights,
+            self._chosen.skipped,
+            asked / total,
+            final / total,
+            self._parameters,
+            self.step,
+            grain,
+            reachable=most,
+            notes=self._chosen.notes,
         )
 
     def header(self) -> dict[str, Any]:
@@ -257,7 +271,9 @@ class Attached:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state. Raises ValueError if it is of other weights; nothing is changed then."""
+        """Go on from a state. Raises ValueError if it is of other weights; no mask is changed then."""
+        if self._chosen.wake(state["thresholds"]):  # they trained when it was saved
+            self._go_on()
         if not state.get("stripped"):
             checks.check_masks({name: tuple(w.mask.shape) for name, w in self.masks.items()}, state["masks"])
         self._set_up_updates(self._resolve(state["total_steps"] or self._length))

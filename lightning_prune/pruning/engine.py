@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from lightning_prune.masks import Masks
 from lightning_prune.pruning.attached import check_version
+from lightning_prune.pruning.waiting import Trained
 from lightning_prune.report import Report
 from lightning_prune.schedule import Schedule
 
@@ -22,6 +23,8 @@ class OnModel(Protocol):
     schedule: Schedule
     step: int | None
     changed: float
+
+    def follow(self) -> None: ...
 
     def update(self, step: int, optimizers: Iterable[Optimizer]) -> bool: ...
 
@@ -52,7 +55,9 @@ class Engine(ABC, Generic[OnModelT]):
         self._final_report: Report | None = None
 
     @abstractmethod
-    def _put(self, model: nn.Module, length: int | None, total_steps: int | None, trial: bool) -> OnModelT:
+    def _put(
+        self, model: nn.Module, length: int | None, total_steps: int | None, trial: bool, trained: Trained
+    ) -> OnModelT:
         """Put masks on a model for a run of a length, or leave it as it is and raise."""
 
     @abstractmethod
@@ -68,8 +73,11 @@ class Engine(ABC, Generic[OnModelT]):
 
     @property
     def masks(self) -> Masks:
-        """The masked tensors by name. Raises RuntimeError when not attached."""
-        return self._on_model.masks
+        """The masked tensors by name, those that the model computes with now.
+
+        Raises RuntimeError when not attached, ValueError if one was replaced by what its mask does not fit.
+        """
+        return self._now.masks
 
     @property
     def resolved_schedule(self) -> Schedule:
@@ -83,13 +91,17 @@ class Engine(ABC, Generic[OnModelT]):
         """The run's length in a state that was loaded and waits for attach; None if there is none."""
         return (self._pending or {}).get("total_steps")
 
-    def attach(self, model: nn.Module, total_steps: int | None = None, trial: bool = False) -> None:
+    def attach(
+        self, model: nn.Module, total_steps: int | None = None, trial: bool = False, trained: Trained = None
+    ) -> None:
         """Put masks and thresholds beside the targets of a model, and restore a state that was loaded before.
 
         Args:
             model: the model, on the device where it will train.
             total_steps: how many optimizer steps the run will take, if known; needed by schedules given in shares.
             trial: `total_steps` is not the whole run's length; a window past it is then no error.
+            trained: the parameters that optimizers step. Others are left whole, as frozen ones are, unless
+                `Targets(include=...)` names them. None: all that are not frozen are stepped.
 
         Raises:
             ValueError: nothing to prune, a rule that matches nothing, a window that cannot be met.
@@ -98,7 +110,7 @@ class Engine(ABC, Generic[OnModelT]):
         if self.attached:
             raise RuntimeError(f"{self.name}: already attached; strip() first")
         # Shares of the run keep their meaning when a run is resumed with another length.
-        on_model = self._put(model, self.saved_length or total_steps, total_steps, trial)
+        on_model = self._put(model, self.saved_length or total_steps, total_steps, trial, trained)
         try:
             if self._pending is not None:
                 on_model.load_state_dict(self._pending)
@@ -112,13 +124,13 @@ class Engine(ABC, Generic[OnModelT]):
         """Return the numbers of now; after strip, those of the stripped model. Raises RuntimeError before attach."""
         if self._model is None and self._final_report is not None:
             return self._final_report
-        return self._on_model.report()
+        return self._now.report()
 
     # One step
 
     def update(self, step: int, optimizers: Iterable[Optimizer] = ()) -> bool:
         """Update the masks if the schedule has an update due, as `after_step` does; but mask nothing otherwise."""
-        return self._on_model.update(step, optimizers)
+        return self._now.update(step, optimizers)
 
     @property
     def penalty(self) -> float:
@@ -167,6 +179,25 @@ class Engine(ABC, Generic[OnModelT]):
     def forget(self) -> None:
         """Drop a state that was loaded and waits for the next attach."""
         self._pending = None
+
+    @property
+    def _now(self) -> OnModelT:
+        """What is on the model, after a look at whether the model's weights are still those."""
+        on_model = self._on_model
+        on_model.follow()
+        return on_model
+
+    def _last_look(self, broke_off: bool) -> OnModelT:
+        """Return what is on the model, for the last time. Where it cannot follow the weights it comes off."""
+        on_model = self._on_model
+        try:
+            on_model.follow()
+        except ValueError:
+            if not broke_off:
+                self._take_off(on_model)
+                self._model = None
+                raise
+        return on_model
 
     @property
     def _on_model(self) -> OnModelT:

@@ -15,6 +15,7 @@ from lightning_prune.pruning import checks
 from lightning_prune.pruning.attached import Attached
 from lightning_prune.pruning.engine import Engine
 from lightning_prune.pruning.penalty import add_gradient
+from lightning_prune.pruning.waiting import Trained
 from lightning_prune.regularizer import Regularizer, SitedRegularizer
 from lightning_prune.report import Report
 from lightning_prune.schedule import Schedule
@@ -76,8 +77,10 @@ class Pruner(Engine[Attached]):
 
     # The model
 
-    def _put(self, model: nn.Module, length: int | None, total_steps: int | None, trial: bool) -> Attached:
-        return Attached(self, model, length, total_steps, trial)
+    def _put(
+        self, model: nn.Module, length: int | None, total_steps: int | None, trial: bool, trained: Trained
+    ) -> Attached:
+        return Attached(self, model, length, total_steps, trial, trained)
 
     def _take_off(self, on_model: Attached) -> None:
         on_model.masks.hide()
@@ -92,14 +95,15 @@ class Pruner(Engine[Attached]):
             The report of what is left. Calling it again when nothing is attached returns the same report.
         """
         if self._model is not None:
-            self.masks.apply()
-            self._final_report = self.report()
+            on_model = self._last_look(resumable)
+            on_model.masks.apply()
+            self._final_report = on_model.report()
             for weight in self._final_report.weights:
                 log.info("%s: %d values, %.2f %% zeros", weight.name, weight.size, 100 * weight.sparsity)
             self._left = self.state_dict()
             if not (resumable or self._unfinished):
-                self._left = self._model.header() | {"thresholds": self._left["thresholds"], "stripped": True}
-            self.masks.hide()
+                self._left = on_model.header() | {"thresholds": self._left["thresholds"], "stripped": True}
+            on_model.masks.hide()
             self._model = None
         return self.report()
 

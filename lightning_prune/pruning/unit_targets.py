@@ -33,20 +33,29 @@ class UnitTargets:
     rules: Mapping[str | None, tuple[Group, ...]]
 
 
-def unit_targets(model: nn.Module, found: Found, coupling: Coupling) -> UnitTargets:
-    """Keep the groups whose weights are all targets and not frozen.
+def unit_targets(
+    model: nn.Module, found: Found, coupling: Coupling, waiting: Mapping[str, str] | None = None
+) -> UnitTargets:
+    """Keep the groups whose weights are all targets and train.
 
     A weight that is excluded keeps its outputs; columns that read removed units still go, and `skipped` says so.
+
+    Args:
+        model: the model.
+        found: what the rules select of it.
+        coupling: its groups of units.
+        waiting: name of each parameter that does not train -> why; None for those that are frozen.
 
     Raises:
         ValueError: no group is left, or units under different sparsity rules share a weight; the message says why.
     """
     wanted = {name: target for target in found.targets for name in target.names}
-    frozen = {plain_name(name) for name, p in model.named_parameters() if not p.requires_grad}
+    if waiting is None:
+        waiting = {plain_name(name): "frozen" for name, p in model.named_parameters() if not p.requires_grad}
     refused = {plain_name(name): why for name, why in coupling.refused.items()}
     groups: list[Group] = []
     for group in map(_plainly_named, coupling.groups):
-        reason = _against(group, wanted, found.skipped, frozen)
+        reason = _against(group, wanted, found.skipped, waiting)
         if reason is None:
             groups.append(group)
         else:
@@ -97,11 +106,13 @@ def _plainly_named(group: Group) -> Group:
     return replace(group, name=plain_name(group.name), parts=parts)
 
 
-def _against(group: Group, wanted: Mapping[str, Target], skipped: Mapping[str, str], frozen: set[str]) -> str | None:
+def _against(
+    group: Group, wanted: Mapping[str, Target], skipped: Mapping[str, str], waiting: Mapping[str, str]
+) -> str | None:
     """Return why a group must not be pruned, None if it may."""
     for part in group.parts:
-        if part.name in frozen:
-            return "frozen" if part.name == group.name else f"tied to {part.name}, which is frozen"
+        if why := waiting.get(part.name):
+            return why if part.name == group.name else f"tied to {part.name}, which is {why}"
     for part in group.of("out"):
         if part.name not in wanted:
             reason = skipped.get(part.name, "not a target")

@@ -1,0 +1,43 @@
+"""Whether something has written to pruned weights since they were masked, looked at before each batch."""
+
+from __future__ import annotations
+
+import warnings
+
+from lightning_prune.learned import LearnedMasks
+from lightning_prune.pruning import Pruner
+from lightning_prune.pruning.waiting import some
+
+
+class Guard:
+    """Masks pruned weights before a batch if something has written to them behind the masks, and warns once.
+
+    torch counts what is written to a tensor, and two numbers a weight tell whether that is more than the masks wrote.
+    Writes through `.data` are not counted. So the values are looked at as well in the batch after each update; where
+    that finds what the count has missed, they are from there on before every batch.
+
+    Args:
+        title: what the warning calls the pruner.
+    """
+
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._update: int | None = None
+        self._uncounted = False
+        self._warned = False
+
+    def look(self, pruner: Pruner | LearnedMasks) -> None:
+        """Mask what is alive again, and name it in a warning the first time."""
+        closely = self._uncounted or pruner.last_update != self._update
+        self._update = pruner.last_update
+        counted = [name for name, weight in pruner.masks.items() if weight.written_to]
+        alive = [name for name, weight in pruner.masks.items() if (closely or name in counted) and weight.mend()]
+        self._uncounted |= not set(alive) <= set(counted)
+        if alive and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{self._title}: pruned weights of {some(alive)} were not zero any more when a batch began: a hook "
+                "behind this callback writes to them (the module's own on_train_batch_end comes after all callbacks). "
+                "They are set to zero before each batch",
+                stacklevel=3,
+            )

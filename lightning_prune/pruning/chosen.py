@@ -1,0 +1,65 @@
+"""What is pruned of a model now, and what will be once it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from lightning_prune.pattern import CoupledPattern
+from lightning_prune.pruning.unit_targets import UnitTargets, unit_targets
+from lightning_prune.pruning.waiting import Trained, Waiting, candidates, note_of_few, that_train
+from lightning_prune.targets import Targets
+
+
+class Chosen:
+    """What rules and a pattern choose of a model, chosen again when weights begin to train.
+
+    Args:
+        rules: which weights.
+        pattern: a coupled one chooses groups of units among them.
+        model: the model.
+        trained: the parameters that optimizers step.
+
+    Attributes:
+        found: what the rules select and trains.
+        units: the groups of units, where the pattern is a coupled one.
+
+    Raises:
+        ValueError: nothing is left; the message says why.
+    """
+
+    def __init__(self, rules: Targets, pattern: Any, model: nn.Module, trained: Trained) -> None:
+        self._rules = rules
+        self._every = candidates(rules, model)
+        self._waiting = Waiting(model, trained)
+        self._coupling = pattern.couple(model) if isinstance(pattern, CoupledPattern) else None
+        self._choose(self._waiting)
+
+    def _choose(self, waiting: Waiting) -> None:
+        self.found = that_train(self._rules, self._every, waiting)
+        self.units: UnitTargets | None = None
+        if self._coupling is not None:
+            self.units = unit_targets(waiting.model, self.found, self._coupling, waiting.to_leave(self._rules))
+        of = self.found if self.units is None else self.units
+        self.targets = of.targets
+        self.skipped = of.skipped
+        names = frozenset(target.name for target in of.targets)
+        self.counted = names if self.units is None else self.units.counted
+        self.notes = note_of_few(self._every, self.found)
+
+    def look(self, optimizers: Sequence[Optimizer]) -> bool:
+        """Choose again if parameters have begun to train, and return whether any have."""
+        woken = bool(self._waiting.reasons) and self._waiting.look(optimizers)
+        if woken:
+            self._choose(self._waiting)
+        return woken
+
+    def wake(self, names: Iterable[str]) -> bool:
+        """Choose again with parameters that a saved run has pruned, and return whether any of them were waiting."""
+        woken = self._waiting.wake(names)
+        if woken:
+            self._choose(self._waiting)
+        return woken

@@ -15,9 +15,16 @@ from lightning_prune.targets import Target
 
 
 class Masks(Mapping[str, MaskedWeight]):
-    """The masked weights of a model, by name; a tied weight answers to each of its names."""
+    """The masked weights of a model, by name; a tied weight answers to each of its names.
+
+    Raises:
+        ValueError: a weight is on the meta device; no module is changed then.
+    """
 
     def __init__(self, targets: Sequence[Target], reversible: bool) -> None:
+        for target in targets:
+            if target.parameter.is_meta:
+                raise ValueError(f"'{target.name}' is on the meta device and has no values: give it some before pruning")
         self._weights = {target.name: MaskedWeight(target, reversible) for target in targets}
         self._aliases = {alias: target.name for target in targets for alias in target.names}
 

@@ -47,7 +47,7 @@ def test_G3_n_of_m_holds_from_its_least_sparsity_on(
     pattern = NofM(n, n + more)
     final = pattern.least_sparsity + extra * (1 - pattern.least_sparsity)
     model = Bare(shape, seed)
-    pruner = pruned_once(model, final, pattern=pattern)
+    pruner = pruned_once(model, final, pattern=pattern, targets=Targets(include=("weight",)))
     mask = pruner.masks["weight"].mask
     assert int((~mask).sum()) == round(final * mask.numel())
     assert int(alive_per_group(mask, n + more).max()) <= n

@@ -82,7 +82,8 @@ def test_each_test_that_the_guarantees_name_exists(line: str) -> None:
 
 def test_every_guarantee_has_its_row() -> None:
     ids = [found[1] for line in lines() if (found := re.match(r"\| (G\d+) \|", line))]
-    assert ids == [f"G{i}" for i in range(1, 29)]
+    assert ids == sorted(set(ids), key=lambda one: int(one[1:]))
+    assert ids[:28] == [f"G{i}" for i in range(1, 29)]
 
 
 # Code
@@ -147,6 +148,8 @@ def guide_names() -> Names:
 
 def guide_check(names: Names) -> None:
     assert int((names["model"].weight == 0).sum()) == 9
+    assert (names["pruned"].zeros, names["filled"]) == (48, 48)
+    assert sum(int((names["tuned"][i].weight == 0).sum()) for i in (0, 2)) == 48
     pruner = Pruner(OneShot(0.5, 1), criterion=names["GradientMagnitude"]())
     layer = nn.Linear(2, 2, bias=False)
     with torch.no_grad():

@@ -24,7 +24,7 @@ class Masks(Mapping[str, MaskedWeight]):
     def __init__(self, targets: Sequence[Target], reversible: bool) -> None:
         for target in targets:
             if target.parameter.is_meta:
-                raise ValueError(f"'{target.name}' is on the meta device and has no values: give it some before pruning")
+                raise ValueError(f"'{target.name}' is on the meta device and has no values: load some before pruning")
         self._weights = {target.name: MaskedWeight(target, reversible) for target in targets}
         self._aliases = {alias: target.name for target in targets for alias in target.names}
 

@@ -11,13 +11,9 @@ from torch import nn
 from torch.nn.parameter import UninitializedParameter
 
 from lightning_prune.coupling.layout import Layout, layout_of
+from lightning_prune.coupling.roles import why_unfit, why_whole
+from lightning_prune.coupling.zeros_used import Forwards
 from lightning_prune.steps import check_sparsity
-
-_NORM = re.compile(r"Norm(\d[dD])?$")
-_BIAS = re.compile(r"(^|[._])bias|bias(_|$)")
-_TOKEN = re.compile(
-    r"(^|[._])(cls|class|mask|dist|distill|reg|register|query)_?tokens?($|[._])|embed|(^|[._])pos(ition)?(al)?(_|$|[.])"
-)
 
 
 @dataclass(frozen=True)
@@ -55,9 +51,10 @@ class Found:
 class Targets:
     """Select weights by regular expressions, searched in dotted names such as `encoder.0.weight`.
 
-    Without `include`: every parameter of two or more dimensions, bare ones too, but norms, biases, embeddings,
-    position and class tokens, and frozen ones. With `include`: what it names, whatever it is. A tied weight counts
-    once; by default it is left whole if one of its uses is.
+    Without `include`: the weights of layers, and every bare parameter with two or more dimensions larger than 1; no
+    norms, biases, embeddings, tokens, tables of positions, scales, adapters or weights that are made of others (see
+    `lightning_prune.coupling.roles`), and no frozen ones. With `include`: what it names, whatever it is. A tied weight
+    counts once; by default it is left whole if one of its uses is.
 
     Args:
         include: patterns of weights to prune; empty for the default rule.
@@ -108,10 +105,10 @@ class Targets:
             frozen: treat frozen parameters as if they were not.
 
         Raises:
-            ValueError: nothing is selected, a pattern matches nothing (the message lists near matches), or a layout has
-                not as many names as a weight has dimensions.
+            ValueError: nothing is selected, a pattern matches nothing (the message lists near matches), a layout has
+                not as many names as a weight has dimensions, or `include` names a parameter that cannot be masked.
         """
-        uses = _uses(model)
+        uses, forwards = _uses(model), Forwards(model)
         names = [name for found in uses for name, _, _ in found]
         for key in ("include", "exclude"):
             for pattern in getattr(self, key):
@@ -119,7 +116,7 @@ class Targets:
         targets: list[Target] = []
         skipped: dict[str, str] = {}
         for found in uses:
-            reason = self._reason(found, frozen)
+            reason = self._reason(found, frozen, forwards)
             if reason:
                 skipped[found[0][0]] = reason
             else:
@@ -132,7 +129,7 @@ class Targets:
                 _check_matches(key, pattern, [name for t in targets for name in t.names])
         return Found(tuple(targets), skipped)
 
-    def _reason(self, uses: list[Use], frozen: bool) -> str | None:
+    def _reason(self, uses: list[Use], frozen: bool, forwards: Forwards) -> str | None:
         """Return why a parameter is left whole, or None if it is pruned."""
         parameter = uses[0][1]._parameters[uses[0][2]]  # pyright: ignore[reportPrivateUsage]
         assert parameter is not None
@@ -144,19 +141,24 @@ class Targets:
             )
         if not parameter.numel():
             return "empty"
-        if not parameter.is_floating_point():
-            return f"{parameter.dtype}, not a float"
         for name, _, _ in uses:
             for pattern in self.exclude:
                 if re.search(pattern, name):
                     return f"excluded by {pattern!r}"
+        unfit = why_unfit(parameter)
         if self.include:
-            named = any(re.search(pattern, name) for name, _, _ in uses for pattern in self.include)
-            return None if named else "not included"
+            named = next((p for p in self.include if any(re.search(p, name) for name, _, _ in uses)), None)
+            if named is not None and unfit:
+                raise ValueError(
+                    f"include pattern {named!r} names '{uses[0][0]}', which cannot be masked ({unfit}): exclude it"
+                )
+            return None if named is not None else "not included"
+        if unfit:
+            return unfit
         if not (frozen or parameter.requires_grad):
             return "frozen"
-        for use in uses:
-            reason = _default_reason(*use, parameter.dim())
+        for name, module, attribute in uses:
+            reason = why_whole(name, module, attribute, parameter, forwards)
             if reason:
                 return reason if len(uses) == 1 else f"{reason} (tied: {', '.join(name for name, _, _ in uses)})"
         return None
@@ -222,22 +224,6 @@ def _uses(model: nn.Module) -> list[list[Use]]:
                 if name not in [other for other, _, _ in found]:
                     found.append((name, module, attribute))
     return list(uses.values())
-
-
-def _default_reason(name: str, module: nn.Module, attribute: str, dimensions: int) -> str | None:
-    if _NORM.search(type(module).__name__):
-        return "norm"
-    if _BIAS.search(attribute):
-        return "bias"
-    if isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
-        return "embedding"
-    if dimensions < 2:
-        return "fewer than two dimensions"
-    if "parametrizations." in name:
-        return "parametrized: a zero in it need not be a zero of the weight"
-    if _TOKEN.search(attribute):
-        return "position, class token or embedding"
-    return None
 
 
 def _check_matches(key: str, pattern: str, names: list[str]) -> None:

@@ -148,6 +148,8 @@ def guide_names() -> Names:
 
 def guide_check(names: Names) -> None:
     assert int((names["model"].weight == 0).sum()) == 9
+    assert (names["pruned"].zeros, names["filled"]) == (48, 48)
+    assert sum(int((names["tuned"][i].weight == 0).sum()) for i in (0, 2)) == 48
     pruner = Pruner(OneShot(0.5, 1), criterion=names["GradientMagnitude"]())
     layer = nn.Linear(2, 2, bias=False)
     with torch.no_grad():

@@ -6,6 +6,8 @@ entries are set to zero; gradients and what optimizers remember of them, too.
 
 from .masked_weight import MaskedWeight as MaskedWeight
 from .masks import Masks as Masks
+from .merged import mask_merged as mask_merged
+from .merged import zeros_of as zeros_of
 from .places import Places as Places
 from .zeros import zero_ as zero_
 from .zeros import zero_copies as zero_copies

@@ -23,9 +23,15 @@ class Masks(Mapping[str, MaskedWeight]):
         targets: the weights.
         reversible: keep their last dense values.
         model: where `follow` looks for them; None where they stay what they are.
+
+    Raises:
+        ValueError: a weight is on the meta device; no module is changed then.
     """
 
     def __init__(self, targets: Sequence[Target], reversible: bool, model: nn.Module | None = None) -> None:
+        for target in targets:
+            if target.parameter.is_meta:
+                raise ValueError(f"'{target.name}' is on the meta device and has no values: load some before pruning")
         self._weights = {target.name: MaskedWeight(target, reversible) for target in targets}
         self._aliases = {alias: target.name for target in targets for alias in target.names}
         self._model = model

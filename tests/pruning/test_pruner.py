@@ -39,6 +39,9 @@ class Bare(nn.Module):
         self.weights = nn.ParameterList(weights)
 
 
+NAMED = Targets(include=("weights",))
+"""One with a single size above 1 is no weight by default."""
+
 FILLS: dict[str, Callable[[Tensor], Tensor]] = {
     "normal": lambda t: t,
     "ties": lambda t: t.round(),
@@ -61,7 +64,8 @@ def test_G3_masks_have_exactly_the_zeros_asked_for(
 ) -> None:
     generator = torch.Generator().manual_seed(0)
     model = Bare(*[FILLS[fill](torch.randn(size, generator=generator)).to(dtype) for size in sizes])
-    pruner = pruned_once(model, sparsity, reversible=reversible, **({"scope": Uniform()} if layerwise else {}))
+    options = {"scope": Uniform()} if layerwise else {}
+    pruner = pruned_once(model, sparsity, reversible=reversible, targets=NAMED, **options)
     masked = [weight.mask for weight in pruner.masks.values()]
     numbers = [int((~mask).sum()) for mask in masked]
     if layerwise:
@@ -153,7 +157,7 @@ def test_G5_masks_are_monotone_and_the_pruned_stay_zero(pattern: Any, criterion:
 def test_G5_a_reversible_weight_returns_with_its_dense_value() -> None:
     model = Bare(torch.tensor([[4.0, 3.0, 2.0, 1.0]]))
     (weight,) = model.weights
-    pruner = Pruner(Polynomial(0.5, 0, 20, 10, initial_sparsity=0.5), reversible=True)
+    pruner = Pruner(Polynomial(0.5, 0, 20, 10, initial_sparsity=0.5), reversible=True, targets=NAMED)
     pruner.attach(model)
     pruner.after_step(0)
     assert weight.tolist() == [[4.0, 3.0, 0.0, 0.0]]
@@ -169,7 +173,7 @@ def test_G5_a_reversible_weight_returns_with_its_dense_value() -> None:
 def test_G5_without_reversible_it_does_not() -> None:
     model = Bare(torch.tensor([[4.0, 3.0, 2.0, 1.0]]))
     (weight,) = model.weights
-    pruner = Pruner(Polynomial(0.5, 0, 20, 10, initial_sparsity=0.5))
+    pruner = Pruner(Polynomial(0.5, 0, 20, 10, initial_sparsity=0.5), targets=NAMED)
     pruner.attach(model)
     pruner.after_step(0)
     with torch.no_grad():

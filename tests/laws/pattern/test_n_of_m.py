@@ -27,7 +27,7 @@ class Bare(nn.Module):
 
 def outputs_first(dimensions: int) -> Targets:
     """Return the rule that says so of the weight of `Bare`, which belongs to no layer."""
-    return Targets(layout={"weight": " ".join(("out", "in", "kh", "kw")[:dimensions])})
+    return Targets(include=("weight",), layout={"weight": " ".join(("out", "in", "kh", "kw")[:dimensions])})
 
 
 def alive_per_group(mask: Tensor, m: int) -> Tensor:

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lightning_prune.callbacks import averages, wandb_media
-from lightning_prune.callbacks.agreement import check_overlap, check_ranks
+from lightning_prune.callbacks.agreement import check_overlap, on_ranks, update_on_ranks
 from lightning_prune.callbacks.ending import make_smaller, masks_left, warn_of_less, zeros_are_left
 from lightning_prune.callbacks.loss_scale import grad_scale, loss_scale, plain_optimizer
 from lightning_prune.callbacks.rewind import Rewind, Rewinder
@@ -109,12 +109,22 @@ class PruningCallback(Callback):
         """Attach the pruner: the model is on its device, and a checkpoint's weights and state are loaded."""
         if self._idle:
             return
-        if self.shrink:
-            check_shrinkable(pl_module, self._example())
         # Asking for the run's length builds the loader, which must not happen before a resumed loop knows its progress.
         saved = self.pruner.saved_length
+        length = saved or run_length(trainer)
         trial = saved is not None or bool(trainer.fast_dev_run)  # pyright: ignore
-        self.pruner.attach(pl_module, saved or run_length(trainer), trial)
+        on_ranks(trainer, self._title, lambda: self._attach(trainer, pl_module, length, trial))
+        self._media = wandb_media.Media.of(trainer, self._prefix)
+        plan = self.pruner.report()
+        self._sparsity = plan.sparsity
+        rank_zero_info(f"{self._title}: {self.pruner.resolved_schedule}\n{plan.plan()}")
+        if trainer.max_steps == 0:  # nothing is trained, and no hook of a step called: prune the model as it is
+            self._advance(trainer)
+
+    def _attach(self, trainer: pl.Trainer, pl_module: pl.LightningModule, length: int | None, trial: bool) -> None:
+        if self.shrink:
+            check_shrinkable(pl_module, self._example())
+        self.pruner.attach(pl_module, length, trial)
         try:
             others = [c for c in trainer.callbacks if isinstance(c, PruningCallback) and c is not self]  # pyright: ignore
             check_overlap(self.pruner, self.tag, {c.tag: c.pruner for c in others})
@@ -125,12 +135,6 @@ class PruningCallback(Callback):
         if self._rewinder is not None:
             self._rewinder.load_state_dict(self._rewinder_state)
         self._rewinder_state = {}
-        self._media = wandb_media.Media.of(trainer, self._prefix)
-        plan = self.pruner.report()
-        self._sparsity = plan.sparsity
-        rank_zero_info(f"{self._title}: {self.pruner.resolved_schedule}\n{plan.plan()}")
-        if trainer.max_steps == 0:  # nothing is trained, and no hook of a step called: prune the model as it is
-            self._advance(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Guard every optimizer's step, and catch up with updates that are due before the first one."""
@@ -172,6 +176,16 @@ class PruningCallback(Callback):
             self._write(trainer, {"regularizer": self.pruner.penalty})
 
     def _advance(self, trainer: pl.Trainer) -> bool:
+        if not update_on_ranks(trainer, self.pruner, self._title, lambda: self._update(trainer)):
+            return False
+        report = self.pruner.report()
+        self._sparsity = report.sparsity
+        self._write(trainer, self.pruner.scalars())
+        if self._media is not None:
+            self._media.update(self.pruner, report, trainer.global_step)
+        return True
+
+    def _update(self, trainer: pl.Trainer) -> bool:
         if self._rewinder is not None:
             self._rewinder.watch(trainer.global_step)
         if not self.pruner.update(trainer.global_step, trainer.optimizers):
@@ -180,12 +194,6 @@ class PruningCallback(Callback):
             for callback in trainer.callbacks:  # pyright: ignore
                 if isinstance(callback, PruningCallback):  # the rewind has moved what others prune, too
                     callback._mask()
-        check_ranks(trainer, self.pruner, self._title)
-        report = self.pruner.report()
-        self._sparsity = report.sparsity
-        self._write(trainer, self.pruner.scalars())
-        if self._media is not None:
-            self._media.update(self.pruner, report, trainer.global_step)
         return True
 
     # Averages and checkpoints

@@ -134,8 +134,7 @@ class Learning:
         self.logits.now_at(step, progress(step, begin, end))
         due = self.schedule.last_update(step)
         if due is None or (self.step is not None and due <= self.step):
-            moved = stepped and self.logits.of_weights and self.step is not None
-            if moved and self._scheduled and not self.finished:
+            if stepped and self.follows_weights:
                 self._hard.outdate()
                 self.settle()  # to keep to the budget between updates, too, while the weights move
             return False
@@ -149,6 +148,12 @@ class Learning:
         if self._scheduled and due >= end:
             self.finish(tuple(optimizers))
         return True
+
+    @property
+    def follows_weights(self) -> bool:
+        """Whether hard masks move with the weights now, also between updates."""
+        started = self.logits.of_weights and self.step is not None
+        return started and self._scheduled and not self.finished
 
     def _note(self, step: int) -> None:
         counts = {name: p.histc(_BINS, 0.0, 1.0).int().tolist() for name, p in self.probabilities().items()}

@@ -121,6 +121,11 @@ class Engine(ABC, Generic[OnModelT]):
         return self._on_model.update(step, optimizers)
 
     @property
+    def moves_between_updates(self) -> bool:
+        """Whether the masks are decided anew at steps without an update, too: those that follow the weights."""
+        return False
+
+    @property
     def penalty(self) -> float:
         """The regularizer's value at the latest step, 0 without one or before the first."""
         return sum(float(value) for value in self._penalties.values())

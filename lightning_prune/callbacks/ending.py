@@ -47,6 +47,11 @@ class Smaller:
     cost: CostReport | None
 
 
+def example_of(pruner: Pruner | LearnedMasks) -> Any:
+    """Return the example inputs that a pruner's pattern was given, None for those of the module."""
+    return pruner.pattern.example_inputs if isinstance(pruner.pattern, CoupledPattern) else None
+
+
 def make_smaller(trainer: pl.Trainer, model: pl.LightningModule, example_inputs: Any) -> Smaller:
     """Take dead units out of a model in place, and measure it beside what it was."""
     larger = plain_copy(model)

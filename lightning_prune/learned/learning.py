@@ -15,7 +15,7 @@ from lightning_prune.learned.hardening import harden, harden_copies
 from lightning_prune.learned.sites import Ideas, logits_of, sites_of
 from lightning_prune.learned.weight_hooks import Handle
 from lightning_prune.pruning import checks
-from lightning_prune.pruning.attached import STATE_VERSION
+from lightning_prune.pruning.attached import STATE_VERSION, still_due
 from lightning_prune.ranking import count
 from lightning_prune.report import Report, WeightReport
 from lightning_prune.schedule import Polynomial, Schedule
@@ -46,7 +46,7 @@ class Learning:
         self, ideas: Ideas, model: nn.Module, length: int | None, total_steps: int | None, trial: bool
     ) -> None:
         self._ideas = ideas
-        self._length = length
+        self.length = length
         self.schedule: Schedule = (ideas.schedule or _WHOLE_RUN).resolve(length)
         if not trial:
             checks.check_window(self.schedule, total_steps)
@@ -62,6 +62,11 @@ class Learning:
         self._scheduled = ideas.schedule is not None
         self._hard = HardMasks(self._sites, self.logits, ideas.threshold, self._scheduled)
         self._handles: list[Handle] = self._sites.hook(self._mask)
+
+    def resolve(self, length: int | None) -> None:
+        """Resolve the schedule for another length. Raises ValueError if it does not fit; nothing is changed then."""
+        before, self.schedule = self.schedule, (self._ideas.schedule or _WHOLE_RUN).resolve(length)
+        self.step, self.length = still_due(self.step, before, self.schedule), length
 
     # What layers read
 
@@ -152,8 +157,7 @@ class Learning:
     @property
     def follows_weights(self) -> bool:
         """Whether hard masks move with the weights now, also between updates."""
-        started = self.logits.of_weights and self.step is not None
-        return started and self._scheduled and not self.finished
+        return self.logits.of_weights and self.step is not None and self._scheduled and not self.finished
 
     def _note(self, step: int) -> None:
         counts = {name: p.histc(_BINS, 0.0, 1.0).int().tolist() for name, p in self.probabilities().items()}
@@ -248,7 +252,7 @@ class Learning:
         """Return the part of the state that is a few numbers."""
         return {
             "version": STATE_VERSION,
-            "total_steps": self._length,
+            "total_steps": self.length,
             "begin_step": self.schedule.begin_step,
             "end_step": self.schedule.end_step,
             "last_update": self.step,
@@ -279,8 +283,7 @@ class Learning:
             return
         checks.check_masks({name: tuple(w.mask.shape) for name, w in self.masks.items()}, state["masks"])
         self.logits.load_state_dict(state)
-        self._length = state["total_steps"] or self._length
-        self.schedule = (self._ideas.schedule or _WHOLE_RUN).resolve(self._length)
+        self.resolve(state["total_steps"] or self.length)
         self.step, self.finished = state["last_update"], state["finished"]
         for name, weight in self.masks.items():
             if self.finished:

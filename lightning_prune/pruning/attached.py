@@ -38,6 +38,12 @@ def check_version(state: Mapping[str, Any]) -> None:
         )
 
 
+def still_due(step: int | None, before: Schedule, now: Schedule) -> int | None:
+    """Return the step of the latest update for a window moved to end there or earlier: its last update is due still."""
+    moved_past = step is not None and now.end_step <= step < before.end_step
+    return int(now.end_step) - 1 if moved_past else step
+
+
 class Ideas(Protocol):
     """What a pruner composes."""
 
@@ -57,7 +63,8 @@ class Attached:
     Attributes:
         masks: the masked tensors by name.
         counted: the names of those that are weights of the rule; the others, biases and norms, go with units.
-        schedule: resolved for a run of `length` optimizer steps.
+        length: how many optimizer steps the run takes, None where nobody knows.
+        schedule: resolved for that length.
         step: the step of the latest update, None before the first.
         changed: the share of all mask entries that the latest update changed.
 
@@ -91,10 +98,16 @@ class Attached:
 
     def _resolve(self, length: int | None) -> dict[str | None, Schedule]:
         """Set the schedule in whole steps, and return that of each sparsity rule."""
-        self._length = length
         self.schedule = self._ideas.schedule.resolve(length)
+        self.length = length
         finals = self._ideas.targets.sparsity
         return {rule: checks.with_final(self.schedule, rule, finals) for rule, _ in groups(self._found)}
+
+    def resolve(self, length: int) -> None:
+        """Resolve the schedule for another length. Raises ValueError if it does not fit; nothing is changed then."""
+        before = self.schedule
+        self._set_up_updates(self._resolve(length))
+        self.step = still_due(self.step, before, self.schedule)
 
     def _find_units(self, model: nn.Module, found: Found) -> UnitTargets | None:
         """Return what a coupled pattern prunes, None for another pattern."""
@@ -233,7 +246,7 @@ class Attached:
         """Return the part of the state that is a few numbers."""
         return {
             "version": STATE_VERSION,
-            "total_steps": self._length,
+            "total_steps": self.length,
             "begin_step": self.schedule.begin_step,
             "end_step": self.schedule.end_step,
             "last_update": self.step,
@@ -257,7 +270,7 @@ class Attached:
         """Go on from a state. Raises ValueError if it is of other weights; nothing is changed then."""
         if not state.get("stripped"):
             checks.check_masks({name: tuple(w.mask.shape) for name, w in self.masks.items()}, state["masks"])
-        self._set_up_updates(self._resolve(state["total_steps"] or self._length))
+        self._set_up_updates(self._resolve(state["total_steps"] or self.length))
         thresholds = state["thresholds"]
         for update in self._updates if state.get("stripped") else ():
             for decision in update.from_zeros():

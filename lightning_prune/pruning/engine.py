@@ -20,8 +20,11 @@ class OnModel(Protocol):
 
     masks: Masks
     schedule: Schedule
+    length: int | None
     step: int | None
     changed: float
+
+    def resolve(self, length: int) -> None: ...
 
     def update(self, step: int, optimizers: Iterable[Optimizer]) -> bool: ...
 
@@ -107,6 +110,20 @@ class Engine(ABC, Generic[OnModelT]):
             raise
         self._model, self._resolved = on_model, on_model.schedule
         self._pending, self._left, self._penalties, self._final_report = None, {}, {}, None
+
+    @property
+    def length(self) -> int | None:
+        """The run's length that shares refer to, None if it is not known. Raises RuntimeError when not attached."""
+        return self._on_model.length
+
+    def resolve(self, total_steps: int) -> None:
+        """Have shares of the run refer to another length from here on. The masks stay what they are.
+
+        Raises:
+            ValueError: the schedule does not fit into it; nothing is changed then.
+        """
+        self._on_model.resolve(total_steps)
+        self._resolved = self._on_model.schedule
 
     def report(self) -> Report:
         """Return the numbers of now; after strip, those of the stripped model. Raises RuntimeError before attach."""

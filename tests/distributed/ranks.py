@@ -234,7 +234,9 @@ class BreaksAWeight(Callback):
     def __init__(self, at: int, name: str) -> None:
         self.at, self.name = at, name
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if trainer.global_step == self.at and trainer.global_rank == trainer.world_size - 1:
             with torch.no_grad():
                 pl_module.get_parameter(self.name).view(-1)[3] = float("nan")

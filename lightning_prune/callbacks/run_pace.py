@@ -83,8 +83,8 @@ class RunPace:
             self._warned = True
             _warn(
                 f"{title}: {_position(pruner, most)} will not be reached: {steps} optimizer steps in {done} batches "
-                f"make about {expected} in the run's {self.batches}. Set end_step to that at most, or give begin_step and "
-                "end_step as shares of the run"
+                f"make about {expected} in the run's {self.batches}. Set end_step to that at most, or give "
+                "begin_step and end_step as shares of the run"
             )
 
     def _bounded(self, steps: int) -> int:

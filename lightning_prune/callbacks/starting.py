@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_prune.callbacks.agreement import check_overlap, on_ranks
 from lightning_prune.callbacks.ending import example_of
@@ -47,6 +48,8 @@ def put_on(
     length = saved or run_length(trainer)
     pace = RunPace.of(trainer, length, saved_pace, saved is not None)
     trial = saved is not None or bool(trainer.fast_dev_run)  # pyright: ignore
+    if pruner.saved_window is not None:
+        rank_zero_info(f"{title}: resumed; {pruner.saved_window}")
     trial = trial or (pace is not None and pace.guesses(length, pruner))
 
     def attach() -> Rewinder | None:

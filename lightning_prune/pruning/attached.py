@@ -14,6 +14,7 @@ from lightning_prune.criterion import Criterion, SitedCriterion
 from lightning_prune.masks import MaskedWeight, Masks
 from lightning_prune.pattern import CoupledPattern, Pattern, SitedPattern
 from lightning_prune.pruning import checks
+from lightning_prune.pruning.saved_window import check_saved
 from lightning_prune.pruning.unit_targets import UnitTargets, unit_targets
 from lightning_prune.pruning.unit_update import UnitUpdate
 from lightning_prune.pruning.weight_update import Decision, WeightUpdate
@@ -251,6 +252,7 @@ class Attached:
             "end_step": self.schedule.end_step,
             "last_update": self.step,
             "sparsity": 0.0 if self.step is None else self.schedule.sparsity(self.step),
+            "final_sparsity": self.schedule.final_sparsity,
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -267,10 +269,12 @@ class Attached:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state. Raises ValueError if it is of other weights; nothing is changed then."""
+        """Go on from a state. Raises ValueError if it is of other weights, or past the window; nothing is changed then."""
         if not state.get("stripped"):
             checks.check_masks({name: tuple(w.mask.shape) for name, w in self.masks.items()}, state["masks"])
-        self._set_up_updates(self._resolve(state["total_steps"] or self.length))
+        length = state["total_steps"] or self.length
+        check_saved(state, self._ideas.schedule.resolve(length))
+        self._set_up_updates(self._resolve(length))
         thresholds = state["thresholds"]
         for update in self._updates if state.get("stripped") else ():
             for decision in update.from_zeros():

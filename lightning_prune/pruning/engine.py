@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from lightning_prune.masks import Masks
 from lightning_prune.pruning.attached import check_version
+from lightning_prune.pruning.saved_window import describe
 from lightning_prune.report import Report
 from lightning_prune.schedule import Schedule
 
@@ -86,6 +87,11 @@ class Engine(ABC, Generic[OnModelT]):
         """The run's length in a state that was loaded and waits for attach; None if there is none."""
         return (self._pending or {}).get("total_steps")
 
+    @property
+    def saved_window(self) -> str | None:
+        """What a state that was loaded and waits for attach says of its window, in one line; None if there is none."""
+        return None if self._pending is None else describe(self._pending)
+
     def attach(self, model: nn.Module, total_steps: int | None = None, trial: bool = False) -> None:
         """Put masks and thresholds beside the targets of a model, and restore a state that was loaded before.
 
@@ -95,7 +101,8 @@ class Engine(ABC, Generic[OnModelT]):
             trial: `total_steps` is not the whole run's length; a window past it is then no error.
 
         Raises:
-            ValueError: nothing to prune, a rule that matches nothing, a window that cannot be met.
+            ValueError: nothing to prune, a rule that matches nothing, a window that cannot be met or that a state to
+                go on from has behind it.
             RuntimeError: already attached.
         """
         if self.attached:

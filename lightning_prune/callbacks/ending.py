@@ -33,9 +33,13 @@ def _why_less(pruner: Pruner | LearnedMasks) -> str:
     schedule, last = pruner.resolved_schedule, pruner.last_update
     if last is None or last < schedule.end_step:
         return f"the run ended before end_step={schedule.end_step}"
+    if not getattr(pruner.selection, "exact", True):
+        return f"{pruner.selection} does not keep to the exact number"
     if isinstance(pruner.pattern, CoupledPattern):
         return "each group of units keeps one at least, and a multiple where one is asked for"
-    return f"{pruner.selection} does not keep to the exact number"
+    if getattr(pruner.pattern, "spares", False):
+        return f"{pruner.pattern} keeps the best unit of each weight"
+    return f"its last update, at step {last}, left it there"
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,11 @@ class Smaller:
     report: ShrinkReport
     recipe: dict[str, Any]
     cost: CostReport | None
+
+
+def example_of(pruner: Pruner | LearnedMasks) -> Any:
+    """Return the example inputs that a pruner's pattern was given, None for those of the module."""
+    return pruner.pattern.example_inputs if isinstance(pruner.pattern, CoupledPattern) else None
 
 
 def make_smaller(trainer: pl.Trainer, model: pl.LightningModule, example_inputs: Any) -> Smaller:

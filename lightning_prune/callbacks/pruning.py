@@ -10,20 +10,21 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch.optim import Optimizer
 
 from lightning_prune.callbacks import averages, wandb_media
-from lightning_prune.callbacks.agreement import check_overlap, check_ranks
-from lightning_prune.callbacks.ending import make_smaller, warn_of_less, zeros_are_left
+from lightning_prune.callbacks.agreement import update_on_ranks
+from lightning_prune.callbacks.ending import example_of, make_smaller, warn_of_less, zeros_are_left
 from lightning_prune.callbacks.guard import Guard
 from lightning_prune.callbacks.loss_scale import grad_scale, loss_scale, plain_optimizer
 from lightning_prune.callbacks.rewind import Rewind, Rewinder
-from lightning_prune.callbacks.run_length import run_length
+from lightning_prune.callbacks.run_pace import RunPace
 from lightning_prune.callbacks.short_forms import pruner_of
-from lightning_prune.callbacks.stepping import AfterStep, trained, warn_of_thaw
+from lightning_prune.callbacks.starting import put_on
+from lightning_prune.callbacks.stepping import AfterStep
 from lightning_prune.cost import CostReport
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.pruning import Pruner
 from lightning_prune.report import Report
 from lightning_prune.schedule import Schedule
-from lightning_prune.shrink import ShrinkReport, check_shrinkable
+from lightning_prune.shrink import ShrinkReport
 
 
 class PruningCallback(Callback):
@@ -71,6 +72,8 @@ class PruningCallback(Callback):
         self._step = 0  # optimizer steps completed at the end of the batch before
         self._rewinder: Rewinder | None = None
         self._rewinder_state: dict[str, Any] = {}
+        self._pace: RunPace | None = None
+        self._pace_state: dict[str, int] = {}
         self._hooks: list[AfterStep] = []
         self._media: wandb_media.Media | None = None
 
@@ -101,6 +104,7 @@ class PruningCallback(Callback):
             goes_on = same and (self.report is None or zeros_are_left(self.report, pl_module))
             left = self.state_dict() if goes_on else {}
             self._fitted, self._rewinder, self._rewinder_state = id(pl_module), None, {}
+            self._pace, self._pace_state = None, {}
             if left:  # the same trainer fits the same model further
                 self.load_state_dict(left)
 
@@ -108,19 +112,9 @@ class PruningCallback(Callback):
         """Attach the pruner: the model is on its device, and a checkpoint's weights and state are loaded."""
         if self._idle:
             return
-        if self.shrink:
-            check_shrinkable(pl_module, self._example())
-        # Asking for the run's length builds the loader, which must not happen before a resumed loop knows its progress.
-        saved = self.pruner.saved_length
-        trial = saved is not None or bool(trainer.fast_dev_run)  # pyright: ignore
-        self.pruner.attach(pl_module, saved or run_length(trainer), trial, trained(trainer, pl_module))
-        try:
-            every = [c for c in trainer.callbacks if isinstance(c, PruningCallback)]  # pyright: ignore
-            check_overlap(self.pruner, self.tag, {c.tag: c.pruner for c in every if c is not self})
-            self._rewinder = Rewinder(self.rewind, self.pruner, pl_module) if self.rewind else None
-        except ValueError:
-            self.pruner.strip()
-            raise
+        others = {c.tag: c.pruner for c in trainer.callbacks if isinstance(c, PruningCallback) and c is not self}  # pyright: ignore
+        given = (self.pruner, self._pace_state, others, self.tag, self.rewind, self.shrink)
+        self._pace, self._rewinder = put_on(trainer, self._title, *given)
         if self._rewinder is not None:
             self._rewinder.load_state_dict(self._rewinder_state)
         self._rewinder_state = {}
@@ -128,7 +122,6 @@ class PruningCallback(Callback):
         plan = self.pruner.report()
         self._sparsity = plan.sparsity
         rank_zero_info(f"{self._title}: {self.pruner.resolved_schedule}\n{plan.plan()}")
-        warn_of_thaw(trainer, self.pruner, plan.skipped, self._title)
         if trainer.max_steps == 0:  # nothing is trained, and no hook of a step called: prune the model as it is
             self._advance(trainer)
 
@@ -181,6 +174,18 @@ class PruningCallback(Callback):
             self._write(trainer, {"regularizer": self.pruner.penalty})
 
     def _advance(self, trainer: pl.Trainer) -> bool:
+        if self._pace is not None:
+            self._pace.follow(trainer, self.pruner, self._title)
+        if not update_on_ranks(trainer, self.pruner, self._title, lambda: self._update(trainer)):
+            return False
+        report = self.pruner.report()
+        self._sparsity = report.sparsity
+        self._write(trainer, self.pruner.scalars())
+        if self._media is not None:
+            self._media.update(self.pruner, report, trainer.global_step)
+        return True
+
+    def _update(self, trainer: pl.Trainer) -> bool:
         if self._rewinder is not None:
             self._rewinder.watch(trainer.global_step)
         if not self.pruner.update(trainer.global_step, trainer.optimizers):
@@ -189,12 +194,6 @@ class PruningCallback(Callback):
             for callback in trainer.callbacks:  # pyright: ignore
                 if isinstance(callback, PruningCallback):  # the rewind has moved what others prune, too
                     callback._mask()
-        check_ranks(trainer, self.pruner, self._title)
-        report = self.pruner.report()
-        self._sparsity = report.sparsity
-        self._write(trainer, self.pruner.scalars())
-        if self._media is not None:
-            self._media.update(self.pruner, report, trainer.global_step)
         return True
 
     # Averages and checkpoints
@@ -231,13 +230,14 @@ class PruningCallback(Callback):
         state = self.pruner.state_dict()
         rewinding = self._rewinder.state_dict() if self._rewinder is not None else self._rewinder_state
         state = state | {"rewind": rewinding} if state and rewinding else state
+        state = state | {"pace": self._pace.state_dict()} if state and self._pace is not None else state
         return state | {"shrunk": self._recipe} if self._recipe else state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a checkpoint's state, for the attach to come or, with strategies that restore late, at once."""
         if self._stage != "fit":  # validate and test restore callbacks too; the next fit must not start from that
             return
-        self._rewinder_state = state_dict.pop("rewind", {})
+        self._rewinder_state, self._pace_state = state_dict.pop("rewind", {}), state_dict.pop("pace", {})
         self.pruner.load_state_dict(state_dict)
         if self._rewinder is not None:
             self._rewinder.load_state_dict(self._rewinder_state)
@@ -269,11 +269,8 @@ class PruningCallback(Callback):
         else:
             self.pruner.forget()  # a fit that never began must leave nothing for the next one
 
-    def _example(self) -> Any:
-        return getattr(self.pruner.pattern, "example_inputs", None)
-
     def _make_smaller(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        done = make_smaller(trainer, pl_module, self._example())
+        done = make_smaller(trainer, pl_module, example_of(self.pruner))
         self.shrink_report, self._recipe, self.cost_report = done.report, done.recipe, done.cost
         if done.cost is not None:
             rank_zero_info(f"{self._title}: shrunk\n{done.report.table()}\n\n{done.cost.table()}")

@@ -13,16 +13,29 @@ def run_length(trainer: pl.Trainer) -> int | None:
     if any(isinstance(c, Timer) and c.time_remaining() is not None for c in trainer.callbacks):  # pyright: ignore
         return None
     estimate = trainer.estimated_stepping_batches  # loads the data as well
-    batches, epochs = trainer.num_training_batches, trainer.max_epochs
-    if batches == float("inf") or epochs is None or epochs == -1:
+    epochs = _epochs(trainer)
+    if epochs is None:
         return None if estimate == float("inf") or estimate < 0 else int(estimate)
     # The estimate knows one optimizer, one accumulation for all epochs, and nothing of SWA's extra epoch for BatchNorm.
-    # Under manual optimization each optimizer is taken to step once a batch.
-    swa = [c for c in trainer.callbacks if isinstance(c, StochasticWeightAveraging)]  # pyright: ignore
-    epochs = min([max(1, epochs), *(getattr(c, "_max_epochs", epochs) for c in swa)])
+    # Under manual optimization each optimizer is taken to step once a batch, until `RunPace` knows better.
+    batches = trainer.num_training_batches
     steps = sum(math.ceil(batches / _accumulation(trainer, epoch)) for epoch in range(epochs))
     steps *= max(1, len(trainer.optimizers))
     return steps if trainer.max_steps == -1 else min(steps, trainer.max_steps)
+
+
+def batches_of(trainer: pl.Trainer) -> int | None:
+    """Return how many batches the run takes if its epochs end it, or None if nobody knows; the data are loaded."""
+    epochs = _epochs(trainer)
+    return None if epochs is None else epochs * int(trainer.num_training_batches)
+
+
+def _epochs(trainer: pl.Trainer) -> int | None:
+    epochs = trainer.max_epochs
+    if trainer.num_training_batches == float("inf") or epochs is None or epochs == -1:
+        return None
+    swa = [c for c in trainer.callbacks if isinstance(c, StochasticWeightAveraging)]  # pyright: ignore
+    return min([max(1, epochs), *(getattr(c, "_max_epochs", epochs) for c in swa)])
 
 
 def _accumulation(trainer: pl.Trainer, epoch: int) -> int:

@@ -15,7 +15,7 @@ from lightning_prune.learned.hardening import harden, harden_copies
 from lightning_prune.learned.sites import Ideas, logits_of, sites_of
 from lightning_prune.learned.weight_hooks import Handle
 from lightning_prune.pruning import checks
-from lightning_prune.pruning.attached import STATE_VERSION
+from lightning_prune.pruning.attached import STATE_VERSION, still_due
 from lightning_prune.pruning.waiting import Trained, Waiting, warn_of_late
 from lightning_prune.ranking import count
 from lightning_prune.report import Report, WeightReport
@@ -47,7 +47,7 @@ class Learning:
         self, ideas: Ideas, model: nn.Module, length: int | None, total_steps: int | None, trial: bool, trained: Trained
     ) -> None:
         self._ideas = ideas
-        self._length = length
+        self.length = length
         self.schedule: Schedule = (ideas.schedule or _WHOLE_RUN).resolve(length)
         if not trial:
             checks.check_window(self.schedule, total_steps)
@@ -63,6 +63,11 @@ class Learning:
         self._scheduled = ideas.schedule is not None
         self._hard = HardMasks(self._sites, self.logits, ideas.threshold, self._scheduled)
         self._handles: list[Handle] = self._sites.hook(self._mask)
+
+    def resolve(self, length: int | None) -> None:
+        """Resolve the schedule for another length. Raises ValueError if it does not fit; nothing is changed then."""
+        before, self.schedule = self.schedule, (self._ideas.schedule or _WHOLE_RUN).resolve(length)
+        self.step, self.length = still_due(self.step, before, self.schedule), length
 
     # What layers read
 
@@ -143,8 +148,7 @@ class Learning:
         self.logits.now_at(step, progress(step, begin, end))
         due = self.schedule.last_update(step)
         if due is None or (self.step is not None and due <= self.step):
-            moved = stepped and self.logits.of_weights and self.step is not None
-            if moved and self._scheduled and not self.finished:
+            if stepped and self.follows_weights:
                 self._hard.outdate()
                 self.settle()  # to keep to the budget between updates, too, while the weights move
             return False
@@ -158,6 +162,11 @@ class Learning:
         if self._scheduled and due >= end:
             self.finish(tuple(optimizers))
         return True
+
+    @property
+    def follows_weights(self) -> bool:
+        """Whether hard masks move with the weights now, also between updates."""
+        return self.logits.of_weights and self.step is not None and self._scheduled and not self.finished
 
     def _note(self, step: int) -> None:
         counts = {name: p.histc(_BINS, 0.0, 1.0).int().tolist() for name, p in self.probabilities().items()}
@@ -251,7 +260,7 @@ class Learning:
         """Return the part of the state that is a few numbers."""
         return {
             "version": STATE_VERSION,
-            "total_steps": self._length,
+            "total_steps": self.length,
             "begin_step": self.schedule.begin_step,
             "end_step": self.schedule.end_step,
             "last_update": self.step,
@@ -282,8 +291,7 @@ class Learning:
             return
         checks.check_masks({name: tuple(w.mask.shape) for name, w in self.masks.items()}, state["masks"])
         self.logits.load_state_dict(state)
-        self._length = state["total_steps"] or self._length
-        self.schedule = (self._ideas.schedule or _WHOLE_RUN).resolve(self._length)
+        self.resolve(state["total_steps"] or self.length)
         self.step, self.finished = state["last_update"], state["finished"]
         for name, weight in self.masks.items():
             if self.finished:

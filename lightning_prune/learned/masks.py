@@ -160,6 +160,11 @@ class LearnedMasks(Engine[Learning]):
         """The share of the window that is over. Raises RuntimeError when not attached."""
         return self._on_model.logits.progress
 
+    @property
+    def moves_between_updates(self) -> bool:
+        """Whether the masks are decided anew at steps without an update, too: those of learned thresholds."""
+        return self._on_model.follows_weights
+
     # One step
 
     def before_step(self, optimizer: Optimizer | None = None, grad_scale: float = 1.0) -> None:

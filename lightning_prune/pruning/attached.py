@@ -16,6 +16,7 @@ from lightning_prune.pattern import CoupledPattern, Pattern, SitedPattern
 from lightning_prune.pruning import checks
 from lightning_prune.pruning.chosen import Chosen
 from lightning_prune.pruning.layout_check import check_layouts
+from lightning_prune.pruning.saved_window import check_saved
 from lightning_prune.pruning.unit_update import UnitUpdate
 from lightning_prune.pruning.waiting import Trained
 from lightning_prune.pruning.weight_update import Decision, WeightUpdate
@@ -40,6 +41,12 @@ def check_version(state: Mapping[str, Any]) -> None:
         )
 
 
+def still_due(step: int | None, before: Schedule, now: Schedule) -> int | None:
+    """Return the step of the latest update for a window moved to end there or earlier: its last update is due still."""
+    moved_past = step is not None and now.end_step <= step < before.end_step
+    return int(now.end_step) - 1 if moved_past else step
+
+
 class Ideas(Protocol):
     """What a pruner composes."""
 
@@ -59,7 +66,8 @@ class Attached:
     Attributes:
         masks: the masked tensors by name.
         counted: the names of those that are weights of the rule; the others, biases and norms, go with units.
-        schedule: resolved for a run of `length` optimizer steps.
+        length: how many optimizer steps the run takes, None where nobody knows.
+        schedule: resolved for that length.
         step: the step of the latest update, None before the first.
         changed: the share of all mask entries that the latest update changed.
 
@@ -90,9 +98,15 @@ class Attached:
 
     def _resolve(self, length: int | None) -> dict[str | None, Schedule]:
         """Set the schedule in whole steps, and return that of each sparsity rule."""
-        self._length = length
         self.schedule = self._ideas.schedule.resolve(length)
+        self.length = length
         return self._by_rule()
+
+    def resolve(self, length: int) -> None:
+        """Resolve the schedule for another length. Raises ValueError if it does not fit; nothing is changed then."""
+        before = self.schedule
+        self._set_up_updates(self._resolve(length))
+        self.step = still_due(self.step, before, self.schedule)
 
     def _by_rule(self) -> dict[str | None, Schedule]:
         finals = self._ideas.targets.sparsity
@@ -250,11 +264,12 @@ class Attached:
         """Return the part of the state that is a few numbers."""
         return {
             "version": STATE_VERSION,
-            "total_steps": self._length,
+            "total_steps": self.length,
             "begin_step": self.schedule.begin_step,
             "end_step": self.schedule.end_step,
             "last_update": self.step,
             "sparsity": 0.0 if self.step is None else self.schedule.sparsity(self.step),
+            "final_sparsity": self.schedule.final_sparsity,
         }
 
     def state_dict(self) -> dict[str, Any]:
@@ -271,12 +286,14 @@ class Attached:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state. Raises ValueError if it is of other weights; no mask is changed then."""
+        """Go on from a state. Raises ValueError if it is of other weights, or past the window; no mask moves then."""
         if self._chosen.wake(state["thresholds"]):  # they trained when it was saved
             self._go_on()
         if not state.get("stripped"):
             checks.check_masks({name: tuple(w.mask.shape) for name, w in self.masks.items()}, state["masks"])
-        self._set_up_updates(self._resolve(state["total_steps"] or self._length))
+        length = state["total_steps"] or self.length
+        check_saved(state, self._ideas.schedule.resolve(length))
+        self._set_up_updates(self._resolve(length))
         thresholds = state["thresholds"]
         for update in self._updates if state.get("stripped") else ():
             for decision in update.from_zeros():

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from lightning_prune.masks import Masks
 from lightning_prune.pruning.attached import check_version
+from lightning_prune.pruning.saved_window import describe
 from lightning_prune.pruning.waiting import Trained
 from lightning_prune.report import Report
 from lightning_prune.schedule import Schedule
@@ -21,10 +22,13 @@ class OnModel(Protocol):
 
     masks: Masks
     schedule: Schedule
+    length: int | None
     step: int | None
     changed: float
 
     def follow(self) -> None: ...
+
+    def resolve(self, length: int) -> None: ...
 
     def update(self, step: int, optimizers: Iterable[Optimizer]) -> bool: ...
 
@@ -91,6 +95,11 @@ class Engine(ABC, Generic[OnModelT]):
         """The run's length in a state that was loaded and waits for attach; None if there is none."""
         return (self._pending or {}).get("total_steps")
 
+    @property
+    def saved_window(self) -> str | None:
+        """What a state that was loaded and waits for attach says of its window, in one line; None if there is none."""
+        return None if self._pending is None else describe(self._pending)
+
     def attach(
         self, model: nn.Module, total_steps: int | None = None, trial: bool = False, trained: Trained = None
     ) -> None:
@@ -104,7 +113,8 @@ class Engine(ABC, Generic[OnModelT]):
                 `Targets(include=...)` names them. None: all that are not frozen are stepped.
 
         Raises:
-            ValueError: nothing to prune, a rule that matches nothing, a window that cannot be met.
+            ValueError: nothing to prune, a rule that matches nothing, a window that cannot be met or that a state to
+                go on from has behind it.
             RuntimeError: already attached.
         """
         if self.attached:
@@ -120,6 +130,20 @@ class Engine(ABC, Generic[OnModelT]):
         self._model, self._resolved = on_model, on_model.schedule
         self._pending, self._left, self._penalties, self._final_report = None, {}, {}, None
 
+    @property
+    def length(self) -> int | None:
+        """The run's length that shares refer to, None if it is not known. Raises RuntimeError when not attached."""
+        return self._on_model.length
+
+    def resolve(self, total_steps: int) -> None:
+        """Have shares of the run refer to another length from here on. The masks stay what they are.
+
+        Raises:
+            ValueError: the schedule does not fit into it; nothing is changed then.
+        """
+        self._on_model.resolve(total_steps)
+        self._resolved = self._on_model.schedule
+
     def report(self) -> Report:
         """Return the numbers of now; after strip, those of the stripped model. Raises RuntimeError before attach."""
         if self._model is None and self._final_report is not None:
@@ -131,6 +155,11 @@ class Engine(ABC, Generic[OnModelT]):
     def update(self, step: int, optimizers: Iterable[Optimizer] = ()) -> bool:
         """Update the masks if the schedule has an update due, as `after_step` does; but mask nothing otherwise."""
         return self._now.update(step, optimizers)
+
+    @property
+    def moves_between_updates(self) -> bool:
+        """Whether the masks are decided anew at steps without an update, too: those that follow the weights."""
+        return False
 
     @property
     def penalty(self) -> float:

@@ -1,0 +1,69 @@
+"""The start of a fit: how long the run is, and the pruner put on the module, on all ranks or on none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_info
+
+from lightning_prune.callbacks.agreement import check_overlap, on_ranks
+from lightning_prune.callbacks.ending import example_of
+from lightning_prune.callbacks.rewind import Rewind, Rewinder
+from lightning_prune.callbacks.run_length import run_length
+from lightning_prune.callbacks.run_pace import RunPace
+from lightning_prune.callbacks.stepping import trained, warn_of_thaw
+from lightning_prune.learned import LearnedMasks
+from lightning_prune.pruning import Pruner
+from lightning_prune.shrink import check_shrinkable
+
+
+def put_on(
+    trainer: pl.Trainer,
+    title: str,
+    pruner: Pruner | LearnedMasks,
+    saved_pace: Mapping[str, int],
+    others: Mapping[str, Pruner | LearnedMasks],
+    tag: str,
+    rewind: Rewind | None,
+    shrink: bool,
+) -> tuple[RunPace | None, Rewinder | None]:
+    """Attach a pruner to the module that a trainer fits, and return what goes with it.
+
+    Args:
+        trainer: the one that fits.
+        title: what an error on several ranks begins with.
+        pruner: not attached yet; a state may wait in it.
+        saved_pace: of the state, see `RunPace.state_dict`.
+        others: the other callbacks' pruners by tag.
+        tag: the callback's own.
+        rewind: what it is to do after updates.
+        shrink: whether the module is to be made smaller at the end.
+
+    Raises:
+        ValueError: it cannot be done; the module is then as it was.
+    """
+    module = trainer.lightning_module
+    # Asking for the run's length builds the loader, which must not happen before a resumed loop knows its progress.
+    saved = pruner.saved_length
+    length = saved or run_length(trainer)
+    pace = RunPace.of(trainer, length, saved_pace, saved is not None)
+    trial = saved is not None or bool(trainer.fast_dev_run)  # pyright: ignore
+    if pruner.saved_window is not None:
+        rank_zero_info(f"{title}: resumed; {pruner.saved_window}")
+    trial = trial or (pace is not None and pace.guesses(length, pruner))
+
+    def attach() -> Rewinder | None:
+        if shrink:
+            check_shrinkable(module, example_of(pruner))
+        pruner.attach(module, length, trial, trained(trainer, module))
+        try:
+            check_overlap(pruner, tag, others)
+            return Rewinder(rewind, pruner, module) if rewind else None  # pyright: ignore[reportArgumentType]
+        except ValueError:
+            pruner.strip()
+            raise
+
+    rewinder = on_ranks(trainer, title, attach)
+    warn_of_thaw(trainer, pruner, pruner.report().skipped, title)
+    return pace, rewinder

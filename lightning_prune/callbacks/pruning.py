@@ -12,7 +12,7 @@ from torch.utils.hooks import RemovableHandle
 
 from lightning_prune.callbacks import averages, wandb_media
 from lightning_prune.callbacks.agreement import check_overlap, check_ranks
-from lightning_prune.callbacks.ending import make_smaller, masks_left, warn_of_less, zeros_are_left
+from lightning_prune.callbacks.ending import make_smaller, masks_left, warn_of_less, warn_of_starved, zeros_are_left
 from lightning_prune.callbacks.loss_scale import grad_scale, loss_scale, plain_optimizer
 from lightning_prune.callbacks.rewind import Rewind, Rewinder
 from lightning_prune.callbacks.run_length import run_length
@@ -251,6 +251,7 @@ class PruningCallback(Callback):
             self._rewinder = None
         rank_zero_info(f"{self._title}: done\n{self.report.table()}")
         warn_of_less(self._title, self.pruner, self.report)
+        warn_of_starved(self._title, self.pruner, self.report)
         if self.shrink and "stripped" in self.pruner.state_dict():
             self._make_smaller(trainer, pl_module)
         if self._media is not None and trainer.is_global_zero:

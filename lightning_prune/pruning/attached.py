@@ -204,10 +204,12 @@ class Attached:
         """Return the numbers of now."""
         asked = final = 0.0
         finals: dict[str, float] = {}
+        pools: dict[str, float] = {}
         for update in self._updates:
             asked += update.size * (0.0 if self.step is None else update.schedule.sparsity(self.step))
             final += update.size * update.schedule.final_sparsity
             finals |= update.final_sparsities()
+            pools |= update.asked()
         weights = [
             WeightReport(
                 name,
@@ -225,9 +227,8 @@ class Attached:
         grains = [update.grain for update in self._updates]
         grain = max(grains) if self._unit_targets is None else sum(grains)
         most = sum(update.most for update in self._updates) / total
-        return Report(
-            weights, skipped, asked / total, final / total, self._parameters, self.step, grain, reachable=most
-        )
+        now, end = asked / total, final / total
+        return Report(weights, skipped, now, end, self._parameters, self.step, grain, reachable=most, asked=pools)
 
     def header(self) -> dict[str, Any]:
         """Return the part of the state that is a few numbers."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_prune.criterion import Criterion, Site, SitedCriterion
 from lightning_prune.masks import MaskedWeight
 from lightning_prune.pattern import Pattern, SitedPattern
+from lightning_prune.pruning import floor
 from lightning_prune.schedule import Schedule
 from lightning_prune.scope import Layer, Pool, Scope
 from lightning_prune.selection import Selection, Units
@@ -70,7 +71,7 @@ class WeightUpdate:
         """
         decisions: list[Decision] = []
         for pool in self.scope(self._layers(), self.schedule.sparsity(step)):
-            decisions += self._select(pool, [weight for name in pool.names for weight in self.groups[name]], step)
+            decisions += self._select(pool, [self.groups[name] for name in pool.names], step)
         return decisions
 
     def check_pattern(self) -> None:
@@ -98,6 +99,16 @@ class WeightUpdate:
             for weight in members[pool.names[0]]
         }
 
+    def asked(self) -> dict[str, float]:
+        """Return the final sparsity that the scope asks of all that each weight competes with."""
+        final = self.schedule.final_sparsity
+        return {
+            weight.target.name: pool.sparsity if pool.sparsity < 1.0 else final
+            for pool in self.scope(self._layers(), final)
+            for name in pool.names
+            for weight in self.groups[name]
+        }
+
     def from_zeros(self) -> list[Decision]:
         """Return the masks that the zeros of a stripped model show."""
         return [
@@ -115,12 +126,15 @@ class WeightUpdate:
         pruned = 0 if self.reversible else sum(w.pruned for w in members)
         return Layer(name, tuple(shape), sum(w.mask.numel() for w in members), pruned)
 
-    def _select(self, pool: Pool, members: Sequence[MaskedWeight], step: int) -> list[Decision]:
+    def _select(self, pool: Pool, layers: Sequence[Sequence[MaskedWeight]], step: int) -> list[Decision]:
+        members = [weight for layer in layers for weight in layer]
         patterns = [self._pattern_at(weight) for weight in members]
         units = [self._units(weight, pattern, step) for weight, pattern in zip(members, patterns, strict=True)]
         spared = sum(_spared(u) for u, p in zip(units, patterns, strict=True) if getattr(p, "spares", False))
         most = sum(weight.mask.numel() for weight in members) - spared
-        keeps, threshold = self.selection(units, min(pool.drop, most), pool.sparsity)
+        each = iter(units)
+        by_layer = [[next(each) for _ in layer] for layer in layers]
+        keeps, threshold = floor.select(self.selection, by_layer, pool.least, min(pool.drop, most), pool.sparsity)
         decisions: list[Decision] = []
         for weight, pattern, ranked, keep in zip(members, patterns, units, keeps, strict=True):
             mask = keep | _safe(ranked) if getattr(pattern, "spares", False) else keep  # not all selections mind them

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.modules.conv import _ConvTransposeNd  # pyright: ignore[reportPrivateUsage]
 from torch.nn.parameter import UninitializedParameter
 
-from lightning_prune.steps import check_sparsity
+from lightning_prune.steps import check_sparsity, plain
 
 _NORM = re.compile(r"Norm(\d[dD])?$")
 _BIAS = re.compile(r"(^|[._])bias|bias(_|$)")
@@ -86,6 +86,7 @@ class Targets:
                     re.compile(pattern)
                 except re.error as error:
                     raise ValueError(f"{key} has {pattern!r}, which is no regular expression: {error}") from None
+        object.__setattr__(self, "sparsity", {pattern: plain(value) for pattern, value in self.sparsity.items()})
         for pattern, value in self.sparsity.items():
             check_sparsity(f"sparsity[{pattern!r}]", value)
 

@@ -183,7 +183,7 @@ class PruningCallback(Callback):
         check_ranks(trainer, self.pruner, self._title)
         report = self.pruner.report()
         self._sparsity = report.sparsity
-        self._write(trainer, self.pruner.scalars())
+        self._write(trainer, self.pruner.scalars(report))
         if self._media is not None:
             self._media.update(self.pruner, report, trainer.global_step)
         return True

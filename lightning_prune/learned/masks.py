@@ -145,10 +145,10 @@ class LearnedMasks(Engine[Learning]):
                     raise diverged
         return self.report()
 
-    def scalars(self) -> dict[str, float]:
-        """Return the numbers of now for a logger."""
+    def scalars(self, report: Report | None = None) -> dict[str, float]:
+        """Return the numbers of now for a logger; those of a report where it is made already."""
         numbers = {"changed": self.changed, "regularizer": self.penalty, "undecided": self._on_model.undecided()}
-        return self.report().scalars() | numbers
+        return (report or self.report()).scalars() | numbers
 
     def probabilities(self) -> dict[str, Tensor]:
         """Return the probability of each unit to be kept, by the first weight that computes them; also after strip."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+_NEARLY_ALL = 0.99
+"""A layer that lost more has lost nearly all, where those it competes with were to lose less."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Report:
         asks: whether a sparsity is asked for; else the masks find their own, and the targets are those of now.
         reachable: the share of zeros where every group of units keeps as few as it may.
         notes: what the plan says besides, a line each.
+        asked: name of a weight -> the final sparsity of all that it competes with; `final_sparsity` for others.
     """
 
     weights: Sequence[WeightReport]
@@ -65,6 +69,7 @@ class Report:
     asks: bool = True
     reachable: float = 1.0
     notes: Sequence[str] = ()
+    asked: Mapping[str, float] = field(default_factory=dict[str, float])
 
     @property
     def size(self) -> int:
@@ -80,6 +85,21 @@ class Report:
     def sparsity(self) -> float:
         """The share of zeros among prunable weights."""
         return self.zeros / self.size if self.size else 0.0
+
+    @property
+    def starved(self) -> list[WeightReport]:
+        """Those that lost more than 99 % of their entries, or all but one, where less was asked for.
+
+        Asked for is what all that a weight competes with are to lose together; by a rule of its own, or in a scope that
+        treats layers apart, that is itself. A weight that has nothing left was asked for it only where all was.
+        """
+        return [weight for weight in self.weights if self._is_starved(weight)]
+
+    def _is_starved(self, weight: WeightReport) -> bool:
+        asked, left = self.asked.get(weight.name, self.final_sparsity), weight.size - weight.zeros
+        if not 0.0 < asked < 1.0:
+            return False
+        return not left or (asked < weight.sparsity and asked < _NEARLY_ALL < max(weight.sparsity, float(left == 1)))
 
     def scalars(self) -> dict[str, float]:
         """Return flat numbers for a logger."""
@@ -124,6 +144,12 @@ class Report:
         rows.append(("all prunable", "", f"{self.size:,}", percent(self.final_sparsity) if self.asks else open_end))
         return "\n".join([columns(rows, rules={1, len(rows) - 1}), *self._footer(), *self.notes])
 
+    def left_of_starved(self, most: int = 8) -> str:
+        """Return the starved weights with what is left of each, counted where there are more than `most`."""
+        named = [f"{w.name} ({w.size - w.zeros:,} of {w.size:,})" for w in self.starved[:most]]
+        more = len(self.starved) - len(named)
+        return ", ".join(named) + (f" and {more} more" if more else "")
+
     def _asked(self) -> str:
         return percent(self.target_sparsity if self.step is not None else self.final_sparsity)
 
@@ -136,6 +162,8 @@ class Report:
         if self.asks and self.reachable < self.final_sparsity:
             fewest = f"each group keeps one unit at least, or the pattern's multiple: {percent(self.reachable)} at most"
             whole.append(f"{percent(self.final_sparsity)} is out of reach; {fewest}")
+        if self.starved:
+            whole.append(f"nearly nothing is left of {self.left_of_starved()}")
         lines = whole + [f"left whole, {reason}: {', '.join(names)}" for reason, names in by_reason.items()]
         return [f"{self.size:,} of {self.parameters:,} parameters are prunable", *lines]
 

@@ -13,7 +13,7 @@ from torch.nn.parameter import UninitializedParameter
 from lightning_prune.coupling.layout import Layout, layout_of
 from lightning_prune.coupling.roles import why_unfit, why_whole
 from lightning_prune.coupling.zeros_used import Forwards
-from lightning_prune.steps import check_sparsity
+from lightning_prune.steps import check_sparsity, plain
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,7 @@ class Targets:
                     re.compile(pattern)
                 except re.error as error:
                     raise ValueError(f"{key} has {pattern!r}, which is no regular expression: {error}") from None
+        object.__setattr__(self, "sparsity", {pattern: plain(value) for pattern, value in self.sparsity.items()})
         for pattern, value in self.sparsity.items():
             check_sparsity(f"sparsity[{pattern!r}]", value)
         for pattern, text in self.layout.items():

@@ -29,6 +29,26 @@ def warn_of_less(title: str, pruner: Pruner | LearnedMasks, report: Report) -> N
         )
 
 
+def warn_of_starved(title: str, pruner: Pruner | LearnedMasks, report: Report) -> None:
+    """Warn of the weights of a stripped model that lost nearly everything where less was asked for, with what to do."""
+    if report.starved:
+        whole = f"{percent(report.sparsity)} of all together"
+        warnings.warn(
+            f"{title}: nearly nothing is left of {report.left_of_starved()}, where {whole} went; {_remedy(pruner)}",
+            stacklevel=3,
+        )
+
+
+def _remedy(pruner: Pruner | LearnedMasks) -> str:
+    leave = "leave such layers out by Targets(exclude=...)"
+    if isinstance(pruner, LearnedMasks):
+        return f"weaken mask_regularizer, lower the schedule's final sparsity, or {leave}"
+    return (
+        "have layers pruned apart by scope=Uniform() or ERK(), raise the floor of GlobalRanking(floor=...), prune less "
+        f"or train longer, or {leave}"
+    )
+
+
 def _why_less(pruner: Pruner | LearnedMasks) -> str:
     schedule, last = pruner.resolved_schedule, pruner.last_update
     if last is None or last < schedule.end_step:

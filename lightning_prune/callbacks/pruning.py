@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from lightning_prune.callbacks import averages, wandb_media
 from lightning_prune.callbacks.agreement import update_on_ranks
-from lightning_prune.callbacks.ending import example_of, make_smaller, warn_of_less, zeros_are_left
+from lightning_prune.callbacks.ending import example_of, make_smaller, warn_of_less, warn_of_starved, zeros_are_left
 from lightning_prune.callbacks.guard import Guard
 from lightning_prune.callbacks.loss_scale import grad_scale, loss_scale, plain_optimizer
 from lightning_prune.callbacks.rewind import Rewind, Rewinder
@@ -180,7 +180,7 @@ class PruningCallback(Callback):
             return False
         report = self.pruner.report()
         self._sparsity = report.sparsity
-        self._write(trainer, self.pruner.scalars())
+        self._write(trainer, self.pruner.scalars(report))
         if self._media is not None:
             self._media.update(self.pruner, report, trainer.global_step)
         return True
@@ -254,6 +254,7 @@ class PruningCallback(Callback):
             self._rewinder = None
         rank_zero_info(f"{self._title}: done\n{self.report.table()}")
         warn_of_less(self._title, self.pruner, self.report)
+        warn_of_starved(self._title, self.pruner, self.report)
         if self.shrink and "stripped" in self.pruner.state_dict():
             self._make_smaller(trainer, pl_module)
         if self._media is not None and trainer.is_global_zero:

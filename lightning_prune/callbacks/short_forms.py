@@ -7,10 +7,12 @@ from typing import cast
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.pruning import Pruner
 from lightning_prune.schedule import Polynomial, Schedule
+from lightning_prune.steps import plain
 
 
 def pruner_of(given: Pruner | LearnedMasks | Schedule | float) -> Pruner:
     """Return the pruner that an argument of `PruningCallback` means. Raises ValueError if it means none."""
+    given = plain(given)
     if isinstance(given, (int, float)):
         if isinstance(given, bool) or not 0 <= given <= 1:
             raise ValueError(f"PruningCallback({given!r}): a sparsity is a share between 0 and 1; 0.9 prunes 90 %")

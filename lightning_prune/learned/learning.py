@@ -111,11 +111,16 @@ class Learning:
     def learn(self, numbers: Sequence[int], loss_scale: float) -> Tensor | None:
         """Step the logits of groups along the gradient of loss and regularizer, and return the latter's value.
 
-        Returns None, and does nothing, if a gradient is not finite.
+        Returns None, and does nothing, if a scaled loss has overflowed: its scaler skips the step as well.
+
+        Raises:
+            ValueError: a gradient is not finite and no scale is to blame; the message names the group.
         """
         self.logits.forget_draws()
-        if not self.logits.reduce_gradients(numbers, loss_scale):
+        if diverged := self.logits.reduce_gradients(numbers, loss_scale):
             self.logits.drop_gradients(numbers)
+            if loss_scale == 1.0:
+                raise _not_finite(f"the gradient of the learned mask of '{diverged[0]}'")
             return None
         values = [self.logits.values[number] for number in numbers]
         with torch.enable_grad():
@@ -152,6 +157,7 @@ class Learning:
                 self._hard.outdate()
                 self.settle()  # to keep to the budget between updates, too, while the weights move
             return False
+        self.check_finite()
         self.step = due
         if self.finished:
             return False
@@ -167,6 +173,12 @@ class Learning:
     def follows_weights(self) -> bool:
         """Whether hard masks move with the weights now, also between updates."""
         return self.logits.of_weights and self.step is not None and self._scheduled and not self.finished
+
+    def check_finite(self) -> None:
+        """Raise ValueError if a weight under a mask is not finite; the message names it."""
+        for name, weight in self.masks.items():
+            if not bool(torch.isfinite(weight.parameter.detach()).all()):
+                raise _not_finite(f"the weight '{name}'")
 
     def _note(self, step: int) -> None:
         counts = {name: p.histc(_BINS, 0.0, 1.0).int().tolist() for name, p in self.probabilities().items()}
@@ -306,3 +318,7 @@ class Learning:
         else:
             self._hard.keeps, self.history = [keep.cpu() for keep in state["keeps"]], copy.deepcopy(state["history"])
         self._hard.restored(stale=not self.finished and not self._scheduled)  # T may be another
+
+
+def _not_finite(what: str) -> ValueError:
+    return ValueError(f"{what} is not finite, so nothing can be learned of it; look for a diverged loss or an overflow")

@@ -12,6 +12,9 @@ from torch import Tensor
 
 from lightning_prune.gate import Gate
 
+_AJAR = 1e-3
+"""The least by which a unit that stays is multiplied."""
+
 
 class Logits:
     """The logits of groups of units, on the model's device but no part of the model.
@@ -81,8 +84,9 @@ class Logits:
         return torch.rand(batch, len(self.values[number]), generator=generator, device=device)
 
     def settled(self, number: int, weight: Tensor | None = None) -> Tensor:
-        """Return by what the outputs of units that are kept are multiplied in evaluation."""
-        return self.gates[number].settled(self.values[number].detach())
+        """Return by what the outputs of units that are kept are multiplied in evaluation; never by 0."""
+        logits = self.values[number].detach()
+        return open_gates(self.gates[number], logits)
 
     def above(self, threshold: float) -> list[Tensor]:
         """Return which units have p > T, of each group one at least."""
@@ -109,9 +113,9 @@ class Logits:
         for number in numbers:
             self.values[number].grad = None
 
-    def reduce_gradients(self, numbers: Sequence[int], loss_scale: float) -> bool:
-        """Average the gradients of groups over ranks, take the loss scale out, and return whether all are finite."""
-        finite = True
+    def reduce_gradients(self, numbers: Sequence[int], loss_scale: float) -> list[str]:
+        """Average the gradients of groups over ranks, take the loss scale out, and name groups with one not finite."""
+        diverged: list[str] = []
         for number in numbers:
             logits = self.values[number]
             grad = torch.zeros_like(logits) if logits.grad is None else logits.grad
@@ -119,8 +123,9 @@ class Logits:
                 dist.all_reduce(grad)
                 grad /= dist.get_world_size()
             logits.grad = grad / loss_scale
-            finite &= bool(torch.isfinite(grad).all())
-        return finite
+            if not bool(torch.isfinite(grad).all()):
+                diverged.append(self._names[number])
+        return diverged
 
     def weights_are(self, weights: Sequence[Tensor]) -> None:
         """Take note of which weights the groups have now. Probabilities follow from logits alone."""
@@ -167,6 +172,17 @@ class Logits:
                 value.copy_(state["logits"][name])
         self._optimizer.load_state_dict(state["optimizer"])
         self.now_at(state["step"], state["progress"])
+
+
+def open_gates(gate: Gate, logits: Tensor) -> Tensor:
+    """Return by what units that are kept are multiplied; where the gate is closed by their probability, .001 at least.
+
+    A group keeps one unit whatever its gates say, and a schedule a number: times 0 they would be dead all the same.
+    """
+    factors = gate.settled(logits)
+    if bool((factors != 0).all()):
+        return factors
+    return torch.where(factors != 0, factors, gate.probability(logits).clamp(min=_AJAR).to(factors.dtype))
 
 
 def _distributed() -> bool:

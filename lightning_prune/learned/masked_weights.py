@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from lightning_prune.learned.hooks import Masking
 from lightning_prune.learned.weight_hooks import Factor, Handle, mask_weight
 from lightning_prune.masks import Masks
+from lightning_prune.pruning import floor
 from lightning_prune.pruning.waiting import Waiting, candidates, that_train
 from lightning_prune.pruning.weight_update import Decision
 from lightning_prune.schedule import Schedule
+from lightning_prune.scope import GlobalRanking, Layer
 from lightning_prune.selection import Exact, Units
 from lightning_prune.targets import Targets
 
@@ -58,10 +60,15 @@ class MaskedWeights:
         ]
 
     def choose(self, schedule: Schedule, step: int, worth: Sequence[Tensor]) -> tuple[list[Tensor], list[float]]:
-        """Return which weights stay at a step of a schedule if they are worth so much, and the thresholds."""
+        """Return which weights stay at a step of a schedule if they are worth so much, and the thresholds.
+
+        Each tensor keeps some, as under `GlobalRanking()`.
+        """
         asked = schedule.sparsity(step)
         pool = [Units(name, values) for name, values in zip(self.names, worth, strict=True)]
-        keeps, threshold = Exact()(pool, round(asked * sum(self.sizes)), asked)
+        layers = [Layer(name, (size,), size, 0) for name, size in zip(self.names, self.sizes, strict=True)]
+        (budget,) = GlobalRanking()(layers, asked)
+        keeps, threshold = floor.select(Exact(), [[units] for units in pool], budget.least, budget.drop, asked)
         return keeps, [threshold] * len(keeps)
 
     def decisions(self, keeps: Sequence[Tensor], thresholds: Sequence[float]) -> list[Decision]:

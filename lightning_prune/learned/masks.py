@@ -124,9 +124,16 @@ class LearnedMasks(Engine[Learning]):
 
         Returns:
             The report of what is left. Calling it again when nothing is attached returns the same report.
+
+        Raises:
+            ValueError: a weight is not finite, unless the run broke off; the message names it. The masks are off then.
         """
         if self._model is not None:
-            self._last_look(resumable)
+            learning, diverged = self._last_look(resumable), None
+            try:
+                learning.settle()
+            except ValueError as error:  # nothing can be ranked: the masks before hold
+                diverged = error
             self._left, self._learned = self._model.state_dict(), self._model.probabilities()
             self.unstripped = {} if self._model.finished else {"state": self._left, "model": _copy(self._module)}
             self.history = self._model.history
@@ -137,12 +144,16 @@ class LearnedMasks(Engine[Learning]):
                 self._left = self._model.header() | kept | {"stripped": True}
             self._model.masks.hide()
             self._model, self._module = None, nn.Module()
+            if not resumable:
+                learning.check_finite()
+                if diverged is not None:
+                    raise diverged
         return self.report()
 
-    def scalars(self) -> dict[str, float]:
-        """Return the numbers of now for a logger."""
+    def scalars(self, report: Report | None = None) -> dict[str, float]:
+        """Return the numbers of now for a logger; those of a report where it is made already."""
         numbers = {"changed": self.changed, "regularizer": self.penalty, "undecided": self._on_model.undecided()}
-        return self.report().scalars() | numbers
+        return (report or self.report()).scalars() | numbers
 
     def probabilities(self) -> dict[str, Tensor]:
         """Return the probability of each unit to be kept, by the first weight that computes them; also after strip."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_prune.gate import Threshold
-from lightning_prune.learned.logits import Logits
+from lightning_prune.learned.logits import Logits, open_gates
 
 _CLEAR = 1e-4
 """How far a weight that is kept lies above its threshold at least, in logarithms: enough for float32."""
@@ -38,15 +38,21 @@ class Thresholds(Logits):
         return self._gate(number, weight).sample(self.values[number], self.values[number], self.progress)
 
     def settled(self, number: int, weight: Tensor | None = None) -> Tensor:
-        """Return by what a weight, or a copy with values of its own, is multiplied in evaluation."""
-        return self._gate(number, weight).settled(self.values[number].detach())
+        """Return by what weights that are kept, or a copy's with values of its own, are multiplied in evaluation."""
+        return open_gates(self._gate(number, weight), self.values[number].detach())
 
     def _gate(self, number: int, weight: Tensor | None) -> Threshold:
         return self.gates[number] if weight is None else self.gates[number].on(weight)
 
     def above(self, threshold: float) -> list[Tensor]:
-        """Return which weights are above their thresholds: of a tensor perhaps none."""
-        return [self.settled(number).cpu() > 0 for number in range(len(self.values))]
+        """Return which weights are above their thresholds; of a tensor that has none the largest."""
+        every: list[Tensor] = []
+        for gate, logits in zip(self.gates, self.values, strict=True):
+            above = gate.settled(logits.detach()).cpu() > 0
+            if not bool(above.any()):
+                above[int(gate.worth(logits).argmax())] = True
+            every.append(above)
+        return every
 
     def final(self, keeps: Sequence[Tensor]) -> list[Tensor]:
         """Return the probabilities of the end: the weights have the thresholds in them, and are there or not."""
@@ -86,13 +92,15 @@ def common_shift(worth: Sequence[Tensor], keeps: Sequence[Tensor]) -> float:
 
     Args:
         worth: ln(|w| / t) of the weights of each tensor.
-        keeps: which of them are kept: those of the largest worth over all tensors.
+        keeps: which of them are kept: those of the largest worth over all tensors, and what a tensor keeps at least.
     """
     values, keep = torch.cat([w.flatten() for w in worth]), torch.cat([k.flatten() for k in keeps])
     living = values > _ZERO
     kept, gone = values[keep & living], values[~keep & living]
     if not len(kept):
         return 0.0
+    if len(gone) and bool((ranked := kept >= gone.max()).any()):
+        kept = kept[ranked]
     least = float(kept.min())
     between = (least + float(gone.max())) / 2 if len(gone) else least - 1.0
     return min(between, least - _CLEAR)

@@ -228,10 +228,12 @@ class Attached:
         """Return the numbers of now."""
         asked = final = 0.0
         finals: dict[str, float] = {}
+        pools: dict[str, float] = {}
         for update in self._updates:
             asked += update.size * (0.0 if self.step is None else update.schedule.sparsity(self.step))
             final += update.size * update.schedule.final_sparsity
             finals |= update.final_sparsities()
+            pools |= update.asked()
         weights = [
             WeightReport(
                 name,
@@ -258,6 +260,7 @@ class Attached:
             grain,
             reachable=most,
             notes=self._chosen.notes,
+            asked=pools,
         )
 
     def header(self) -> dict[str, Any]:

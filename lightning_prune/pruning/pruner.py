@@ -107,9 +107,9 @@ class Pruner(Engine[Attached]):
             self._model = None
         return self.report()
 
-    def scalars(self) -> dict[str, float]:
-        """Return the numbers of now for a logger."""
-        numbers = self.report().scalars() | {"changed": self.changed}
+    def scalars(self, report: Report | None = None) -> dict[str, float]:
+        """Return the numbers of now for a logger; those of a report where it is made already."""
+        numbers = (report or self.report()).scalars() | {"changed": self.changed}
         return numbers if self.regularizer is None else numbers | {"regularizer": self.penalty}
 
     # One step

@@ -33,30 +33,34 @@ class UnitBudget:
 
     def gone(self, share: float) -> list[int]:
         """Return how many units of each group go."""
-        keeps, _ = self._selected(share)
-        return [len(k) - max(int(k.sum()), self._least(k, u)) for k, u in zip(keeps, self.units, strict=True)]
+        chosen = zip(self._selected(share), self.units, strict=True)
+        return [len(keep) - max(int(keep.sum()), self._least(keep, u, few)) for (keep, _, few), u in chosen]
 
     def keeps(self, share: float) -> tuple[list[Tensor], list[float]]:
         """Return which units of each group stay, and the thresholds."""
-        keeps, thresholds = self._selected(share)
-        return [self._rounded(k, u) for k, u in zip(keeps, self.units, strict=True)], thresholds
+        chosen = self._selected(share)
+        rounded = [self._rounded(keep, u, few) for (keep, _, few), u in zip(chosen, self.units, strict=True)]
+        return rounded, [threshold for _, threshold, _ in chosen]
 
-    def _selected(self, share: float) -> tuple[list[Tensor], list[float]]:
-        keeps = {layer.name: (torch.empty(0), 0.0) for layer in self.layers}
+    def _selected(self, share: float) -> list[tuple[Tensor, float, int]]:
+        """Return for each group which units are kept, the threshold, and how many rows it has to keep at least."""
+        found = {layer.name: (torch.empty(0), 0.0, 1) for layer in self.layers}
         by_name = {units.name: units for units in self.units}
+        row = {layer.name: layer.shape[1] for layer in self.layers}
         for pool in self.scope(self.layers, share):
             kept, threshold = self.selection([by_name[name] for name in pool.names], pool.drop, pool.sparsity)
-            keeps |= {name: (keep, threshold) for name, keep in zip(pool.names, kept, strict=True)}
-        return [keep for keep, _ in keeps.values()], [threshold for _, threshold in keeps.values()]
+            for name, keep, few in zip(pool.names, kept, pool.least or [1] * len(pool.names), strict=True):
+                found[name] = keep, threshold, -(-few // row[name])
+        return list(found.values())
 
-    def _least(self, keep: Tensor, units: Units) -> int:
+    def _least(self, keep: Tensor, units: Units, floor: int) -> int:
         """Return how many stay at least, of those that can: the next multiple."""
-        number = max(1, -(-int(keep.sum()) // self.multiple)) * self.multiple
+        number = -(-max(1, floor, int(keep.sum())) // self.multiple) * self.multiple
         return min(number, len(keep) if units.alive is None else int(units.alive.sum()))
 
-    def _rounded(self, keep: Tensor, units: Units) -> Tensor:
+    def _rounded(self, keep: Tensor, units: Units, floor: int) -> Tensor:
         """Return the units kept, with the best of the others brought back until a multiple is reached."""
-        missing = self._least(keep, units) - int(keep.sum())
+        missing = self._least(keep, units, floor) - int(keep.sum())
         if missing <= 0:
             return keep
         barred = keep if units.alive is None else keep | ~units.alive

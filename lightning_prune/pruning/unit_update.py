@@ -138,6 +138,10 @@ class UnitUpdate:
         """Return nothing: how sparse one weight becomes depends on the units on both its sides."""
         return {}
 
+    def asked(self) -> dict[str, float]:
+        """Return the final sparsity of all counted weights, for each of them."""
+        return {weight.target.name: self.schedule.final_sparsity for weight in self.counted}
+
     def _alive(self, group: Group) -> Tensor:
         part = next(p for p in group.of("out") if p.name in self.weights)
         return _any(self.weights[part.name].mask, part)

@@ -12,6 +12,7 @@ from torch import Tensor
 from lightning_prune.criterion import Criterion, Site, SitedCriterion
 from lightning_prune.masks import MaskedWeight
 from lightning_prune.pattern import Pattern, SitedPattern
+from lightning_prune.pruning import floor
 from lightning_prune.schedule import Schedule
 from lightning_prune.scope import Layer, Pool, Scope
 from lightning_prune.selection import Selection, Units
@@ -71,7 +72,7 @@ class WeightUpdate:
         """
         decisions: list[Decision] = []
         for pool in self.scope(self._layers(), self.schedule.sparsity(step)):
-            decisions += self._select(pool, [weight for name in pool.names for weight in self.groups[name]], step)
+            decisions += self._select(pool, [self.groups[name] for name in pool.names], step)
         return decisions
 
     def check_pattern(self) -> None:
@@ -99,6 +100,16 @@ class WeightUpdate:
             for weight in members[pool.names[0]]
         }
 
+    def asked(self) -> dict[str, float]:
+        """Return the final sparsity that the scope asks of all that each weight competes with."""
+        final = self.schedule.final_sparsity
+        return {
+            weight.target.name: pool.sparsity if pool.sparsity < 1.0 else final
+            for pool in self.scope(self._layers(), final)
+            for name in pool.names
+            for weight in self.groups[name]
+        }
+
     def from_zeros(self) -> list[Decision]:
         """Return the masks that the zeros of a stripped model show."""
         return [
@@ -116,13 +127,15 @@ class WeightUpdate:
         pruned = 0 if self.reversible else sum(w.pruned for w in members)
         return Layer(name, tuple(shape), sum(w.mask.numel() for w in members), pruned)
 
-    def _select(self, pool: Pool, members: Sequence[MaskedWeight], step: int) -> list[Decision]:
+    def _select(self, pool: Pool, layers: Sequence[Sequence[MaskedWeight]], step: int) -> list[Decision]:
+        members = [weight for layer in layers for weight in layer]
         patterns = [self._pattern_at(weight) for weight in members]
         ranked = [self._units(weight, pattern, step) for weight, pattern in zip(members, patterns, strict=True)]
-        units = [unit for parts in ranked for unit in parts]
         sparing = [parts for parts, pattern in zip(ranked, patterns, strict=True) if getattr(pattern, "spares", False)]
         most = sum(weight.mask.numel() for weight in members) - sum(_spared(u) for parts in sparing for u in parts)
-        keeps, threshold = self.selection(units, min(pool.drop, most), pool.sparsity)
+        each = iter(ranked)
+        by_layer = [[unit for _ in layer for unit in next(each)] for layer in layers]
+        keeps, threshold = floor.select(self.selection, by_layer, pool.least, min(pool.drop, most), pool.sparsity)
         rest = iter(keeps)
         decisions: list[Decision] = []
         for weight, pattern, parts in zip(members, patterns, ranked, strict=True):

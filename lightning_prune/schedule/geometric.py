@@ -35,6 +35,7 @@ class Geometric:
     power: float = 2.0
 
     def __post_init__(self) -> None:
+        steps.make_plain(self)
         steps.check_sparsities(self.initial_sparsity, self.final_sparsity)
         if self.final_sparsity == 1.0:
             raise ValueError("final_sparsity=1.0 cannot be reached by equal factors; use Polynomial, or less than 1")

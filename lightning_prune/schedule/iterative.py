@@ -31,6 +31,7 @@ class Iterative:
     rounds: int
 
     def __post_init__(self) -> None:
+        steps.make_plain(self)
         steps.check_sparsity("final_sparsity", self.final_sparsity)
         steps.check_window(self.begin_step, self.end_step)
         if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or self.rounds < 1:

@@ -23,6 +23,7 @@ class OneShot:
     step: int | float
 
     def __post_init__(self) -> None:
+        steps.make_plain(self)
         steps.check_sparsity("final_sparsity", self.final_sparsity)
         steps.check_position("step", self.step)
 

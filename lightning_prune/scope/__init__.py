@@ -1,8 +1,8 @@
 """Who competes with whom, and how many each may keep.
 
 Asked at every update with all layers and the sparsity that the schedule wants: a scope sorts them into pools and says
-of each pool how many weights must be zero. Within a pool the lowest scores go, wherever they are. Each rule of
-`Targets(sparsity=...)` has layers and a sparsity of its own, and is asked apart.
+of each pool how many weights must be zero. Within a pool the lowest scores go, wherever they are but for what each
+layer keeps at least. Each rule of `Targets(sparsity=...)` has layers and a sparsity of its own, and is asked apart.
 
 To write one: a frozen dataclass with `__call__(layers, sparsity)` that returns disjoint `protocol.Pool`s which cover
 all layers and whose `drop`s add up to round(sparsity N). A layer's `pruned` entries are gone for good and count among

@@ -14,10 +14,11 @@ from lightning_prune.scope.protocol import Layer, Pool
 class ERK:
     """Keep in each layer a share in proportion to the sum of its dimensions over their product (Erdos-Renyi-Kernel).
 
-    The share is 1 at most; the factor is such that round(s N) of all N weights go, to one weight. In a stack of experts
-    the dimensions are those of one expert, so that it keeps as much as its experts would as layers of their own; a
-    weight of three or more dimensions must therefore be of a known layout. Source: Mocanu et al. 2018 (arXiv
-    1707.04780); for kernels Evci et al. 2020 (arXiv 1911.11134).
+    The share is 1 at most; the factor is such that round(s N) of all N weights go, to one weight. Each layer keeps one
+    weight at least where no fewer are to stay than there are layers. In a stack of experts the dimensions are those of
+    one expert, so that it keeps as much as its experts would as layers of their own; a weight of three or more
+    dimensions must therefore be of a known layout. Source: Mocanu et al. 2018 (arXiv 1707.04780); for kernels Evci et
+    al. 2020 (arXiv 1911.11134).
     """
 
     needs_layout: ClassVar[bool] = True
@@ -47,12 +48,16 @@ def _kept(layers: Sequence[Layer], keep: int) -> list[float]:
 
 def _in_whole_weights(layers: Sequence[Layer], ideal: list[float], drop: int) -> list[int]:
     """Return whole counts near `ideal` that add up to `drop`, none below what is pruned for good."""
-    counts = [max(layer.pruned, math.floor(x + 1e-9)) for layer, x in zip(layers, ideal, strict=True)]
+    least = 1 if sum(layer.size for layer in layers) - drop >= len(layers) else 0
+    most = [max(layer.pruned, layer.size - least) for layer in layers]
+    floors = [max(layer.pruned, math.floor(x + 1e-9)) for layer, x in zip(layers, ideal, strict=True)]
+    counts = [min(count, top) for count, top in zip(floors, most, strict=True)]
     missing = drop - sum(counts)
     by_remainder = sorted(range(len(layers)), key=lambda i: counts[i] - ideal[i])
     while missing:
         order = by_remainder if missing > 0 else by_remainder[::-1]
-        room = [layer.size - c if missing > 0 else c - layer.pruned for layer, c in zip(layers, counts, strict=True)]
+        above = [top - c for top, c in zip(most, counts, strict=True)]
+        room = above if missing > 0 else [c - layer.pruned for layer, c in zip(layers, counts, strict=True)]
         movable = [i for i in order if room[i]][: abs(missing)]
         if not movable:  # more is pruned for good than is asked for
             break

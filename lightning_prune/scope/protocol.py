@@ -22,11 +22,19 @@ class Layer:
 
 @dataclass(frozen=True)
 class Pool:
-    """Weights that compete with each other, and how many of their entries must be zero afterwards."""
+    """Weights that compete with each other, and how many of their entries must be zero afterwards.
+
+    Attributes:
+        names: the layers.
+        drop: how many entries of theirs are zero afterwards.
+        sparsity: the share of zeros asked for.
+        least: how many entries each of them keeps at least, together no more than `drop` leaves; empty for no floor.
+    """
 
     names: tuple[str, ...]
     drop: int
     sparsity: float
+    least: tuple[int, ...] = ()
 
 
 class Scope(Protocol):

@@ -26,6 +26,8 @@ from tests.guarantees.helpers import (
     zeros,
 )
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*nearly nothing is left")  # of layers as small as these
+
 
 class Attention(nn.Module):
     """A user's buffers may be called what a mask would be called."""

@@ -119,11 +119,11 @@ class PruningCallback(Callback):
             others = [c for c in trainer.callbacks if isinstance(c, PruningCallback) and c is not self]  # pyright: ignore
             check_overlap(self.pruner, self.tag, {c.tag: c.pruner for c in others})
             self._rewinder = Rewinder(self.rewind, self.pruner, pl_module) if self.rewind else None
+            if self._rewinder is not None:
+                self._rewinder.load_state_dict(self._rewinder_state)
         except ValueError:
             self.pruner.strip()
             raise
-        if self._rewinder is not None:
-            self._rewinder.load_state_dict(self._rewinder_state)
         self._rewinder_state = {}
         self._media = wandb_media.Media.of(trainer, self._prefix)
         plan = self.pruner.report()

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_prune import saved
 from lightning_prune.coupling.units import Group
 from lightning_prune.criterion import Criterion, SitedCriterion
 from lightning_prune.masks import MaskedWeight, Masks
 from lightning_prune.pattern import CoupledPattern, Pattern, SitedPattern
 from lightning_prune.pruning import checks
+from lightning_prune.pruning.state_schema import check_body, check_position, check_thresholds
 from lightning_prune.pruning.unit_targets import UnitTargets, unit_targets
 from lightning_prune.pruning.unit_update import UnitUpdate
 from lightning_prune.pruning.weight_update import Decision, WeightUpdate
@@ -30,8 +32,8 @@ STATE_VERSION = 1
 
 def check_version(state: Mapping[str, Any]) -> None:
     """Raise ValueError if a saved state is of a newer version, or none at all."""
-    version = state.get("version")
-    if not isinstance(version, int) or version > STATE_VERSION:
+    version = saved.mapping("the pruning state", state).get("version")
+    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= STATE_VERSION:
         raise ValueError(
             f"the pruning state has version {version!r}, this lightning_prune reads up to {STATE_VERSION}: "
             "update lightning_prune to resume from this checkpoint"
@@ -254,9 +256,10 @@ class Attached:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state. Raises ValueError if it is of other weights; nothing is changed then."""
-        if not state.get("stripped"):
-            checks.check_masks({name: tuple(w.mask.shape) for name, w in self.masks.items()}, state["masks"])
+        """Go on from a state. Raises ValueError if it is of other weights or damaged; nothing is changed then."""
+        shapes = {name: tuple(weight.mask.shape) for name, weight in self.masks.items()}
+        (check_thresholds if state.get("stripped") else check_body)(state, shapes)
+        check_position(state, self._ideas.schedule.resolve(state["total_steps"] or self._length))
         self._set_up_updates(self._resolve(state["total_steps"] or self._length))
         thresholds = state["thresholds"]
         for update in self._updates if state.get("stripped") else ():
@@ -264,7 +267,7 @@ class Attached:
                 decision.weight.write(decision.mask, thresholds.get(decision.weight.target.name, 0.0))
         for name, weight in self.masks.items() if not state.get("stripped") else ():
             device = weight.parameter.device
-            weight.memory = {key: value.to(device) for key, value in state["memory"].get(name, {}).items()}
+            weight.memory = {key: value.to(device) for key, value in state.get("memory", {}).get(name, {}).items()}
             dense = state.get("dense", {}).get(name)
             if dense is not None and self._ideas.reversible:
                 with torch.no_grad():

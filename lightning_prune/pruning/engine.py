@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from lightning_prune.masks import Masks
 from lightning_prune.pruning.attached import check_version
+from lightning_prune.pruning.state_schema import check_header
 from lightning_prune.report import Report
 from lightning_prune.schedule import Schedule
 
@@ -41,6 +42,8 @@ class Engine(ABC, Generic[OnModelT]):
     Attributes:
         name: what the report and the log call it.
     """
+
+    _of_learned = False  # what kind of state it has
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -155,9 +158,11 @@ class Engine(ABC, Generic[OnModelT]):
         """Take over a state: at once when attached, else at the next attach.
 
         Raises:
-            ValueError: the state is of a newer version, or of other weights.
+            ValueError: the state is of a newer version, of the other kind of masks, of other weights, or damaged;
+                nothing is changed then.
         """
         check_version(state)
+        check_header(state, self._of_learned)
         if self._model is None:
             self._pending = dict(state)
             return

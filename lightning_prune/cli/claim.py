@@ -42,11 +42,11 @@ def _locked(file: Path) -> int:
         import fcntl
     except ImportError:  # Windows
         try:
-            return os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+            return os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
             raise _taken(file) from None
     while True:
-        descriptor = os.open(file, os.O_RDWR | os.O_CREAT)
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.path.samestat(os.fstat(descriptor), os.stat(file)):

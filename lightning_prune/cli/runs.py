@@ -99,9 +99,8 @@ def _read(folder: Path) -> Run:
         config = saved_config.flat((folder / "config.yaml").read_text())
         saved.integer("config.yaml: seed", saved.at("config.yaml", config, "seed"))
         interrupted = saved.boolean("interrupted", saved.at("report.json", report, "interrupted"))
-        shares = [
-            saved.number(key, saved.at("report.json", report, key), 0.0, 1.0) for key in ("sparsity", "final_sparsity")
-        ]
+        sparsity = saved.number("sparsity", saved.at("report.json", report, "sparsity"), 0.0, 1.0)
+        final = saved.number("final_sparsity", saved.at("report.json", report, "final_sparsity"), 0.0, 1.0)
         tested = saved.mapping("test", saved.at("report.json", report, "test"))
         curves = {} if tested or interrupted else outputs.read_metrics(folder)
         metrics: dict[str, Any] = tested or {n: values[-1][1] for n, values in curves.items() if n.startswith("val/")}
@@ -115,7 +114,7 @@ def _read(folder: Path) -> Run:
     if not finite:
         raise Unfit("without metrics", "it has no metrics of a test or of validation")
     shown = {printable(key): printable(value) if isinstance(value, str) else value for key, value in config.items()}
-    return Run(folder, shown, *shares, finite)
+    return Run(folder, shown, sparsity, final, finite)
 
 
 def _finite(name: str, value: Any) -> float:

@@ -138,12 +138,7 @@ def _state_dict(content: Any, task: pl.LightningModule) -> dict[str, Any]:
             f"none of its {len(names)} tensors is one of {type(task).__name__}: it has {_some(names)}, the model "
             f"{_some(sorted(own))}" + (f"; is {alike[0]} under another prefix?" if alike else "")
         )
-    missing, unknown = sorted(own - set(state)), sorted(map(str, set(state) - own))
-    if missing or unknown:
-        lacks = f"it has no {_some(missing)}" if missing else ""
-        brings = f"{type(task).__name__} has no {_some(unknown)}" if unknown else ""
-        raise UserError(f"it is of another model: {' and '.join(filter(None, (lacks, brings)))}")
-    return state
+    return state  # what is missing or too much of a model that is alike, torch says
 
 
 def _some(names: list[str]) -> str:

@@ -22,12 +22,12 @@ from lightning_prune.cli.errors import UserError
 from .conftest import SHORT, Command
 
 HOLD = """
-import sys, time
+import sys
 from pathlib import Path
 from lightning_prune.cli.claim import claimed
 with claimed(Path(sys.argv[1])):
     print("claimed", flush=True)
-    time.sleep(60)
+    sys.stdin.read()
 """
 ONE = """
 import sys

@@ -60,6 +60,12 @@ class HParams:
         _require(begin >= 0, "sparsity_function_begin_step", begin, "at least 0")
         _require(end > begin, "sparsity_function_end_step", end, f"after sparsity_function_begin_step={begin}")
         _require(self.pruning_frequency >= 1, "pruning_frequency", self.pruning_frequency, "at least 1")
+        _require(
+            self.end_pruning_step == -1 or self.end_pruning_step >= self.pruning_frequency,
+            "end_pruning_step",
+            self.end_pruning_step,
+            f"-1 or at least pruning_frequency={self.pruning_frequency}, or no update comes before it",
+        )
         _require(self.nbins >= 2, "nbins", self.nbins, "at least 2")
         for key in ("threshold_decay", "initial_sparsity", "target_sparsity", "gradient_decay_rate"):
             _require(0.0 <= getattr(self, key) < 1.0, key, getattr(self, key), "in [0, 1)")
@@ -70,7 +76,7 @@ class HParams:
             f"at least initial_sparsity={self.initial_sparsity}",
         )
         exponent = self.sparsity_function_exponent
-        _require(exponent > 0, "sparsity_function_exponent", exponent, "above 0")
+        _require(0 < exponent < float("inf"), "sparsity_function_exponent", exponent, "a number above 0")
         _require(self.prune_option in _CRITERIA, "prune_option", self.prune_option, f"one of {', '.join(_CRITERIA)}")
         pooling = self.block_pooling_function
         _require(pooling in ("AVG", "MAX"), "block_pooling_function", pooling, "AVG or MAX")
@@ -80,14 +86,14 @@ class HParams:
 class Contrib:
     """The older system's schedule: an update rule and, apart from it, a window for the sparsity.
 
-    Updates come when t >= begin_step, t <= last_step (any t where it is -1), and the last one, taken as 0 at the
-    start, is at least `pruning_frequency` steps back: (5, 50, 10) updates at 10, 20, 30, 40, 50. The sparsity follows
-    a polynomial over [ramp_begin, ramp_end]. The last update need not reach `final_sparsity`.
+    Updates come when t >= begin_pruning_step, t <= end_pruning_step (any t where it is -1), and the last one, taken
+    as 0 at the start, is at least `pruning_frequency` steps back: (5, 50, 10) updates at 10, 20, 30, 40, 50. The
+    sparsity follows a polynomial over [ramp_begin, ramp_end]. The last update need not reach `final_sparsity`.
     """
 
     final_sparsity: float
-    begin_step: int
-    last_step: int
+    begin_pruning_step: int
+    end_pruning_step: int
     pruning_frequency: int
     ramp_begin: int
     ramp_end: int
@@ -95,9 +101,20 @@ class Contrib:
     power: float = 3.0
 
     @property
+    def begin_step(self) -> int:
+        """The first update."""
+        return max(self.begin_pruning_step, self.pruning_frequency)
+
+    @property
     def end_step(self) -> int:
-        """Where the final sparsity is due: at the last step allowed or, without one, where the curve ends."""
-        return max(self.begin_step, self.ramp_end) if self.last_step == -1 else self.last_step
+        """The update after which pruning is finished.
+
+        It is the last one not after `end_pruning_step` or, where that is -1, the first at which the sparsity is final;
+        those that follow it then hold that sparsity. The given end itself need not be an update.
+        """
+        if self.end_pruning_step != -1:
+            return self._not_after(self.end_pruning_step)
+        return self._not_after(max(self.begin_step, self.ramp_end) + self.pruning_frequency - 1)
 
     def resolve(self, total_steps: int | None) -> Contrib:
         """Return this schedule, which is in whole steps already."""
@@ -105,14 +122,16 @@ class Contrib:
 
     def last_update(self, step: int) -> int | None:
         """Return the newest update step not after `step`, or None before the first."""
-        first = max(self.begin_step, self.pruning_frequency)
-        until = step if self.last_step == -1 else min(step, self.last_step)
-        return None if until < first else until - (until - first) % self.pruning_frequency
+        until = step if self.end_pruning_step == -1 else min(step, self.end_pruning_step)
+        return None if until < self.begin_step else self._not_after(until)
 
     def sparsity(self, step: int) -> float:
         """Return the sparsity on the curve at `step`."""
         rest = 1.0 - steps.progress(step, self.ramp_begin, self.ramp_end)
         return self.final_sparsity + (self.initial_sparsity - self.final_sparsity) * rest**self.power
+
+    def _not_after(self, step: int) -> int:
+        return step - (step - self.begin_step) % self.pruning_frequency
 
 
 @dataclass(frozen=True)
@@ -149,8 +168,8 @@ def parse(text: str) -> Pruner:
     hparams = HParams(**given)
     schedule = Contrib(
         final_sparsity=hparams.target_sparsity,
-        begin_step=hparams.begin_pruning_step,
-        last_step=hparams.end_pruning_step,
+        begin_pruning_step=hparams.begin_pruning_step,
+        end_pruning_step=hparams.end_pruning_step,
         pruning_frequency=hparams.pruning_frequency,
         ramp_begin=hparams.sparsity_function_begin_step,
         ramp_end=hparams.sparsity_function_end_step,
@@ -183,7 +202,7 @@ def _read(text: str) -> dict[str, Any]:
     """Return the fields given in the string, each in its type."""
     types = {field.name: type(field.default) for field in fields(HParams)}
     given: dict[str, Any] = {}
-    for part in re.findall(r"[^,\[\]]+(?:\[[^\]]*\])?", text):
+    for part in filter(str.strip, re.findall(r"[^,\[\]]+(?:\[[^\]]*\])?", text)):
         key, equals, value = part.partition("=")
         key, value = key.strip(), value.strip()
         if not equals:

@@ -113,10 +113,8 @@ class PruningCallback(Callback):
         if self._idle:
             return
         others = {c.tag: c.pruner for c in trainer.callbacks if isinstance(c, PruningCallback) and c is not self}  # pyright: ignore
-        given = (self.pruner, self._pace_state, others, self.tag, self.rewind, self.shrink)
+        given = (self.pruner, self._pace_state, others, self.tag, self.rewind, self._rewinder_state, self.shrink)
         self._pace, self._rewinder = put_on(trainer, self._title, *given)
-        if self._rewinder is not None:
-            self._rewinder.load_state_dict(self._rewinder_state)
         self._rewinder_state = {}
         self._media = wandb_media.Media.of(trainer, self._prefix)
         plan = self.pruner.report()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_prune import saved
 from lightning_prune.pruning import Pruner
 
 
@@ -90,11 +91,18 @@ class Rewinder:
         return {} if self._saved is None else {"saved": self._saved}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over the values kept."""
-        saved = state.get("saved")
-        if saved is not None:
-            now = self._parameters
-            self._saved = {name: value.to(now[name].device) for name, value in saved.items()}
+        """Take over the values kept. Raises ValueError if they are of other parameters, or damaged."""
+        where, now = "the rewind's state", self._parameters
+        kept = saved.mapping(where, state).get("saved")
+        if kept is None:
+            return
+        values = saved.mapping(f"{where}: saved", kept)
+        unknown = sorted(set(values) - set(now))
+        if unknown:
+            raise ValueError(f"{where} is of other parameters: the model trains no {unknown[:4]}")
+        for name, value in values.items():
+            saved.tensor(f"{where}: saved[{name!r}]", value, now[name].shape)
+        self._saved = {name: value.to(now[name].device) for name, value in values.items()}
 
     def _put_back(self) -> list[nn.Parameter]:
         if self._saved is None:

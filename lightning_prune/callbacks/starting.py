@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, cast
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_info
@@ -26,6 +27,7 @@ def put_on(
     others: Mapping[str, Pruner | LearnedMasks],
     tag: str,
     rewind: Rewind | None,
+    rewound: dict[str, Any],
     shrink: bool,
 ) -> tuple[RunPace | None, Rewinder | None]:
     """Attach a pruner to the module that a trainer fits, and return what goes with it.
@@ -38,6 +40,7 @@ def put_on(
         others: the other callbacks' pruners by tag.
         tag: the callback's own.
         rewind: what it is to do after updates.
+        rewound: the state of a `Rewinder` to go on from; empty for none.
         shrink: whether the module is to be made smaller at the end.
 
     Raises:
@@ -59,7 +62,10 @@ def put_on(
         pruner.attach(module, length, trial, trained(trainer, module))
         try:
             check_overlap(pruner, tag, others)
-            return Rewinder(rewind, pruner, module) if rewind else None  # pyright: ignore[reportArgumentType]
+            rewinder = Rewinder(rewind, cast(Pruner, pruner), module) if rewind else None
+            if rewinder is not None:
+                rewinder.load_state_dict(rewound)
+            return rewinder
         except ValueError:
             pruner.strip()
             raise

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +14,11 @@ from omegaconf import DictConfig, open_dict
 from pytorch_lightning.callbacks import Callback, Checkpoint
 from pytorch_lightning.loggers import Logger
 
-from lightning_prune import hparams
+from lightning_prune import hparams, saved
 from lightning_prune.callbacks import PruningCallback
 from lightning_prune.cli import inspect
 from lightning_prune.cli.check import check
-from lightning_prune.cli.errors import UserError, message
+from lightning_prune.cli.errors import UserError, message, near
 from lightning_prune.rounds import PruningRounds
 from lightning_prune.shrink import RECIPE, rebuild
 
@@ -48,16 +47,26 @@ class Parts:
 
 def parts(config: DictConfig) -> Parts:
     """Return task, data and pruning of a config, seeded. Raises UserError that names the key at fault."""
+    model = task(config)
+    found = Parts(model, _make(config, "data"), _pruning(config))
+    in_rounds = config.get("rounds") is not None
+    _check_kind("data", found.data, pl.LightningDataModule)
+    _check_kind("rounds" if in_rounds else "prune", found.pruning, PruningRounds if in_rounds else PruningCallback)
+    return found
+
+
+def task(config: DictConfig) -> pl.LightningModule:
+    """Return the task of a config alone, seeded. Raises UserError that names the key at fault."""
     check(config)
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    found = Parts(_make(config, "task"), _make(config, "data"), _pruning(config))
-    in_rounds = config.get("rounds") is not None
-    kinds = (pl.LightningModule, pl.LightningDataModule, PruningRounds if in_rounds else PruningCallback)
-    keys = ("task", "data", "rounds" if in_rounds else "prune")
-    for key, made, kind in zip(keys, (found.task, found.data, found.pruning), kinds, strict=True):
-        if not isinstance(made, kind):
-            raise UserError(f"{key} is a {type(made).__name__}; it must be a {kind.__name__}")
-    return found
+    model = _make(config, "task")
+    _check_kind("task", model, pl.LightningModule)
+    return model
+
+
+def _check_kind(key: str, made: Any, kind: type) -> None:
+    if not isinstance(made, kind):
+        raise UserError(f"{key} is a {type(made).__name__}; it must be a {kind.__name__}")
 
 
 def trainer(config: DictConfig, prune: PruningCallback | None) -> pl.Trainer:
@@ -97,16 +106,45 @@ def load_weights(config: DictConfig, task: pl.LightningModule) -> dict[str, str]
         raise UserError(f"ckpt_path={config.ckpt_path} brings weights of its own: drop weights={path}")
     if not Path(path).is_file():
         raise UserError(f"weights={path}: there is no such file")
-    content = inspect.load(Path(path))
-    state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    recipe = Path(path).parent / RECIPE
     try:
+        state = _state_dict(inspect.load(Path(path)), task)
+        recipe = Path(path).parent / RECIPE
         if recipe.is_file():
-            rebuild(task, json.loads(recipe.read_text()))
+            rebuild(task, saved.load_json(recipe))
         task.load_state_dict(state)
+    except UserError as error:
+        raise UserError(f"weights={path}: {error}") from error
     except (RuntimeError, ValueError) as error:
         raise UserError(f"weights={path}: {message(error)}") from error
     return {"file": str(path), "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+
+
+def _state_dict(content: Any, task: pl.LightningModule) -> dict[str, Any]:
+    """Return the state_dict in what a file holds. Raises UserError, which says what is there, if it is no such one."""
+    if not isinstance(content, dict):
+        raise UserError(f"it holds a {type(content).__name__}, not the state_dict of a model")
+    state = content.get("state_dict", content)
+    own = set(task.state_dict())
+    if not isinstance(state, dict) or not own & set(state):
+        inside = {key: value for key, value in content.items() if isinstance(value, dict)}
+        for key, value in inside.items():
+            if own <= set(value):
+                raise UserError(f"the weights lie under the key {key!r}, and not under state_dict: save them alone")
+        names = [name for name, _ in inspect.tensors(content)]
+        if not names:
+            raise UserError("there is no tensor in it")
+        alike = near(sorted(own)[0], names, number=1)
+        raise UserError(
+            f"none of its {len(names)} tensors is one of {type(task).__name__}: it has {_some(names)}, the model "
+            f"{_some(sorted(own))}" + (f"; is {alike[0]} under another prefix?" if alike else "")
+        )
+    return state  # what is missing or too much of a model that is alike, torch says
+
+
+def _some(names: list[str]) -> str:
+    """Return the first of some names, and how many more there are."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
 
 
 def _pruning(config: DictConfig) -> PruningCallback | PruningRounds:

@@ -43,8 +43,13 @@ def explain(error: BaseException) -> str | None:
 
 
 def one_line(text: str) -> str:
-    """Return the text with all white space as single blanks."""
-    return " ".join(text.split())
+    """Return the text with all white space as single blanks, and other control characters escaped."""
+    return printable(" ".join(text.split()))
+
+
+def printable(text: str) -> str:
+    """Return a text that a file has brought with its control characters escaped: a terminal must not act on them."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def message(error: BaseException) -> str:

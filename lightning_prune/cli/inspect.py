@@ -6,6 +6,7 @@ import argparse
 import json
 import pickle
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -15,7 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_prune.cli.errors import UserError, message
+from lightning_prune import saved
+from lightning_prune.cli.errors import UserError, message, one_line, printable
+from lightning_prune.pruning.state_schema import check_header
 from lightning_prune.report import columns, percent
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "params", "weights")
@@ -61,12 +64,16 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
     options = parser.parse_args(argv)
     content = load(options.file)
-    counts = [_count(name, tensor) for name, tensor in tensors(content)]
+    counts = [_count(printable(name), tensor) for name, tensor in tensors(content)]
     if not counts:
         raise UserError(f"{options.file}: there is no tensor in it")
-    found = list(prunings(content))
+    found, damaged = list[Pruning](), list[str]()
+    for state in prunings(content):
+        (found if isinstance(state, Pruning) else damaged).append(state)  # pyright: ignore[reportArgumentType]
+    for line in damaged:
+        print(f"lightning-prune: {one_line(f'{options.file}: {line}')}", file=sys.stderr)
     print(_json(content, counts, found) if options.json else _text(content, counts, found))
-    return 0
+    return int(bool(damaged))
 
 
 def load(file: Path) -> Any:
@@ -90,8 +97,8 @@ def load(file: Path) -> Any:
         if found is None:
             raise UserError(f"{file} is no checkpoint of torch, or damaged: {_first_sentence(error)}") from error
         raise UserError(
-            f"{file} holds more than tensors and plain values ({found.group(1)}); loading that could run code, so "
-            "inspect does not: save the model's state_dict() alone, and inspect that"
+            f"{file} holds more than tensors and plain values ({found.group(1)}); loading that could run code, so it "
+            "is not loaded: save the model's state_dict() alone, and use that file"
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError) as error:
         raise UserError(f"{file} is no checkpoint of torch, or damaged: {_first_sentence(error)}") from error
@@ -107,22 +114,24 @@ def tensors(content: Any) -> Iterator[tuple[str, Tensor]]:
     yield from _flat(content)
 
 
-def prunings(content: Any) -> Iterator[Pruning]:
-    """Yield the states of this library's callbacks in a Lightning checkpoint."""
+def prunings(content: Any) -> Iterator[Pruning | str]:
+    """Yield the states of this library's callbacks in a Lightning checkpoint; where one is damaged, what it has."""
     callbacks = content.get("callbacks") if isinstance(content, Mapping) else None
     for key, state in callbacks.items() if isinstance(callbacks, Mapping) else ():
         if str(key).startswith("PruningCallback") and isinstance(state, Mapping) and "last_update" in state:
-            masks = state.get("masks", {})
-            masked = sum(int((~mask).count_nonzero()) for mask in masks.values())
-            yield Pruning(
-                str(key),
-                state["last_update"],
-                float(state.get("sparsity", 0.0)),
-                state["begin_step"],
-                state["end_step"],
-                len(masks),
-                masked,
-            )
+            try:
+                yield _pruning(printable(str(key)), state)
+            except ValueError as error:
+                yield f"{key}: {error}"
+
+
+def _pruning(callback: str, state: Mapping[str, Any]) -> Pruning:
+    check_header(state, learned="finished" in state)
+    masks = saved.mapping("masks", state.get("masks", {}))
+    masked = sum(int((~saved.tensor(f"masks[{n!r}]", mask, bools=True)).count_nonzero()) for n, mask in masks.items())
+    sparsity = saved.number("sparsity", state.get("sparsity", 0.0), 0.0, 1.0)
+    window = (state["begin_step"], state["end_step"])
+    return Pruning(callback, state["last_update"], sparsity, *window, len(masks), masked)
 
 
 def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
@@ -165,7 +174,7 @@ def _text(content: Any, counts: list[Count], found: list[Pruning]) -> str:
     rows.append((every.name, "", f"{every.size:,}", f"{every.zeros:,}", percent(every.sparsity)))
     lines = [columns(rows, rules={1, len(large) + 1})]
     if isinstance(content, Mapping) and isinstance(content.get("global_step"), int):
-        lines.append(f"saved at step {content['global_step']:,}, epoch {content.get('epoch')}")
+        lines.append(f"saved at step {content['global_step']:,}, epoch {printable(str(content.get('epoch')))}")
     for state in found:
         when = "not yet updated" if state.last_update is None else f"last updated at step {state.last_update:,}"
         lines.append(

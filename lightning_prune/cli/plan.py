@@ -17,7 +17,7 @@ HELP = """\
 usage: lightning-prune plan -cn RECIPE [--config-dir FOLDER] [key=value ...]
 
 Build what the recipe names, and show which weights would be pruned, at which steps and how far. Nothing is trained and
-nothing written. Takes the arguments of train, without Hydra's options.
+nothing written. Takes the arguments of train, without Hydra's options, and imports and calls what the config names.
 
 recipes:
 """

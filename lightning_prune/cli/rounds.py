@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_prune.cli import build, compose, outputs, saved_config
+from lightning_prune.cli import build, claim, compose, outputs, saved_config
 from lightning_prune.cli.errors import UserError
 from lightning_prune.cli.sweep import Sweep, from_here
 from lightning_prune.report import columns
@@ -121,7 +121,7 @@ def _make_room(folder: Path, text: str, sweep: Sweep | None) -> None:
 def _clear(folder: Path) -> None:
     """Remove the folder of a run that did not begin, unless something else is in it."""
     files = {path.name for path in folder.rglob("*") if path.is_file()}
-    if files <= {"config.yaml", "hparams.yaml"}:
+    if files <= {"config.yaml", "hparams.yaml", claim.FILE}:
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning_prune import saved
 from lightning_prune.cli import outputs, saved_config
-from lightning_prune.cli.errors import UserError, message
+from lightning_prune.cli.errors import UserError, message, printable
 
 
 @dataclass(frozen=True)
@@ -37,17 +38,21 @@ class Run:
 
 
 class Unfit(Exception):  # noqa: N818 - no error
-    """Why a run cannot be compared."""
+    """Why a run cannot be compared: in a word, and in full."""
+
+    def __init__(self, word: str, why: str) -> None:
+        super().__init__(why)
+        self.word = word
 
 
-def find(folders: Iterable[Path]) -> tuple[list[Run], dict[Path, str]]:
+def find(folders: Iterable[Path]) -> tuple[list[Run], dict[Path, Unfit]]:
     """Return the finished runs below some folders, each once, and why others are left out.
 
     Raises:
         UserError: a folder is not there, or holds no run.
     """
     runs: dict[Path, Run] = {}
-    left_out: dict[Path, str] = {}
+    left_out: dict[Path, Unfit] = {}
     for folder in folders:
         found = _below(folder)
         if not found:
@@ -60,7 +65,7 @@ def find(folders: Iterable[Path]) -> tuple[list[Run], dict[Path, str]]:
             try:
                 runs[key] = _read(one)
             except Unfit as reason:
-                left_out[one] = str(reason)
+                left_out[one] = reason
     return list(runs.values()), left_out
 
 
@@ -74,7 +79,10 @@ def _below(folder: Path) -> list[Path]:
 def _is_run(folder: Path) -> bool:
     """Whether a run has left its config here; the configs of recipes do not begin like that."""
     file = folder / "config.yaml"
-    return file.is_file() and file.read_text(errors="replace").startswith("defaults:\n- run_folder\n")
+    try:
+        return file.is_file() and file.read_text(errors="replace").startswith("defaults:\n- run_folder\n")
+    except OSError:  # it is not to be read: a run or not, it must not stop the others
+        return False
 
 
 def _natural(folder: Path) -> list[tuple[float, str]]:
@@ -85,19 +93,31 @@ def _natural(folder: Path) -> list[tuple[float, str]]:
 def _read(folder: Path) -> Run:
     file = folder / "report.json"
     if not file.is_file():
-        raise Unfit("failed or unfinished: it has no report.json")
+        raise Unfit("unfinished", "failed or unfinished: it has no report.json")
     try:
-        report = json.loads(file.read_text())
+        report = saved.load_json(file)
         config = saved_config.flat((folder / "config.yaml").read_text())
-        interrupted, sparsity, final = report["interrupted"], float(report["sparsity"]), float(report["final_sparsity"])
-        metrics = {name: float(value) for name, value in report["test"].items()}
+        saved.integer("config.yaml: seed", saved.at("config.yaml", config, "seed"))
+        interrupted = saved.boolean("interrupted", saved.at("report.json", report, "interrupted"))
+        sparsity = saved.number("sparsity", saved.at("report.json", report, "sparsity"), 0.0, 1.0)
+        final = saved.number("final_sparsity", saved.at("report.json", report, "final_sparsity"), 0.0, 1.0)
+        tested = saved.mapping("test", saved.at("report.json", report, "test"))
+        curves = {} if tested or interrupted else outputs.read_metrics(folder)
+        metrics: dict[str, Any] = tested or {n: values[-1][1] for n, values in curves.items() if n.startswith("val/")}
+        finite = {printable(name): _finite(name, value) for name, value in metrics.items()}
+    except Unfit:
+        raise
     except Exception as error:  # whatever is wrong with a file of this run must not stop the others
-        raise Unfit(f"its report or config cannot be read: {message(error)}") from error
+        raise Unfit("damaged", f"its report or config cannot be read: {message(error)}") from error
     if interrupted:
-        raise Unfit(f"interrupted after {report.get('steps')} steps")
-    if not metrics:
-        curves = outputs.read_metrics(folder)
-        metrics = {name: values[-1][1] for name, values in curves.items() if name.startswith("val/")}
-    if not metrics:
-        raise Unfit("it has no metrics of a test or of validation")
-    return Run(folder, config, sparsity, final, metrics)
+        raise Unfit("interrupted", f"interrupted after {printable(str(report.get('steps')))} steps")
+    if not finite:
+        raise Unfit("without metrics", "it has no metrics of a test or of validation")
+    shown = {printable(key): printable(value) if isinstance(value, str) else value for key, value in config.items()}
+    return Run(folder, shown, sparsity, final, finite)
+
+
+def _finite(name: str, value: Any) -> float:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Unfit("diverged", f"its {printable(name)} is {value}, so its training has diverged")
+    return saved.number(f"test[{name!r}]", value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lightning_prune.cli import trusted
 from lightning_prune.cli.errors import UserError
 
 
@@ -13,7 +14,8 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         "lightning-prune shrink",
         description="Take the dead units out of the model of a run, see that its outputs stay the same, and measure "
-        "how much smaller and faster it is.",
+        "how much smaller and faster it is. The task that RUN/config.yaml names is built, if its classes are ours, "
+        "PyTorch's or trusted; no other code is run.",
         epilog="from lightning_prune.shrink import load_shrunk; load_shrunk(model, FOLDER) gives it back",
     )
     parser.add_argument(
@@ -22,13 +24,15 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--weights", type=Path, help="other weights of this model, .pt, .ckpt or .safetensors")
     parser.add_argument("--out", type=Path, help="where model.safetensors and shrunk.json go; RUN/shrunk")
     parser.add_argument("--tolerance", type=float, default=1e-4, help="how far outputs may move, of the largest; 1e-4")
+    trusted.add_option(parser)
     options = parser.parse_args(argv)
+    trust = trusted.given(options)
 
     from lightning_prune import cost
     from lightning_prune.cli.export import trained
     from lightning_prune.shrink import save_shrunk, shrink
 
-    model = trained(options.run, options.weights)
+    model = trained(options.run, options.weights, trust)
     shrunk = shrink(model, tolerance=options.tolerance)
     if all(group.before == group.after for group in shrunk.report.groups):
         raise UserError(

@@ -9,10 +9,11 @@ import shutil
 import sys
 import warnings
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from lightning_prune.cli import claim
 from lightning_prune.cli.arguments import listing, read
 from lightning_prune.cli.sweep import Sweep, from_here
 
@@ -20,7 +21,8 @@ HELP = """\
 usage: lightning-prune train -cn RECIPE [--config-dir FOLDER] [key=value ...] [-m]
 
 Train and prune as the recipe says. The run's folder, runs/RECIPE/TIME, then holds config.yaml, metrics.csv,
-report.json, report.png and model.pt, the plain state_dict of the pruned model.
+report.json, report.png and model.pt, the plain state_dict of the pruned model. What the config names is imported and
+called, whatever it is: with --config-dir, name folders that you trust.
 
   -cn RECIPE             a recipe, listed below
   --config-dir FOLDER    your own recipes and config groups; what is found there goes first
@@ -32,7 +34,7 @@ report.json, report.png and model.pt, the plain state_dict of the pruned model.
   ckpt_path=FILE         resume from a checkpoint
   weights=FILE           start with the weights of a model.pt or checkpoint; with trainer.max_steps=0 they are pruned
                          as they are (pruner/schedule=one_shot pruner.schedule.step=0)
-  hydra.run.dir=FOLDER   where the run goes; a recipe in rounds goes on there where it was stopped
+  hydra.run.dir=FOLDER   where the run goes, one at a time; a recipe in rounds goes on there where it was stopped
   -m, --multirun         a run for each of several values: pruner.schedule.final_sparsity=0.9,0.95
                          A run that fails is named at the end. With hydra.sweep.dir=FOLDER of an earlier sweep, runs
                          that are finished there are left out
@@ -97,7 +99,8 @@ def _job(config: Any, folder: Path, sweep: Sweep | None) -> None:
         for text in _NOISE:
             warnings.filterwarnings("ignore", text)
         try:
-            _train(config, folder, sweep)
+            with nullcontext() if _is_helper() or _rank() else claim.claimed(folder):
+                _train(config, folder, sweep)
         finally:
             wandb = sys.modules.get("wandb")
             if wandb is not None and wandb.run is not None:  # the next job of a sweep is another wandb run
@@ -146,7 +149,7 @@ def _train(config: Any, folder: Path, sweep: Sweep | None) -> None:
 
 def _clear(folder: Path) -> None:
     """Remove the folder of a run that did not begin, unless something else is in it."""
-    if all(path.name in ("config.yaml", "hparams.yaml", "metrics.csv") for path in folder.iterdir()):
+    if all(path.name in ("config.yaml", "hparams.yaml", "metrics.csv", claim.FILE) for path in folder.iterdir()):
         shutil.rmtree(folder, ignore_errors=True)  # helpers may be at it too
 
 
@@ -194,6 +197,13 @@ def _finish(parts: Any, trainer: Any, folder: Path, facts: dict[str, Any]) -> No
 def _is_helper() -> bool:
     """Whether this process was started by Lightning to help another one, as with devices=2."""
     return int(os.environ.get("LOCAL_RANK", "0")) > 0 and _RUN_FOLDER in os.environ
+
+
+def _rank() -> int:
+    """Return the number of this process among those that a launcher has started for the same run."""
+    from pytorch_lightning.utilities import rank_zero_only
+
+    return int(getattr(rank_zero_only, "rank", 0) or 0)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from lightning_prune import saved
 from lightning_prune.export.semi_structured import SemiStructured, check_gpu, convert_layers
 
 _WEIGHTS, _LAYERS = "model.pt", "semi_structured.json"
@@ -46,13 +47,14 @@ def load_semi_structured(
 
     Raises:
         RuntimeError: there is no such GPU, or the weights do not fit the model.
-        ValueError: a layer of the list cannot be converted here; with the reason.
+        ValueError: a layer of the list cannot be converted here; with the reason. Or a file is damaged.
     """
     check_gpu()
-    facts = json.loads((folder / _LAYERS).read_text())
-    state = torch.load(folder / _WEIGHTS, map_location="cpu", weights_only=True)
+    facts = saved.load_json(folder / _LAYERS)
+    layers = saved.sequence(f"{folder / _LAYERS}: layers", saved.at(str(folder / _LAYERS), facts, "layers"))
+    state = saved.load(folder / _WEIGHTS)
     made = copy.deepcopy(model)
     made.load_state_dict(state, assign=True)  # with the dtypes of the file
     made.to(device)
     check_gpu(made)
-    return convert_layers(made, tolerance, facts["layers"])
+    return convert_layers(made, tolerance, layers)

@@ -13,9 +13,11 @@ from torch.optim import Optimizer
 from lightning_prune.learned.hard_masks import HardMasks
 from lightning_prune.learned.hardening import harden, harden_copies
 from lightning_prune.learned.sites import Ideas, logits_of, sites_of
+from lightning_prune.learned.state_schema import check_learned
 from lightning_prune.learned.weight_hooks import Handle
 from lightning_prune.pruning import checks
 from lightning_prune.pruning.attached import STATE_VERSION, still_due
+from lightning_prune.pruning.state_schema import check_position
 from lightning_prune.pruning.waiting import Trained, Waiting, warn_of_late
 from lightning_prune.ranking import count
 from lightning_prune.report import Report, WeightReport
@@ -293,7 +295,10 @@ class Learning:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state. Raises ValueError if it is of other units; nothing is changed then."""
+        """Go on from a state. Raises ValueError if it is of other units or damaged; nothing is changed then."""
+        shapes = {name: tuple(weight.mask.shape) for name, weight in self.masks.items()}
+        check_learned(state, shapes, self.logits.state_dict(), [tuple(keep.shape) for keep in self._hard.keeps])
+        check_position(state, (self._ideas.schedule or _WHOLE_RUN).resolve(state["total_steps"] or self.length))
         if state.get("stripped"):
             for decision in self._sites.from_zeros():
                 decision.weight.write(decision.mask, state["thresholds"].get(decision.weight.target.name, 0.0))
@@ -301,7 +306,6 @@ class Learning:
             self._hard.restored(stale=False)
             self.unhook()
             return
-        checks.check_masks({name: tuple(w.mask.shape) for name, w in self.masks.items()}, state["masks"])
         self.logits.load_state_dict(state)
         self.resolve(state["total_steps"] or self.length)
         self.step, self.finished = state["last_update"], state["finished"]

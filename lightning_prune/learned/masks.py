@@ -57,6 +57,7 @@ class LearnedMasks(Engine[Learning]):
     """
 
     selection = "the threshold on learned probabilities"
+    _of_learned = True
     regularizer = True  # the callback logs the penalty
 
     def __init__(

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_prune import saved
 from lightning_prune.coupling.units import Group
 from lightning_prune.criterion import Criterion, SitedCriterion
 from lightning_prune.masks import MaskedWeight, Masks
@@ -17,6 +18,7 @@ from lightning_prune.pruning import checks
 from lightning_prune.pruning.chosen import Chosen
 from lightning_prune.pruning.layout_check import check_layouts
 from lightning_prune.pruning.saved_window import check_saved
+from lightning_prune.pruning.state_schema import check_body, check_position, check_thresholds
 from lightning_prune.pruning.unit_update import UnitUpdate
 from lightning_prune.pruning.waiting import Trained
 from lightning_prune.pruning.weight_update import Decision, WeightUpdate
@@ -33,8 +35,8 @@ STATE_VERSION = 1
 
 def check_version(state: Mapping[str, Any]) -> None:
     """Raise ValueError if a saved state is of a newer version, or none at all."""
-    version = state.get("version")
-    if not isinstance(version, int) or version > STATE_VERSION:
+    version = saved.mapping("the pruning state", state).get("version")
+    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= STATE_VERSION:
         raise ValueError(
             f"the pruning state has version {version!r}, this lightning_prune reads up to {STATE_VERSION}: "
             "update lightning_prune to resume from this checkpoint"
@@ -289,13 +291,16 @@ class Attached:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state. Raises ValueError if it is of other weights, or past the window; no mask moves then."""
-        if self._chosen.wake(state["thresholds"]):  # they trained when it was saved
+        """Go on from a state. Raises ValueError if it is damaged, of other weights, past the window; no mask moves."""
+        known = state.get("thresholds")
+        if isinstance(known, Mapping) and self._chosen.wake(known):  # they trained when it was saved
             self._go_on()
-        if not state.get("stripped"):
-            checks.check_masks({name: tuple(w.mask.shape) for name, w in self.masks.items()}, state["masks"])
+        shapes = {name: tuple(weight.mask.shape) for name, weight in self.masks.items()}
+        (check_thresholds if state.get("stripped") else check_body)(state, shapes)
         length = state["total_steps"] or self.length
-        check_saved(state, self._ideas.schedule.resolve(length))
+        schedule = self._ideas.schedule.resolve(length)
+        check_position(state, schedule)
+        check_saved(state, schedule)
         self._set_up_updates(self._resolve(length))
         thresholds = state["thresholds"]
         for update in self._updates if state.get("stripped") else ():
@@ -303,7 +308,7 @@ class Attached:
                 decision.weight.write(decision.mask, thresholds.get(decision.weight.target.name, 0.0))
         for name, weight in self.masks.items() if not state.get("stripped") else ():
             device = weight.parameter.device
-            weight.memory = {key: value.to(device) for key, value in state["memory"].get(name, {}).items()}
+            weight.memory = {key: value.to(device) for key, value in state.get("memory", {}).get(name, {}).items()}
             dense = state.get("dense", {}).get(name)
             if dense is not None and self._ideas.reversible:
                 with torch.no_grad():

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from lightning_prune.masks import Masks
 from lightning_prune.pruning.attached import check_version
 from lightning_prune.pruning.saved_window import describe
+from lightning_prune.pruning.state_schema import check_header
 from lightning_prune.pruning.waiting import Trained
 from lightning_prune.report import Report
 from lightning_prune.schedule import Schedule
@@ -48,6 +49,8 @@ class Engine(ABC, Generic[OnModelT]):
     Attributes:
         name: what the report and the log call it.
     """
+
+    _of_learned = False  # what kind of state it has
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -196,9 +199,11 @@ class Engine(ABC, Generic[OnModelT]):
         """Take over a state: at once when attached, else at the next attach.
 
         Raises:
-            ValueError: the state is of a newer version, or of other weights.
+            ValueError: the state is of a newer version, of the other kind of masks, of other weights, or damaged;
+                nothing is changed then.
         """
         check_version(state)
+        check_header(state, self._of_learned)
         if self._model is None:
             self._pending = dict(state)
             return

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from lightning_prune import saved
 from lightning_prune.report import columns, percent
 
 VERSION = 1
@@ -136,20 +137,21 @@ def load(folder: Path, settings: Mapping[str, Any]) -> History:
     """Return the rounds finished in a folder; none if it holds none.
 
     Raises:
-        ValueError: they were made with other settings, or by a newer version.
+        ValueError: they were made with other settings, or by a newer version, or the record is damaged.
     """
     if not (folder / FILE).is_file():
         return History(settings)
-    found = json.loads((folder / FILE).read_text())
+    found = saved.load_json(folder / FILE)
     if found.get("version") != VERSION:
         raise ValueError(f"{folder / FILE} has version {found.get('version')!r}, this lightning_prune reads {VERSION}")
-    before: Mapping[str, Any] = found["settings"]
+    where = str(folder / FILE)
+    before = saved.mapping(f"{where}: settings", saved.at(where, found, "settings"))
     now: Mapping[str, Any] = json.loads(json.dumps(settings))
     differ = [key for key in {**now, **before} if now.get(key) != before.get(key)]
     if differ:
         said = ", ".join(f"{key}={before.get(key)!r}, not {now.get(key)!r}" for key in differ)
         raise ValueError(f"{folder} holds rounds made with {said}: choose another folder")
-    rounds = [_round(values) for values in found["rounds"]]
+    rounds = [_round(f"{where}: rounds[{n}]", n, values) for n, values in enumerate(_rounds(where, found))]
     return History(settings, tuple(rounds))
 
 
@@ -160,10 +162,42 @@ def folder_of(folder: Path, number: int) -> Path:
 
 def finished(folder: Path) -> int:
     """Return how many rounds are finished in a folder, round 0 among them."""
-    return len(json.loads((folder / FILE).read_text())["rounds"]) if (folder / FILE).is_file() else 0
+    file = folder / FILE
+    return len(_rounds(str(file), saved.load_json(file))) if file.is_file() else 0
 
 
-def _round(values: Mapping[str, Any]) -> Round:
-    units: Mapping[str, Sequence[int]] = values["units"]
-    fields: dict[str, Any] = {**values, "units": {name: (before, after) for name, (before, after) in units.items()}}
-    return Round(**fields)
+def _rounds(where: str, found: Mapping[str, Any]) -> list[Any]:
+    return saved.sequence(f"{where}: rounds", saved.at(where, found, "rounds"))
+
+
+def _round(where: str, number: int, values: Any) -> Round:
+    """Return a round as it was written. Raises ValueError if it is damaged."""
+    found = saved.mapping(where, values)
+
+    def at(key: str) -> Any:
+        return saved.at(where, found, key)
+
+    units: dict[str, tuple[int, int]] = {}
+    for name, pair in saved.mapping(f"{where}.units", at("units")).items():
+        before, after = _pair(f"{where}.units[{name!r}]", pair)
+        units[name] = before, saved.integer(f"{where}.units[{name!r}]: after", after, 1, before)
+    metrics = saved.mapping(f"{where}.metrics", at("metrics"))
+    for name, value in metrics.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):  # NaN is a metric of a run that diverged
+            raise ValueError(f"{where}.metrics[{name!r}] is {value!r}; it must be a number")
+    factor = at("factor")
+    return Round(
+        number=saved.integer(f"{where}.number", at("number"), number, number),
+        factor=None if factor is None else saved.number(f"{where}.factor", factor, 0.0, 1.0),
+        units=units,
+        parameters=saved.integer(f"{where}.parameters", at("parameters")),
+        macs=saved.integer(f"{where}.macs", at("macs")),
+        metrics=metrics,
+    )
+
+
+def _pair(where: str, value: Any) -> tuple[int, Any]:
+    pair = saved.sequence(where, value)
+    if len(pair) != 2:
+        raise ValueError(f"{where} has {len(pair)} numbers; it must have two, before and after")
+    return saved.integer(f"{where}: before", pair[0], 1), pair[1]

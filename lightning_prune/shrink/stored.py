@@ -11,8 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_prune import saved
 from lightning_prune.coupling.remove import Attributes, put, set_attributes
 from lightning_prune.coupling.units import tensors_of
+from lightning_prune.shrink.recipe_schema import check_recipe, check_weights
 from lightning_prune.shrink.report import ShrinkReport
 from lightning_prune.targets import plain_name
 
@@ -45,13 +47,23 @@ def rebuild(model: nn.Module, recipe: Mapping[str, Any]) -> nn.Module:
     """Give a plain model the shapes of a recipe, in place. Its weights are to be loaded after that.
 
     Raises:
-        ValueError: the recipe is of a newer version, or of another model; nothing is changed then.
+        ValueError: the recipe is of a newer version, of another model, or damaged; nothing is changed then.
     """
-    version = recipe.get("version")
-    if not isinstance(version, int) or version > RECIPE_VERSION:
+    check_shapes(model, recipe)
+    tensors, shapes = tensors_of(model), recipe["tensors"]
+    put(model, {n: tensors[n].detach().new_zeros(s) for n, s in shapes.items() if list(tensors[n].shape) != list(s)})
+    set_attributes(model, recipe["attributes"])
+    return model
+
+
+def check_shapes(model: nn.Module, recipe: Mapping[str, Any]) -> None:
+    """Raise ValueError if the recipe is of a newer version, of another model, or damaged."""
+    version = saved.mapping("the recipe", recipe).get("version")
+    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= RECIPE_VERSION:
         raise ValueError(
             f"the recipe has version {version!r}, this lightning_prune reads up to {RECIPE_VERSION}: update it"
         )
+    check_recipe(model, recipe)
     tensors, shapes = tensors_of(model), recipe["tensors"]
     missing, unknown = sorted(set(shapes) - set(tensors)), sorted(set(tensors) - set(shapes))
     if missing or unknown:
@@ -63,9 +75,6 @@ def rebuild(model: nn.Module, recipe: Mapping[str, Any]) -> nn.Module:
         own = tensors[name].shape
         if len(shape) != len(own) or any(new > old for new, old in zip(shape, own, strict=True)):
             raise ValueError(f"'{name}' has shape {tuple(own)}, which does not shrink to {tuple(shape)}")
-    put(model, {n: tensors[n].detach().new_zeros(s) for n, s in shapes.items() if list(tensors[n].shape) != list(s)})
-    set_attributes(model, recipe["attributes"])
-    return model
 
 
 def save_shrunk(shrunk: Shrunk, folder: str | Path) -> None:
@@ -87,37 +96,50 @@ def load_shrunk(plain_model: nn.Module, folder: str | Path) -> nn.Module:
 
     Raises:
         FileNotFoundError: there is no such folder or file.
-        ValueError: it holds no shrunk model, or one of another class.
+        ValueError: it holds no shrunk model, one of another class, or is damaged; the model is as it was then.
     """
     path = Path(folder)
     if path.is_file():
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        recipe = next((s["shrunk"] for s in checkpoint.get("callbacks", {}).values() if "shrunk" in s), None)
+        checkpoint = saved.mapping(str(path), saved.load(path))
+        states = saved.mapping(f"{path}: callbacks", checkpoint.get("callbacks", {})).values()
+        recipe = next((s["shrunk"] for s in states if isinstance(s, Mapping) and "shrunk" in s), None)
         if recipe is None:
             raise ValueError(f"{path} holds no recipe of a shrunk model: was PruningCallback(shrink=True) in its run?")
-        rebuild(plain_model, recipe).load_state_dict(checkpoint["state_dict"])
+        weights = saved.at(str(path), checkpoint, "state_dict")
+        _check(plain_model, recipe, str(path), weights, every=True)
+        rebuild(plain_model, recipe).load_state_dict(weights)
         return plain_model
     for name in (WEIGHTS, RECIPE):
         if not (path / name).is_file():
             raise FileNotFoundError(f"{path / name} is missing: save_shrunk(shrunk, folder) writes it")
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    rebuild(plain_model, json.loads((path / RECIPE).read_text()))
-    target, loaded = _saved(plain_model), load_file(path / WEIGHTS)
-    if set(target) != set(loaded):
-        raise ValueError(f"{path / WEIGHTS} holds other tensors than its recipe: {sorted(set(target) ^ set(loaded))}")
+    recipe = saved.load_json(path / RECIPE)
+    try:
+        loaded = load_file(path / WEIGHTS)
+    except SafetensorError as error:
+        raise ValueError(f"{path / WEIGHTS} is no safetensors file, or damaged: {error}") from error
+    _check(plain_model, recipe, str(path / WEIGHTS), loaded, every=False)
+    target = _saved(rebuild(plain_model, recipe))
     with torch.no_grad():
         for name, tensor in target.items():
             tensor.copy_(loaded[name])
     return plain_model
 
 
+def _check(model: nn.Module, recipe: Mapping[str, Any], where: str, weights: Any, every: bool) -> None:
+    """Raise ValueError unless the weights are those of the model in the shapes of the recipe."""
+    check_shapes(model, recipe)
+    check_weights(where, model, recipe, weights, every)
+
+
 def _saved(model: nn.Module) -> dict[str, Tensor]:
     """Return what a state_dict holds, tied tensors once."""
-    saved: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in seen:
             seen.add(id(tensor))
-            saved[name] = tensor
-    return saved
+            tensors[name] = tensor
+    return tensors

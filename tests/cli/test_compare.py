@@ -122,6 +122,63 @@ def test_failed_and_unfinished_runs_are_named_and_left_out(command: Command) -> 
         assert why in line
 
 
+BROKEN: dict[str, tuple[str | bytes, str]] = {
+    "report.json a list": ("[1, 2]", "report.json is a list; it must be a mapping"),
+    "report.json deep": ("[" * 100_000, "cannot be read"),
+    "report.json bytes": (b"\xff\xfe\x00", "cannot be read"),
+    "interrupted text": ('{"interrupted": "no"}', "interrupted is 'no'; it must be true or false"),
+    "sparsity NaN": ('{"interrupted": false, "sparsity": NaN}', "sparsity is nan"),
+    "sparsity huge": ('{"interrupted": false, "sparsity": 1e300}', "sparsity is 1e+300"),
+    "no sparsity": ('{"interrupted": false}', "no 'sparsity'"),
+    "test a list": ('{"interrupted": false, "sparsity": 0, "final_sparsity": 0, "test": [1]}', "test is a list"),
+    "a metric is text": (
+        '{"interrupted": false, "sparsity": 0, "final_sparsity": 0, "test": {"a": "\\u001b[2J"}}',
+        "test['a'] is '\\x1b[2J'; it must be a number",
+    ),
+}
+
+
+def test_broken_runs_are_counted_by_reason_and_stop_nothing(command: Command) -> None:
+    write("runs/good")
+    for number, (content, _) in enumerate(BROKEN.values()):
+        report = write(f"runs/{number}") / "report.json"
+        report.write_bytes(content if isinstance(content, bytes) else content.encode())
+    change(write("runs/nan"), test={"test/loss": float("nan")})
+    for number in range(12):
+        (write(f"runs/un/{number}") / "report.json").unlink()
+    said = command("compare", "runs")
+    assert (said.status, said.err) == (0, "")
+    lines = said.out.splitlines()
+    for number, (_, why) in enumerate(BROKEN.values()):
+        (line,) = (each for each in lines if each.startswith(f"left out: runs/{number}: "))
+        assert why in line
+    assert "left out: runs/nan: its test/loss is nan, so its training has diverged" in lines
+    assert f"{len(BROKEN) + 13} of {len(BROKEN) + 14} runs left out: 12 unfinished, 9 damaged, 1 diverged" in lines
+    assert sum("runs/un/" in line for line in lines) == 10
+    assert "\x1b" not in said.out
+
+
+def test_a_damaged_config_leaves_its_run_out(command: Command) -> None:
+    write("runs/good")
+    (write("runs/seed") / "config.yaml").write_text("defaults:\n- run_folder\n- _self_\nrecipe: x\n")
+    (write("runs/yaml") / "config.yaml").write_text("defaults:\n- run_folder\n- {_self_\n")
+    said = command("compare", "runs")
+    assert (said.status, said.err) == (0, "")
+    assert "left out: runs/seed: its report or config cannot be read: config.yaml has no 'seed'" in said.out
+    assert "left out: runs/yaml: its report or config cannot be read: " in said.out
+    assert "2 of 3 runs left out: 2 damaged" in said.out.splitlines()
+
+
+def test_names_from_files_cannot_move_the_cursor(command: Command) -> None:
+    write("runs/0", recipe="red\x1b[31m")
+    change(write("runs/1", recipe="blue"), test={"test/\x1b[2Jaccuracy": 0.5})
+    said = command("compare", "runs")
+    assert said.status == 0
+    assert "\x1b" not in said.out
+    assert "red\\x1b[31m" in said.out
+    assert "test/\\x1b[2Jaccuracy" in said.out
+
+
 def test_without_a_test_the_validation_counts(command: Command) -> None:
     folder = write("runs/0")
     change(folder, test={})

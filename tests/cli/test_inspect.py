@@ -76,6 +76,41 @@ def test_shows_the_state_of_pruning_in_a_checkpoint(command: Command) -> None:
     assert f"3 masks with {found['zeros']:,} entries pruned" in said.out
 
 
+STATE = {"version": 1, "total_steps": 9, "begin_step": 1, "end_step": 8, "last_update": 4, "sparsity": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"last_update": "4\x1b[2J"}, "last_update is '4\\x1b[2J'; it must be an int"),
+        ({"end_step": None}, "end_step is None"),
+        ({"sparsity": float("nan")}, "sparsity is nan"),
+        ({"masks": {"w": torch.ones(2)}}, "masks['w'] is a tensor of torch.float32"),
+        ({"masks": 3}, "masks is 3"),
+    ],
+)
+def test_a_damaged_state_of_pruning_is_named_and_the_rest_is_shown(
+    command: Command, change: dict[str, Any], said: str
+) -> None:
+    states = {"PruningCallback": STATE | change, "PruningCallback\x1b[1m": STATE}
+    torch.save({"state_dict": sparse(), "callbacks": states}, "file.ckpt")
+    found = command("inspect", "file.ckpt")
+    assert found.status == 1
+    assert found.err.count("\n") == 1
+    assert f"file.ckpt: PruningCallback: {said}" in found.err or said in found.err
+    assert "25.00 %" in found.out
+    assert "PruningCallback\\x1b[1m: last updated at step 4, scheduled from step 1 to 8" in found.out
+    assert "\x1b" not in found.out + found.err
+
+
+def test_names_in_a_file_cannot_move_the_cursor(command: Command) -> None:
+    torch.save({"a\x1b[2Jb\r": torch.ones(2, 2), "global_step": 1, "epoch": "\x1b]0;title\x07"}, "file.pt")
+    said = command("inspect", "file.pt")
+    assert said.status == 0
+    assert "a\\x1b[2Jb\\r" in said.out
+    assert not {"\x1b", "\r", "\x07"} & set(said.out)
+
+
 class Anything(nn.Module):
     """A class that only its own code can load."""
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+
+from lightning_prune.tasks.classifier import Classifier
+from lightning_prune.tasks.nets import MLP
 
 from .conftest import SHORT, Command, Said
 
@@ -74,6 +78,48 @@ def test_errors_are_one_line(command: Command, overrides: tuple[str, ...], error
     assert error in said.err
     assert said.err.count("\n") == 1
     assert not Path("run").exists()
+
+
+class Foreign:
+    """A class that only its own code can load."""
+
+
+NET = {"net.layers.0.weight", "net.layers.0.bias"}
+FOREIGN: dict[str, tuple[Any, str]] = {
+    "objects": ({"state_dict": {}, "x": Foreign()}, "Foreign); loading that could run code, so it is not loaded"),
+    "a list": ([torch.ones(2)], "it holds a list, not the state_dict of a model"),
+    "a tensor": (torch.ones(2), "it holds a Tensor, not the state_dict"),
+    "no tensor": ({"epoch": 3}, "there is no tensor in it"),
+    "another model": (
+        {f"layer{n}.weight": torch.ones(2, 2) for n in range(5)},
+        "none of its 5 tensors is one of Classifier: it has layer0.weight, layer1.weight, layer2.weight and 2 more, "
+        "the model net.layers.",
+    ),
+    "a smaller one": (
+        {"state_dict": {name: torch.ones(2) for name in NET}},
+        "Error(s) in loading state_dict for Classifier: Missing key(s)",
+    ),
+    "with more": ({name: torch.ones(2) for name in NET} | {"extra\x1b[2J": torch.ones(1)}, "extra\\x1b[2J"),
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_a_foreign_file_is_told_what_it_is(command: Command, case: str) -> None:
+    content, words = FOREIGN[case]
+    torch.save(content, "foreign.pt")
+    said = train(command, "run", "weights=foreign.pt")
+    assert said.status == 1
+    assert said.err.startswith("lightning-prune: weights=foreign.pt: ")
+    assert words in said.err
+    assert "inspect" not in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_weights_under_another_key_are_found(command: Command) -> None:
+    task = Classifier(MLP([64, 64, 32, 10]))
+    torch.save({"ema": {}, "model": task.state_dict()}, "foreign.pt")
+    said = train(command, "run", "weights=foreign.pt", "task.net.sizes=[64,64,32,10]")
+    assert "weights=foreign.pt: the weights lie under the key 'model'" in said.err
 
 
 def test_plan_knows_a_run_of_no_steps(command: Command) -> None:

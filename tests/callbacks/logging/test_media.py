@@ -20,7 +20,7 @@ from tests.callbacks.logging.conftest import Classifier, MakeTrainer
 
 pytest.importorskip("matplotlib")
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 class Collector(WandbLogger):

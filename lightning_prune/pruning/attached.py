@@ -269,7 +269,7 @@ class Attached:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state. Raises ValueError if it is of other weights, or past the window; nothing is changed then."""
+        """Go on from a state. Raises ValueError if it is of other weights or past the window; nothing changes then."""
         if not state.get("stripped"):
             checks.check_masks({name: tuple(w.mask.shape) for name, w in self.masks.items()}, state["masks"])
         length = state["total_steps"] or self.length

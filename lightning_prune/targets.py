@@ -136,10 +136,9 @@ class Targets:
         assert parameter is not None
         if isinstance(parameter, UninitializedParameter):
             raise ValueError(f"'{uses[0][0]}' has no shape yet: run one batch through the lazy module before pruning")
-        if hasattr(parameter, "full_tensor"):
-            raise ValueError(
-                f"'{uses[0][0]}' is sharded over ranks (DTensor), which this version cannot prune: use DDP"
-            )
+        kind = _sharding(parameter)
+        if kind:
+            raise ValueError(f"'{uses[0][0]}' is sharded over ranks ({kind}), which this version cannot prune: use DDP")
         if not parameter.numel():
             return "empty"
         for name, _, _ in uses:
@@ -225,6 +224,19 @@ def _uses(model: nn.Module) -> list[list[Use]]:
                 if name not in [other for other, _, _ in found]:
                     found.append((name, module, attribute))
     return list(uses.values())
+
+
+def _sharding(parameter: nn.Parameter) -> str | None:
+    """Return by what a parameter is sharded over ranks, or has given up its own shape; None if it is whole."""
+    if hasattr(parameter, "full_tensor"):
+        return "DTensor"
+    if hasattr(parameter, "ds_id") or hasattr(parameter, "ds_status"):
+        return "DeepSpeed"
+    if any(kind.__name__ == "FlatParameter" for kind in type(parameter).__mro__) or getattr(
+        parameter, "_is_flat_param", False
+    ):
+        return "FlatParameter of FSDP1"
+    return None
 
 
 def _check_matches(key: str, pattern: str, names: list[str]) -> None:

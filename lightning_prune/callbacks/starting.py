@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 import pytorch_lightning as pl
+from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
 from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_prune.callbacks.agreement import check_overlap, on_ranks
@@ -17,6 +18,15 @@ from lightning_prune.callbacks.stepping import trained, warn_of_thaw
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.pruning import Pruner
 from lightning_prune.shrink import check_shrinkable
+
+
+def check_strategy(strategy: Strategy) -> None:
+    """Raise ValueError if a strategy shards parameters, or lets others of its own stand for them, without DTensor."""
+    if isinstance(strategy, (FSDPStrategy, DeepSpeedStrategy)):
+        raise ValueError(
+            f"{type(strategy).__name__} takes parameters apart, and this version cannot prune such: use DDP "
+            "(strategy='ddp'); ModelParallelStrategy, FSDP2, is not supported yet either"
+        )
 
 
 def put_on(
@@ -46,6 +56,7 @@ def put_on(
     Raises:
         ValueError: it cannot be done; the module is then as it was.
     """
+    check_strategy(trainer.strategy)
     module = trainer.lightning_module
     # Asking for the run's length builds the loader, which must not happen before a resumed loop knows its progress.
     saved = pruner.saved_length

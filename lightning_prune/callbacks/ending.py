@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
+from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from lightning_prune.callbacks.shrunk_checkpoints import save_masked, shrink_averages
 from lightning_prune.cost import CostReport, compare
 from lightning_prune.coupling.couple import plain_copy
 from lightning_prune.learned import LearnedMasks
@@ -47,12 +49,28 @@ class Smaller:
     cost: CostReport | None
 
 
-def make_smaller(trainer: pl.Trainer, model: pl.LightningModule, example_inputs: Any) -> Smaller:
-    """Take dead units out of a model in place, and measure it beside what it was."""
-    larger = plain_copy(model)
-    report, recipe = shrink_(model, example_inputs)
+def example_of(pruner: Pruner | LearnedMasks) -> Any:
+    """Return the example inputs that a pruner was given; None stands for the module's own."""
+    return pruner.pattern.example_inputs if isinstance(pruner.pattern, CoupledPattern) else None
+
+
+def make_smaller(trainer: pl.Trainer, model: pl.LightningModule, pruner: Pruner | LearnedMasks, title: str) -> Smaller:
+    """Take dead units out of a model and of its averages in place, measure it beside what it was, and say so.
+
+    Raises whatever `shrink_` does; the model is saved as it is then, and the error says where.
+    """
+    larger, example_inputs = plain_copy(model), example_of(pruner)
+    try:
+        report, recipe = shrink_(model, example_inputs)
+    except Exception as error:
+        save_masked(trainer, model, error)
+        raise
     trainer.strategy.optimizers = []  # they know the larger parameters
-    return Smaller(report, recipe, compare(larger, model, example_inputs) if trainer.is_global_zero else None)
+    shrink_averages(trainer, model, recipe)
+    cost = compare(larger, model, example_inputs) if trainer.is_global_zero else None
+    if cost is not None:
+        rank_zero_info(f"{title}: shrunk\n{report.table()}\n\n{cost.table()}")
+    return Smaller(report, recipe, cost)
 
 
 def masks_left(report: Report, model: nn.Module) -> dict[str, Tensor]:

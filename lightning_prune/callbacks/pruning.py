@@ -12,15 +12,15 @@ from torch.utils.hooks import RemovableHandle
 
 from lightning_prune.callbacks import averages, wandb_media
 from lightning_prune.callbacks.agreement import check_overlap, check_ranks
-from lightning_prune.callbacks.ending import make_smaller, masks_left, warn_of_less, zeros_are_left
+from lightning_prune.callbacks.ending import example_of, make_smaller, masks_left, warn_of_less, zeros_are_left
 from lightning_prune.callbacks.loss_scale import grad_scale, loss_scale, plain_optimizer
 from lightning_prune.callbacks.rewind import Rewind, Rewinder
 from lightning_prune.callbacks.run_length import run_length
 from lightning_prune.callbacks.short_forms import pruner_of
+from lightning_prune.callbacks.shrunk_checkpoints import Loading, save_small
 from lightning_prune.cost import CostReport
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.masks import zero_copies
-from lightning_prune.pattern import CoupledPattern
 from lightning_prune.pruning import Pruner
 from lightning_prune.report import Report
 from lightning_prune.schedule import Schedule
@@ -63,7 +63,8 @@ class PruningCallback(Callback):
         self.report: Report | None = None
         self.shrink_report: ShrinkReport | None = None
         self.cost_report: CostReport | None = None
-        self._recipe: dict[str, Any] = {}  # of the model shrunk in the latest fit
+        self.recipe: dict[str, Any] = {}  # how a plain model gets the shapes that the latest fit left; empty if its own
+        self._loading = Loading()
         self._sparsity = 0.0
         self._stage = "fit"
         self._idle = False
@@ -76,11 +77,6 @@ class PruningCallback(Callback):
         self._media: wandb_media.Media | None = None
 
     @property
-    def recipe(self) -> dict[str, Any]:
-        """How a plain model gets the shapes of the one that the latest fit has shrunk; empty if it shrank none."""
-        return self._recipe
-
-    @property
     def state_key(self) -> str:
         """The key of this callback's state in a checkpoint."""
         return self._generate_state_key(tag=self.tag)
@@ -88,7 +84,7 @@ class PruningCallback(Callback):
     # Fit begins
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Begin anew, or go on from what a fit before this one left; stand behind callbacks that average weights."""
+        """Begin anew, or go on from what a fit before left; stand behind averages; have checkpoints of any size load."""
         self._stage = stage
         if stage == "fit":
             trainer.callbacks = averages.behind(trainer.callbacks, PruningCallback)  # pyright: ignore
@@ -96,21 +92,27 @@ class PruningCallback(Callback):
             if self.pruner.attached:
                 self.pruner.strip()
             same = trainer.global_step > 0 and self._fitted == id(pl_module)
-            self._idle = same and bool(self._recipe)  # pruned and shrunk: what follows is fine-tuning
+            self._idle = same and bool(self.recipe)  # pruned and shrunk: what follows is fine-tuning
             if not self._idle:
-                self._recipe, self.shrink_report, self.cost_report = {}, None, None
+                self.recipe, self.shrink_report, self.cost_report = {}, None, None
             goes_on = same and (self.report is None or zeros_are_left(self.report, pl_module))
             left = self.state_dict() if goes_on else {}
             self._fitted, self._rewinder, self._rewinder_state = id(pl_module), None, {}
             if left:  # the same trainer fits the same model further
                 self.load_state_dict(left)
+        self._loading.begin(trainer, pl_module, self.recipe, stage)  # until the checkpoint is read
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Leave the module as it is without the callback."""
+        self._loading.end()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Attach the pruner: the model is on its device, and a checkpoint's weights and state are loaded."""
+        self._loading.end()
         if self._idle:
             return
         if self.shrink:
-            check_shrinkable(pl_module, self._example())
+            check_shrinkable(pl_module, example_of(self.pruner))
         # Asking for the run's length builds the loader, which must not happen before a resumed loop knows its progress.
         saved = self.pruner.saved_length
         trial = saved is not None or bool(trainer.fast_dev_run)  # pyright: ignore
@@ -228,13 +230,15 @@ class PruningCallback(Callback):
         state = self.pruner.state_dict()
         rewinding = self._rewinder.state_dict() if self._rewinder is not None else self._rewinder_state
         state = state | {"rewind": rewinding} if state and rewinding else state
-        return state | {"shrunk": self._recipe} if self._recipe else state
+        return state | {"shrunk": self.recipe} if self.recipe else state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a checkpoint's state, for the attach to come or, with strategies that restore late, at once."""
         if self._stage != "fit":  # validate and test restore callbacks too; the next fit must not start from that
             return
         self._rewinder_state = state_dict.pop("rewind", {})
+        if "shrunk" in state_dict:  # a file of the shrunk model: what follows is fine-tuning
+            self.recipe, self._idle = state_dict["shrunk"], True
         self.pruner.load_state_dict(state_dict)
         if self._rewinder is not None:
             self._rewinder.load_state_dict(self._rewinder_state)
@@ -252,7 +256,10 @@ class PruningCallback(Callback):
         rank_zero_info(f"{self._title}: done\n{self.report.table()}")
         warn_of_less(self._title, self.pruner, self.report)
         if self.shrink and "stripped" in self.pruner.state_dict():
-            self._make_smaller(trainer, pl_module)
+            done = make_smaller(trainer, pl_module, self.pruner, self._title)
+            self.shrink_report, self.recipe, self.cost_report = done.report, done.recipe, done.cost
+            self._write(trainer, done.cost.scalars() if done.cost else {})
+            save_small(trainer, self)
         if self._media is not None and trainer.is_global_zero:
             self._media.finish(self.report, pl_module)
 
@@ -265,17 +272,6 @@ class PruningCallback(Callback):
             self._rewinder = None
         else:
             self.pruner.forget()  # a fit that never began must leave nothing for the next one
-
-    def _example(self) -> Any:
-        pattern = self.pruner.pattern
-        return pattern.example_inputs if isinstance(pattern, CoupledPattern) else None
-
-    def _make_smaller(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        done = make_smaller(trainer, pl_module, self._example())
-        self.shrink_report, self._recipe, self.cost_report = done.report, done.recipe, done.cost
-        if done.cost is not None:
-            rank_zero_info(f"{self._title}: shrunk\n{done.report.table()}\n\n{done.cost.table()}")
-            self._write(trainer, done.cost.scalars())
 
     # Helpers
 
@@ -295,9 +291,9 @@ class PruningCallback(Callback):
             self.pruner.mask_weights()
 
     def _release(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
+        self._loading.end()
+        while self._hooks:
+            self._hooks.pop().remove()
 
     def _write(self, trainer: pl.Trainer, numbers: dict[str, float]) -> None:
         for logger in trainer.loggers:

@@ -15,6 +15,7 @@ from lightning_prune.coupling.trace import import_torch_pruning
 from lightning_prune.coupling.units import Group, Part, slices_of, tensors_of
 from lightning_prune.shrink.report import ShrinkReport, ShrunkGroup
 from lightning_prune.shrink.stored import Shrunk, recipe_of
+from lightning_prune.shrink.taken import taken_of
 
 
 class NotEqualError(ValueError):
@@ -47,6 +48,7 @@ def shrink(model: nn.Module, example_inputs: Any = None, tolerance: float = 1e-4
     silent = [_silent(group, tensors) for group in coupling.groups]
     before = answer(*in_full(model, example))
     keeps, reasons = _settled(smaller, example, before, coupling.groups, unread, silent, tolerance)
+    taken = taken_of(model, coupling.groups, keeps)
     attributes = remove(smaller, coupling.groups, keeps)
     difference, relative = distance(before, answer(*in_full(smaller, example)))
     if not relative <= tolerance:
@@ -62,7 +64,7 @@ def shrink(model: nn.Module, example_inputs: Any = None, tolerance: float = 1e-4
     report = ShrinkReport(
         groups, coupling.refused | _frozen(model, smaller), (sizes[0], sizes[1]), difference, relative
     )
-    return Shrunk(smaller, report, recipe_of(smaller, attributes, report))
+    return Shrunk(smaller, report, recipe_of(smaller, attributes, report, taken))
 
 
 def shrink_(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from lightning_prune.coupling.remove import Attributes, put, set_attributes
 from lightning_prune.coupling.units import tensors_of
 from lightning_prune.shrink.report import ShrinkReport
+from lightning_prune.shrink.taken import Taken, take_out
 from lightning_prune.targets import plain_name
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2  # 2 says which entries were taken out; 1 says the shapes alone
 WEIGHTS, RECIPE = "model.safetensors", "shrunk.json"
 
 
@@ -29,16 +30,34 @@ class Shrunk:
     recipe: dict[str, Any]
 
 
-def recipe_of(model: nn.Module, attributes: Attributes, report: ShrinkReport) -> dict[str, Any]:
-    """Return plain values from which `rebuild` makes a plain model of this one's shapes."""
-    tensors = {plain_name(name): list(tensor.shape) for name, tensor in tensors_of(model).items()}
+def recipe_of(
+    model: nn.Module, attributes: Attributes, report: ShrinkReport, taken: Taken | None = None
+) -> dict[str, Any]:
+    """Return plain values from which `rebuild` makes a plain model of this one's shapes.
+
+    Args:
+        model: the smaller model.
+        attributes: what changed of its modules' attributes.
+        report: what was done.
+        taken: which entries were taken out; None for a model that lost none.
+    """
+    taken = taken or Taken({}, {})
+    passing = _passing(model) - set(taken.removed)
+    tensors = {plain_name(n): list(t.shape) for n, t in tensors_of(model).items() if plain_name(n) not in passing}
     return {
         "version": RECIPE_VERSION,
         "model": type(model).__name__,
         "tensors": tensors,
         "attributes": attributes,
+        **taken.to_dict(),
         "report": report.to_dict(),
     }
+
+
+def _passing(model: nn.Module) -> set[str]:
+    """Return the buffers that no state_dict holds: the model makes them anew, in whatever shape it needs."""
+    held = {plain_name(name) for name in model.state_dict(keep_vars=True)}
+    return {plain_name(name) for name, _ in model.named_buffers()} - held
 
 
 def rebuild(model: nn.Module, recipe: Mapping[str, Any]) -> nn.Module:
@@ -52,20 +71,36 @@ def rebuild(model: nn.Module, recipe: Mapping[str, Any]) -> nn.Module:
         raise ValueError(
             f"the recipe has version {version!r}, this lightning_prune reads up to {RECIPE_VERSION}: update it"
         )
-    tensors, shapes = tensors_of(model), recipe["tensors"]
-    missing, unknown = sorted(set(shapes) - set(tensors)), sorted(set(tensors) - set(shapes))
+    tensors, shapes = tensors_of(model), dict(recipe["tensors"])
+    names = {plain_name(name): name for name in tensors}
+    passing, removed = _passing(model), recipe.get("removed", {})
+    for name in passing - set(removed):
+        if version > 1 or not _shrinks(tensors.get(names[name]), shapes.get(name)):
+            shapes[name] = list(tensors[names[name]].shape)  # the model makes it anew
+    missing, unknown = sorted(set(shapes) - set(names)), sorted(set(names) - set(shapes))
     if missing or unknown:
         raise ValueError(
             f"the recipe belongs to another model ({recipe.get('model')}): {type(model).__name__} has no "
             f"{missing[:4]}, the recipe has no {unknown[:4]}"
         )
     for name, shape in shapes.items():
-        own = tensors[name].shape
-        if len(shape) != len(own) or any(new > old for new, old in zip(shape, own, strict=True)):
-            raise ValueError(f"'{name}' has shape {tuple(own)}, which does not shrink to {tuple(shape)}")
-    put(model, {n: tensors[n].detach().new_zeros(s) for n, s in shapes.items() if list(tensors[n].shape) != list(s)})
+        own = tensors[names[name]]
+        if not _shrinks(own, shape):
+            raise ValueError(f"'{name}' has shape {tuple(own.shape)}, which does not shrink to {tuple(shape)}")
+    smaller = {names[n]: tensors[names[n]].detach().new_zeros(s) for n, s in shapes.items()}
+    held = {n: tensors[names[n]].detach() for n in passing & set(removed)}  # no file brings their values
+    take_out(held, recipe | {"zeros": {}}, {n: n for n in held if list(held[n].shape) != list(shapes[n])})
+    smaller |= {names[n]: tensor.clone() for n, tensor in held.items()}
+    put(model, {n: t for n, t in smaller.items() if t.shape != tensors[n].shape})
     set_attributes(model, recipe["attributes"])
     return model
+
+
+def _shrinks(own: Tensor | None, shape: Sequence[int] | None) -> bool:
+    """Whether a tensor can become one of the shape by losing entries."""
+    if own is None or shape is None or len(shape) != own.dim():
+        return False
+    return all(new <= old for new, old in zip(shape, own.shape, strict=True))
 
 
 def save_shrunk(shrunk: Shrunk, folder: str | Path) -> None:
@@ -92,10 +127,12 @@ def load_shrunk(plain_model: nn.Module, folder: str | Path) -> nn.Module:
     path = Path(folder)
     if path.is_file():
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        recipe = next((s["shrunk"] for s in checkpoint.get("callbacks", {}).values() if "shrunk" in s), None)
-        if recipe is None:
-            raise ValueError(f"{path} holds no recipe of a shrunk model: was PruningCallback(shrink=True) in its run?")
-        rebuild(plain_model, recipe).load_state_dict(checkpoint["state_dict"])
+        recipes = recipes_in(checkpoint)
+        if not recipes:
+            raise ValueError(f"{path} holds no recipe of a shrunk model: {_why_none(checkpoint, path)}")
+        for recipe in recipes:
+            rebuild(plain_model, recipe)
+        plain_model.load_state_dict(checkpoint["state_dict"])
         return plain_model
     for name in (WEIGHTS, RECIPE):
         if not (path / name).is_file():
@@ -110,6 +147,22 @@ def load_shrunk(plain_model: nn.Module, folder: str | Path) -> nn.Module:
         for name, tensor in target.items():
             tensor.copy_(loaded[name])
     return plain_model
+
+
+def recipes_in(checkpoint: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the recipes in a Lightning checkpoint, in the order in which they were followed; none if not shrunk."""
+    return [state["shrunk"] for state in checkpoint.get("callbacks", {}).values() if "shrunk" in state]
+
+
+def _why_none(checkpoint: Mapping[str, Any], path: Path) -> str:
+    if not any(key.startswith("PruningCallback") for key in checkpoint.get("callbacks", {})):
+        return "there was no PruningCallback in its run"
+    beside = sorted(path.parent.glob("shrunk*.ckpt"))
+    small = f"; {beside[-1]} beside it holds the shrunk one" if beside else ""
+    return (
+        "it was written before its run shrank the model, or by a run without shrink=True, and holds the plain model's "
+        f"shapes: plain_model.load_state_dict(torch.load({path.name!r})['state_dict']){small}"
+    )
 
 
 def _saved(model: nn.Module) -> dict[str, Tensor]:

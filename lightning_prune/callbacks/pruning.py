@@ -84,7 +84,7 @@ class PruningCallback(Callback):
     # Fit begins
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Begin anew, or go on from what a fit before left; stand behind averages; have checkpoints of any size load."""
+        """Begin anew, or go on from what a fit before left; stand behind averages; let files of any size load."""
         self._stage = stage
         if stage == "fit":
             trainer.callbacks = averages.behind(trainer.callbacks, PruningCallback)  # pyright: ignore

@@ -1,4 +1,4 @@
-"""Checkpoints of a run that shrinks its model: files of the larger and of the smaller model load, whichever is there."""
+"""Checkpoints of a run that shrinks its model: files of the larger and of the smaller model load."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Loading:
 
 
 def shrink_averages(trainer: pl.Trainer, model: nn.Module, recipe: Mapping[str, Any]) -> None:
-    """Give averages of a model that was shrunk its shapes and values: the model was made of them when training ended."""
+    """Give averages of a shrunk model its shapes and values: it was made of them when training ended."""
     for average in averages.models(trainer):
         rebuild(average, recipe)
         with torch.no_grad():
@@ -151,7 +151,7 @@ def _make_small(
     except StillAliveError as error:
         raise StillAliveError(
             f"{trainer.ckpt_path}: {error}. It loads into the plain model, trainer.{stage}({made}, ckpt_path=...); "
-            f"{NAME}.ckpt beside it is the shrunk model, and SparseModelCheckpoint keeps the best one of the final masks"
+            f"{NAME}.ckpt beside it is the shrunk model, and SparseModelCheckpoint keeps the best of the final masks"
         ) from error
 
 

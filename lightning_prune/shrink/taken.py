@@ -1,4 +1,4 @@
-"""Which entries of which tensors were taken out, as plain values, and the same done to a state_dict of the larger model."""
+"""Which entries of which tensors were taken out, as plain values, and the same done to a larger state_dict."""
 
 from __future__ import annotations
 

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from lightning_prune.coupling.example import answer, distance
 from lightning_prune.coupling.remove import remove
-from lightning_prune.coupling.scramble import level
-from lightning_prune.coupling.scramble import scramble as _scramble
+from lightning_prune.coupling.scramble import level, scramble
 from lightning_prune.coupling.shown import changes
 from lightning_prune.coupling.units import Group, Role, alive_along, tensors_of
 
@@ -81,7 +80,7 @@ def removable(
 
 def _draw(model: nn.Module, example_inputs: Any, modes: tuple[bool, ...], seed: int = 0) -> _Drawn:
     scrambled = copy.deepcopy(model)
-    _scramble(scrambled, seed)
+    scramble(scrambled, seed)
     level(scrambled, example_inputs)
     return _Drawn(scrambled, example_inputs, modes)
 
@@ -152,7 +151,7 @@ def _moves(drawn: _Drawn, group: Group, before: list[Tensor]) -> bool:
         return distance(before, drawn.answers())[1] > _TOLERANCE
 
 
-def _shows(model: nn.Module, example_inputs: Any, group: Group) -> bool:
+def shows(model: nn.Module, example_inputs: Any, group: Group) -> bool:
     """Whether the outputs change where units are not read, so that a wrong removal would be seen."""
     drawn = _Drawn(model, example_inputs, (False,))
     return bool(_some(group.units).all()) or _moves(drawn, group, drawn.answers())  # a single unit stays in any case

@@ -75,8 +75,7 @@ def rebuild(model: nn.Module, recipe: Mapping[str, Any]) -> nn.Module:
     names = {plain_name(name): name for name in tensors}
     passing, removed = _passing(model), recipe.get("removed", {})
     for name in passing - set(removed):
-        if version > 1 or not _shrinks(tensors.get(names[name]), shapes.get(name)):
-            shapes[name] = list(tensors[names[name]].shape)  # the model makes it anew
+        shapes[name] = list(tensors[names[name]].shape)  # the model makes it anew
     missing, unknown = sorted(set(shapes) - set(names)), sorted(set(names) - set(shapes))
     if missing or unknown:
         raise ValueError(
@@ -89,18 +88,16 @@ def rebuild(model: nn.Module, recipe: Mapping[str, Any]) -> nn.Module:
             raise ValueError(f"'{name}' has shape {tuple(own.shape)}, which does not shrink to {tuple(shape)}")
     smaller = {names[n]: tensors[names[n]].detach().new_zeros(s) for n, s in shapes.items()}
     held = {n: tensors[names[n]].detach() for n in passing & set(removed)}  # no file brings their values
-    take_out(held, recipe | {"zeros": {}}, {n: n for n in held if list(held[n].shape) != list(shapes[n])})
+    take_out(held, {**recipe, "zeros": {}}, {n: n for n in held if list(held[n].shape) != list(shapes[n])})
     smaller |= {names[n]: tensor.clone() for n, tensor in held.items()}
     put(model, {n: t for n, t in smaller.items() if t.shape != tensors[n].shape})
     set_attributes(model, recipe["attributes"])
     return model
 
 
-def _shrinks(own: Tensor | None, shape: Sequence[int] | None) -> bool:
+def _shrinks(own: Tensor, shape: Sequence[int]) -> bool:
     """Whether a tensor can become one of the shape by losing entries."""
-    if own is None or shape is None or len(shape) != own.dim():
-        return False
-    return all(new <= old for new, old in zip(shape, own.shape, strict=True))
+    return len(shape) == own.dim() and all(new <= old for new, old in zip(shape, own.shape, strict=True))
 
 
 def save_shrunk(shrunk: Shrunk, folder: str | Path) -> None:

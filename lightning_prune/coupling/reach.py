@@ -58,8 +58,16 @@ def both_ways(model: nn.Module, example_inputs: Any) -> tuple[Reach, Reach | Non
     """Return what is reached in evaluation mode, and in training mode where another way is taken there.
 
     None also stands for a model that does not run in training mode on its example inputs, without targets for one.
+
+    Raises:
+        ValueError: the model does not run on the example inputs in evaluation mode.
     """
-    evaluated = reach_of(model, example_inputs)
+    try:
+        evaluated = reach_of(model, example_inputs)
+    except Exception as error:
+        raise ValueError(
+            f"{type(model).__name__} could not be traced on its example inputs: {type(error).__name__}: {error}"
+        ) from error
     try:
         trained = reach_of(model, example_inputs, training=True)
     except Exception:  # the model's own code, asked for what it may not be able to do

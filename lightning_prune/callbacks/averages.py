@@ -8,8 +8,9 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback, StochasticWeightAveraging
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
-from lightning_prune.callbacks.ending import masks_left
+from lightning_prune.callbacks.left_zeros import masks_left
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.masks import zero_copies
 from lightning_prune.pruning import Pruner
@@ -31,6 +32,13 @@ def behind(callbacks: Sequence[Callback], kind: type[Callback]) -> list[Callback
     last = max(averaging, default=-1)
     moved = [c for c in callbacks[: last + 1] if isinstance(c, kind)]
     return [*(c for c in callbacks[: last + 1] if c not in moved), *moved, *callbacks[last + 1 :]]
+
+
+def models(trainer: pl.Trainer) -> list[nn.Module]:
+    """Return the averages of the model that callbacks hold."""
+    averaging = (WeightAveraging, StochasticWeightAveraging)
+    held = [getattr(c, "_average_model", None) for c in trainer.callbacks if isinstance(c, averaging)]  # pyright: ignore
+    return [m.module if isinstance(m, AveragedModel) else m for m in held if isinstance(m, nn.Module)]
 
 
 def copies(checkpoint: dict[str, Any], ours: Container[str]) -> dict[str, Any]:

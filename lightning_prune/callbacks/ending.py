@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
-from torch import Tensor, nn
+from pytorch_lightning.utilities import rank_zero_info
 
+from lightning_prune.callbacks.shrunk_checkpoints import save_masked, shrink_averages
 from lightning_prune.cost import CostReport, compare
 from lightning_prune.coupling.couple import plain_copy
 from lightning_prune.learned import LearnedMasks
@@ -16,7 +17,6 @@ from lightning_prune.pattern import CoupledPattern
 from lightning_prune.pruning import Pruner
 from lightning_prune.report import Report, percent
 from lightning_prune.shrink import ShrinkReport, shrink_
-from lightning_prune.targets import plain_name
 
 
 def warn_of_less(title: str, pruner: Pruner | LearnedMasks, report: Report) -> None:
@@ -72,26 +72,24 @@ class Smaller:
 
 
 def example_of(pruner: Pruner | LearnedMasks) -> Any:
-    """Return the example inputs that a pruner's pattern was given, None for those of the module."""
+    """Return the example inputs that a pruner was given; None stands for the module's own."""
     return pruner.pattern.example_inputs if isinstance(pruner.pattern, CoupledPattern) else None
 
 
-def make_smaller(trainer: pl.Trainer, model: pl.LightningModule, example_inputs: Any) -> Smaller:
-    """Take dead units out of a model in place, and measure it beside what it was."""
-    larger = plain_copy(model)
-    report, recipe = shrink_(model, example_inputs)
+def make_smaller(trainer: pl.Trainer, model: pl.LightningModule, pruner: Pruner | LearnedMasks, title: str) -> Smaller:
+    """Take dead units out of a model and of its averages in place, measure it beside what it was, and say so.
+
+    Raises whatever `shrink_` does; the model is saved as it is then, and the error says where.
+    """
+    larger, example_inputs = plain_copy(model), example_of(pruner)
+    try:
+        report, recipe = shrink_(model, example_inputs)
+    except Exception as error:
+        save_masked(trainer, model, error)
+        raise
     trainer.strategy.optimizers = []  # they know the larger parameters
-    return Smaller(report, recipe, compare(larger, model, example_inputs) if trainer.is_global_zero else None)
-
-
-def masks_left(report: Report, model: nn.Module) -> dict[str, Tensor]:
-    """Return the masks that the zeros of a stripped model show, by the names of its pruned weights."""
-    pruned = {weight.name for weight in report.weights}
-    named = {plain_name(name): parameter.detach() for name, parameter in model.named_parameters()}
-    return {name: parameter != 0 for name, parameter in named.items() if name in pruned}
-
-
-def zeros_are_left(report: Report, model: nn.Module) -> bool:
-    """Return whether a stripped model still has the zeros that its report counted."""
-    masks = masks_left(report, model)
-    return all(w.name in masks and int((~masks[w.name]).sum()) == w.zeros for w in report.weights)
+    shrink_averages(trainer, model, recipe)
+    cost = compare(larger, model, example_inputs) if trainer.is_global_zero else None
+    if cost is not None:
+        rank_zero_info(f"{title}: shrunk\n{report.table()}\n\n{cost.table()}")
+    return Smaller(report, recipe, cost)

@@ -11,12 +11,14 @@ from torch.optim import Optimizer
 
 from lightning_prune.callbacks import averages, wandb_media
 from lightning_prune.callbacks.agreement import update_on_ranks
-from lightning_prune.callbacks.ending import example_of, make_smaller, warn_of_less, warn_of_starved, zeros_are_left
+from lightning_prune.callbacks.ending import make_smaller, warn_of_less, warn_of_starved
 from lightning_prune.callbacks.guard import Guard
+from lightning_prune.callbacks.left_zeros import zeros_are_left
 from lightning_prune.callbacks.loss_scale import grad_scale, loss_scale, plain_optimizer
 from lightning_prune.callbacks.rewind import Rewind, Rewinder
 from lightning_prune.callbacks.run_pace import RunPace
 from lightning_prune.callbacks.short_forms import pruner_of
+from lightning_prune.callbacks.shrunk_checkpoints import Loading, save_small
 from lightning_prune.callbacks.starting import put_on
 from lightning_prune.callbacks.stepping import AfterStep
 from lightning_prune.cost import CostReport
@@ -63,7 +65,8 @@ class PruningCallback(Callback):
         self.report: Report | None = None
         self.shrink_report: ShrinkReport | None = None
         self.cost_report: CostReport | None = None
-        self._recipe: dict[str, Any] = {}  # of the model shrunk in the latest fit
+        self.recipe: dict[str, Any] = {}  # how a plain model gets the shapes that the latest fit left; empty if its own
+        self._loading = Loading()
         self._sparsity = 0.0
         self._stage = "fit"
         self._idle = False
@@ -78,11 +81,6 @@ class PruningCallback(Callback):
         self._media: wandb_media.Media | None = None
 
     @property
-    def recipe(self) -> dict[str, Any]:
-        """How a plain model gets the shapes of the one that the latest fit has shrunk; empty if it shrank none."""
-        return self._recipe
-
-    @property
     def state_key(self) -> str:
         """The key of this callback's state in a checkpoint."""
         return self._generate_state_key(tag=self.tag)
@@ -90,7 +88,7 @@ class PruningCallback(Callback):
     # Fit begins
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Begin anew, or go on from what a fit before this one left; stand behind callbacks that average weights."""
+        """Begin anew, or go on from what a fit before left; stand behind averages; let files of any size load."""
         self._stage = stage
         if stage == "fit":
             trainer.callbacks = averages.behind(trainer.callbacks, PruningCallback)  # pyright: ignore
@@ -98,18 +96,24 @@ class PruningCallback(Callback):
             if self.pruner.attached:
                 self.pruner.strip()
             same = trainer.global_step > 0 and self._fitted == id(pl_module)
-            self._idle = same and bool(self._recipe)  # pruned and shrunk: what follows is fine-tuning
+            self._idle = same and bool(self.recipe)  # pruned and shrunk: what follows is fine-tuning
             if not self._idle:
-                self._recipe, self.shrink_report, self.cost_report = {}, None, None
+                self.recipe, self.shrink_report, self.cost_report = {}, None, None
             goes_on = same and (self.report is None or zeros_are_left(self.report, pl_module))
             left = self.state_dict() if goes_on else {}
             self._fitted, self._rewinder, self._rewinder_state = id(pl_module), None, {}
             self._pace, self._pace_state = None, {}
             if left:  # the same trainer fits the same model further
                 self.load_state_dict(left)
+        self._loading.begin(trainer, pl_module, self.recipe, stage)  # until the checkpoint is read
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Leave the module as it is without the callback."""
+        self._loading.end()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Attach the pruner: the model is on its device, and a checkpoint's weights and state are loaded."""
+        self._loading.end()
         if self._idle:
             return
         others = {c.tag: c.pruner for c in trainer.callbacks if isinstance(c, PruningCallback) and c is not self}  # pyright: ignore
@@ -229,13 +233,15 @@ class PruningCallback(Callback):
         rewinding = self._rewinder.state_dict() if self._rewinder is not None else self._rewinder_state
         state = state | {"rewind": rewinding} if state and rewinding else state
         state = state | {"pace": self._pace.state_dict()} if state and self._pace is not None else state
-        return state | {"shrunk": self._recipe} if self._recipe else state
+        return state | {"shrunk": self.recipe} if self.recipe else state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over a checkpoint's state, for the attach to come or, with strategies that restore late, at once."""
         if self._stage != "fit":  # validate and test restore callbacks too; the next fit must not start from that
             return
         self._rewinder_state, self._pace_state = state_dict.pop("rewind", {}), state_dict.pop("pace", {})
+        if "shrunk" in state_dict:  # a file of the shrunk model: what follows is fine-tuning
+            self.recipe, self._idle = state_dict["shrunk"], True
         self.pruner.load_state_dict(state_dict)
         if self._rewinder is not None:
             self._rewinder.load_state_dict(self._rewinder_state)
@@ -254,7 +260,10 @@ class PruningCallback(Callback):
         warn_of_less(self._title, self.pruner, self.report)
         warn_of_starved(self._title, self.pruner, self.report)
         if self.shrink and "stripped" in self.pruner.state_dict():
-            self._make_smaller(trainer, pl_module)
+            done = make_smaller(trainer, pl_module, self.pruner, self._title)
+            self.shrink_report, self.recipe, self.cost_report = done.report, done.recipe, done.cost
+            self._write(trainer, done.cost.scalars() if done.cost else {})
+            save_small(trainer, self)
         if self._media is not None and trainer.is_global_zero:
             self._media.finish(self.report, pl_module)
 
@@ -267,13 +276,6 @@ class PruningCallback(Callback):
             self._rewinder = None
         else:
             self.pruner.forget()  # a fit that never began must leave nothing for the next one
-
-    def _make_smaller(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        done = make_smaller(trainer, pl_module, example_of(self.pruner))
-        self.shrink_report, self._recipe, self.cost_report = done.report, done.recipe, done.cost
-        if done.cost is not None:
-            rank_zero_info(f"{self._title}: shrunk\n{done.report.table()}\n\n{done.cost.table()}")
-            self._write(trainer, done.cost.scalars())
 
     # Helpers
 
@@ -290,9 +292,9 @@ class PruningCallback(Callback):
             self.pruner.mask_weights()
 
     def _release(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
+        self._loading.end()
+        while self._hooks:
+            self._hooks.pop().remove()
 
     def _write(self, trainer: pl.Trainer, numbers: dict[str, float]) -> None:
         for logger in trainer.loggers:

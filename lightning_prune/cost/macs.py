@@ -36,7 +36,7 @@ def macs(model: nn.Module, inputs: Any) -> dict[str, int]:
     hooks = [module.register_forward_pre_hook(enter, prepend=True) for module in names]
     hooks += [module.register_forward_hook(leave, with_kwargs=True) for module in names]
     try:
-        with evaluation(model), _unfused(), torch.no_grad(), counter:
+        with evaluation(model), _frozen(model), _unfused(), torch.no_grad(), counter:
             call(model, inputs)
     finally:
         for hook in hooks:
@@ -64,6 +64,23 @@ def _formulas() -> dict[Any, Any]:
 
     aten = torch.ops.aten
     return {aten._scaled_dot_product_flash_attention_for_cpu: attention, aten.mv: vector, aten.dot: vector}
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Generator[None, None, None]:
+    """Freeze a model for a while: the counter wants a gradient function of all that requires gradients.
+
+    A view of a parameter, such as a class token spread over a batch, requires gradients without grad mode too, and has
+    no function there.
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 @contextmanager

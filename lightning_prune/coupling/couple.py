@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
@@ -12,9 +13,9 @@ from torch import nn
 from lightning_prune.coupling.example import example_of, in_full
 from lightning_prune.coupling.graph import groups_of
 from lightning_prune.coupling.heads import heads_of
-from lightning_prune.coupling.reach import unreached
+from lightning_prune.coupling.reach import both_ways, unreached, widths_unread
 from lightning_prune.coupling.trial import removable
-from lightning_prune.coupling.units import Coupling, tensors_of
+from lightning_prune.coupling.units import Coupling, Group, tensors_of
 
 Kind = Literal["channel", "head"]
 
@@ -39,23 +40,45 @@ def couple(model: nn.Module, example_inputs: Any = None, kinds: tuple[Kind, ...]
 
 def _couple(model: nn.Module, example: Any, kinds: tuple[Kind, ...]) -> Coupling:
     plain, example = in_full(plain_copy(model).eval(), example)
-    groups, refused = groups_of(plain_copy(plain), example) if "channel" in kinds else ([], {})
+    evaluated, trained = both_ways(plain, example)
+    reached = (evaluated,) if trained is None else (evaluated, trained)
+    modes = (False, True)[: len(reached)]
+    groups, refused = list[Group](), dict[str, str]()
+    if "channel" in kinds:
+        groups, refused = groups_of(plain_copy(plain), example, None if trained is None else plain_copy(plain))
     heads = heads_of(plain) if "head" in kinds else []
     taken = {(part.name, part.dim) for group in heads for part in group.parts}
     groups = [g for g in groups if not any((p.name, p.dim) in taken for p in g.parts)]
     shapes = {name: tensor.shape for name, tensor in tensors_of(plain).items()}
-    fits = [all(int(p.index.max()) < shapes[p.name][p.dim] for p in g.parts) for g in groups]
-    misread = (g.name for g, fit in zip(groups, fits, strict=True) if not fit)
-    refused |= dict.fromkeys(misread, "the graph finds channels that are not there")
-    groups = [g for g, fit in zip(groups, fits, strict=True) if fit]
-    proved, failed = removable(plain, example, [*groups, *heads])
+    groups, misread = _sound(groups, shapes, widths_unread(plain, reached))
+    refused |= misread
+    proved, failed = removable(plain, example, [*groups, *heads], modes)
     again = [group for group in heads_of(plain, every_size=True) if group.name in failed] if heads else []
     if again:
-        proved, still = removable(plain, example, [*proved, *again])
+        proved, still = removable(plain, example, again, modes, proved)
         failed |= still
     inside = {part.name for group in proved for part in group.of("out")}
-    why = refused | failed | dict.fromkeys(unreached(plain, example), "the outputs do not depend on it")
+    why = refused | failed | unreached(plain, reached)
     return Coupling(tuple(proved), {name: reason for name, reason in why.items() if name not in inside})
+
+
+def _sound(
+    groups: list[Group], shapes: Mapping[str, torch.Size], unread: Mapping[int, str]
+) -> tuple[list[Group], dict[str, str]]:
+    """Return the groups that can be tried, and why others are not: a misread graph, a reader that is not known."""
+    sound, refused = list[Group](), dict[str, str]()
+    for group in groups:
+        reason = None
+        widths = {shapes[part.name][part.dim] for part in group.of("out", "in")} & set(unread)
+        if not all(int(part.index.max()) < shapes[part.name][part.dim] for part in group.parts):
+            reason = "the graph finds channels that are not there"
+        elif widths:
+            reason = f"{unread[min(widths)]} is not reached with the example inputs, and may read its channels"
+        if reason is None:
+            sound.append(group)
+        else:
+            refused |= dict.fromkeys((part.name for part in group.of("out")), reason)
+    return sound, refused
 
 
 def _eagerly(model: nn.Module) -> AbstractContextManager[Any]:

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_prune.coupling.training import mode
+
 
 def example_of(model: nn.Module, given: Any = None) -> Any:
     """Return the example inputs, given or the module's `example_input_array`, on the model's device and in its dtype.
@@ -77,17 +79,17 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def answer(model: nn.Module, example_inputs: Any) -> list[Tensor]:
-    """Return the tensors that the model gives in evaluation mode, from the same random state each time."""
-    training = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with own_randomness():
-            torch.manual_seed(0)
-            return [t.detach().clone() for t in tensors(call(model, example_inputs))]
-    finally:
-        for module, mode in training.items():
-            module.training = mode
+def answer(model: nn.Module, example_inputs: Any, training: bool = False) -> list[Tensor]:
+    """Return the tensors that the model gives, from the same random state each time.
+
+    Args:
+        model: any module; it stays in the mode it is in.
+        example_inputs: what one forward takes.
+        training: by the ways that are taken in training mode, without dropout; else in evaluation mode.
+    """
+    with own_randomness(), mode(model, training):
+        torch.manual_seed(0)
+        return [t.detach().clone() for t in tensors(call(model, example_inputs))]
 
 
 def distance(one: list[Tensor], other: list[Tensor]) -> tuple[float, float]:

@@ -23,21 +23,33 @@ class Place(NamedTuple):
     root_idx: int
 
 
-def groups_of(model: nn.Module, example_inputs: Any) -> tuple[list[Group], dict[str, str]]:
+def groups_of(
+    model: nn.Module, example_inputs: Any, in_training: nn.Module | None = None
+) -> tuple[list[Group], dict[str, str]]:
     """Return the groups of output channels that the graph shows, and why other weights are in none.
 
     Args:
-        model: a copy that may be changed: it is put into evaluation mode, and all of it requires gradients.
+        model: a copy that may be changed: all of it requires gradients after that.
         example_inputs: what one forward takes.
+        in_training: another copy, where other ways are taken in training mode: what hangs together by one of the two
+            hangs together.
 
     Raises:
         ModuleNotFoundError: Torch-Pruning is not installed.
         ValueError: the model does not run on the example inputs.
     """
-    graph = trace(model, example_inputs)
+    ties = Ties(model)
+    _tie_all(ties, model, trace(model, example_inputs))
+    if in_training is not None:
+        _tie_all(ties, in_training, trace(in_training, example_inputs, training=True))
+    return ties.groups(), ties.refused()
+
+
+def _tie_all(ties: Ties, model: nn.Module, graph: Any) -> None:
+    """Tie what the graph of a model shows to hang together."""
     names = {module: path for path, module in model.named_modules()}
     parameters = {parameter: name for name, parameter in model.named_parameters()}
-    ties, seen = Ties(model), set[tuple[nn.Module, int]]()
+    seen = set[tuple[nn.Module, int]]()
     limit = 1 + max((size for p in model.parameters() for size in p.shape), default=0)
     for module, node in list(graph.module2node.items()):
         layer = layer_of(module) if module in names else None
@@ -57,7 +69,6 @@ def groups_of(model: nn.Module, example_inputs: Any) -> tuple[list[Group], dict[
                 seen |= {(target.module, place.idx) for place in places if way_out}
             else:
                 _tie_other(ties, parameters, target, places, root)
-    return ties.groups(), ties.refused()
 
 
 def _walk(

@@ -12,6 +12,7 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.overrides import TorchFunctionMode
 
 from lightning_prune.coupling.example import call, tensors
+from lightning_prune.coupling.training import mode
 
 
 class _Mixed(torch.autograd.Function):
@@ -105,42 +106,43 @@ def _glu(input: Tensor, dim: int = -1) -> Tensor:
 class Traced(nn.Module):
     """A model that is called as ever, and runs readably."""
 
-    def __init__(self, model: nn.Module, constants: nn.ModuleList) -> None:
+    def __init__(self, model: nn.Module, constants: nn.ModuleList, in_training: bool = False) -> None:
         super().__init__()
         self.model = model
         self.constants = constants
+        self.in_training = in_training
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Return what the model does."""
-        with Readable(list(self.constants)):
+        with mode(self.model, self.in_training), Readable(list(self.constants)):
             return self.model(*args, **kwargs)
 
 
-def constants_of(model: nn.Module, example_inputs: Any) -> nn.ModuleList:
+def constants_of(model: nn.Module, example_inputs: Any, training: bool = False) -> nn.ModuleList:
     """Return a layer for each constant that the model concatenates with features when it is called."""
-    with Readable() as found:
+    with mode(model, training), Readable() as found:
         call(model, example_inputs)
     device = next((p.device for p in model.parameters()), None)
     return nn.ModuleList(Constant(size) for size in found.sizes).to(device)
 
 
-def stand_in(model: nn.Module, attention: set[type[nn.Module]]) -> None:
-    """Have each recurrent layer and each attention be one node of the graph.
+def stand_in(model: nn.Module, whole: set[type[nn.Module]]) -> None:
+    """Have each recurrent layer and each module of some classes be one node of the graph.
 
     Else they are one for each time step, or many that cross.
 
     Args:
         model: a copy that may be changed.
-        attention: the classes of attention modules.
+        whole: the classes of attention modules, and of norms that the graph would see as products and means.
     """
     for module in model.modules():
         if isinstance(module, nn.RNNBase):
             module.forward = partial(_recurrent, module)
-        elif type(module) in attention:
-            module.forward = partial(_attention, module)
+        elif type(module) in whole:
+            module.forward = partial(_whole, module)
 
 
-def _attention(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+def _whole(module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     with torch.no_grad():
         out = type(module).forward(module, *args, **kwargs)
     mixed = [t for t in tensors((args, kwargs)) if t.requires_grad]

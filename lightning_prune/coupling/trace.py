@@ -31,12 +31,13 @@ def import_torch_pruning() -> ModuleType:
     return torch_pruning
 
 
-def trace(model: nn.Module, example_inputs: Any) -> Any:
+def trace(model: nn.Module, example_inputs: Any, training: bool = False) -> Any:
     """Return Torch-Pruning's dependency graph of a `Traced` model, positions mapped from edge to edge.
 
     Args:
-        model: a copy that may be changed: it is put into evaluation mode, and all of it requires gradients.
+        model: a copy that may be changed: all of it requires gradients after that.
         example_inputs: what one forward takes.
+        training: by the ways of training mode; else in evaluation mode.
 
     Raises:
         ModuleNotFoundError: Torch-Pruning is not installed.
@@ -44,18 +45,19 @@ def trace(model: nn.Module, example_inputs: Any) -> Any:
     """
     tp = import_torch_pruning()
     _leave_comparable(model)
-    attention = {type(model.get_submodule(path)) for path in attentions(model)}
-    kinds = {nn.LSTM, nn.GRU, nn.RNN, nn.LocalResponseNorm, Constant, *attention}
+    whole = {type(model.get_submodule(path)) for path in attentions(model)}
+    whole |= {type(m) for m in model.modules() if _is_own_norm(m)}
+    kinds = {nn.LSTM, nn.GRU, nn.RNN, nn.LocalResponseNorm, Constant, *whole}
     kinds |= {type(m) for m in model.modules() if type(m).__name__ == "Conv1D" and layer_of(m)}
     opaque = _opaque(tp)
     model.requires_grad_(True)
-    stand_in(model, attention)
+    stand_in(model, whole)
     with warnings.catch_warnings(), torch.enable_grad(), own_randomness():
         warnings.simplefilter("ignore")
         graph = tp.DependencyGraph()
         try:
             graph.build_dependency(
-                Traced(model.eval(), constants_of(model, example_inputs)),
+                Traced(model, constants_of(model, example_inputs, training), training),
                 example_inputs,
                 forward_fn=call,
                 output_transform=lambda out: [t for t in tensors(out) if t.grad_fn is not None],  # pyright: ignore
@@ -70,6 +72,12 @@ def trace(model: nn.Module, example_inputs: Any) -> Any:
                 ) from error
             _map_positions(tp.dependency.index_mapping, graph)
     return graph
+
+
+def _is_own_norm(module: nn.Module) -> bool:
+    """Whether it normalises over its channels by code of its own, as the RMSNorm of a language model does."""
+    name = type(module).__name__
+    return ("RMSNorm" in name or "LayerNorm" in name) and not isinstance(module, nn.LayerNorm)
 
 
 def _opaque(tp: ModuleType) -> type[Any]:

@@ -116,11 +116,6 @@ def said(value: Any) -> Any:
     return getattr(value, "__qualname__", type(value).__qualname__)
 
 
-def merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what two recipes say of modules' attributes, one after the other: both start from the plain model."""
-    return {path: {**old.get(path, {}), **new.get(path, {})} for path in {**old, **new}}
-
-
 def share_gone(before: Mapping[str, int], after: Mapping[str, int]) -> float:
     """Return the share of the units that is gone."""
     return 1.0 - sum(after.values()) / sum(before.values())

@@ -32,7 +32,17 @@ from lightning_prune.rounds.trainer import (
     seed_everything,
     train,
 )
-from lightning_prune.shrink import RECIPE, WEIGHTS, ShrinkReport, Shrunk, load_shrunk, recipe_of, save_shrunk, shrink_
+from lightning_prune.shrink import (
+    RECIPE,
+    WEIGHTS,
+    ShrinkReport,
+    Shrunk,
+    followed_by,
+    load_shrunk,
+    recipe_of,
+    save_shrunk,
+    shrink_,
+)
 from lightning_prune.targets import Targets
 
 
@@ -206,7 +216,7 @@ class PruningRounds:
         while not (reason := self._reason(len(history.rounds) - 1, history.rounds[0].left, history.left)):
             number = len(history.rounds)
             report, new = self._prune(model, history.left, number)
-            recipe = {**new, "attributes": record.merged(recipe["attributes"], new["attributes"])}
+            recipe = followed_by(recipe, new)
             sizes = {name: group.after for name, group in named(report.groups).items()}
             units = {name: (n, sizes.get(name, n)) for name, n in history.left.items()}
             if all(before == after for before, after in units.values()):

@@ -12,4 +12,9 @@ from .stored import Shrunk as Shrunk
 from .stored import load_shrunk as load_shrunk
 from .stored import rebuild as rebuild
 from .stored import recipe_of as recipe_of
+from .stored import recipes_in as recipes_in
 from .stored import save_shrunk as save_shrunk
+from .taken import StillAliveError as StillAliveError
+from .taken import followed_by as followed_by
+from .taken import larger as larger
+from .taken import take_out as take_out

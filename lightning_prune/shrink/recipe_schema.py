@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from lightning_prune import saved
 from lightning_prune.coupling.units import tensors_of
+from lightning_prune.targets import plain_name
 
 _RECIPE = "the recipe"
 
@@ -24,6 +26,8 @@ def check_recipe(model: nn.Module, recipe: Mapping[str, Any]) -> None:
     for name, shape in shapes.items():
         for size in saved.sequence(f"{_RECIPE}: tensors[{name!r}]", shape):
             saved.integer(f"{_RECIPE}: tensors[{name!r}]: a size", size)
+    for kind in ("removed", "zeros"):
+        _check_positions(f"{_RECIPE}: {kind}", saved.mapping(f"{_RECIPE}: {kind}", recipe.get(kind, {})), shapes)
     modules = dict(model.named_modules(remove_duplicate=False))
     attributes = saved.mapping(f"{_RECIPE}: attributes", saved.at(_RECIPE, recipe, "attributes"))
     for path, values in attributes.items():
@@ -37,13 +41,26 @@ def check_recipe(model: nn.Module, recipe: Mapping[str, Any]) -> None:
             saved.integer(f"{where}[{key!r}]", value, 1, max(1, own))
 
 
-def check_weights(where: str, model: nn.Module, recipe: Mapping[str, Any], weights: Any, every: bool) -> None:
+def _check_positions(where: str, named: Mapping[str, Any], shapes: Mapping[str, Any]) -> None:
+    """Raise ValueError unless these are positions along dimensions of the recipe's tensors, such as "0-3,7"."""
+    for name, dims in named.items():
+        if name not in shapes:
+            raise ValueError(f"{where} has {name!r}, which is not among its tensors")
+        for dim, positions in saved.mapping(f"{where}[{name!r}]", dims).items():
+            if not dim.isdecimal() or int(dim) >= len(shapes[name]):
+                raise ValueError(f"{where}[{name!r}] has a dimension {dim!r} that the tensor does not have")
+            said = saved.text(f"{where}[{name!r}][{dim!r}]", positions)
+            if said and not re.fullmatch(r"\d{1,9}(-\d{1,9})?(,\d{1,9}(-\d{1,9})?)*", said):
+                raise ValueError(f"{where}[{name!r}][{dim!r}] is {said[:40]!r}; it must be positions such as '0-3,7'")
+
+
+def check_weights(where: str, model: nn.Module, shapes: Mapping[str, Any], weights: Any, every: bool) -> None:
     """Look at the weights that are to be loaded into a model once it has the shapes of a recipe.
 
     Args:
         where: the file.
         model: the plain model.
-        recipe: its recipe, checked.
+        shapes: plain name -> the shape that the recipe asks for, checked.
         weights: name -> tensor.
         every: tied tensors are there under each of their names.
 
@@ -66,7 +83,7 @@ def check_weights(where: str, model: nn.Module, recipe: Mapping[str, Any], weigh
     for name, own in expected.items():
         if not isinstance(own, Tensor):
             continue
-        shape = tuple(recipe["tensors"].get(first.get(id(own), name), own.shape))
+        shape = tuple(shapes.get(plain_name(first.get(id(own), name)), own.shape))
         value = found[name]
         if not isinstance(value, Tensor) or tuple(value.shape) != shape:
             what = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"

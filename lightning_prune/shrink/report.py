@@ -27,7 +27,7 @@ class ShrinkReport:
         groups: every group of units, dead ones in it or not.
         skipped: weight -> why its outputs cannot be removed.
         parameters: entries of all parameters, before and after.
-        difference: the largest difference of an output on the example inputs, in evaluation mode.
+        difference: the largest difference of an output on the example inputs, in evaluation and in training mode.
         relative: the same as a share of the largest output.
     """
 

@@ -15,6 +15,7 @@ from lightning_prune.coupling.trace import import_torch_pruning
 from lightning_prune.coupling.units import Group, Part, slices_of, tensors_of
 from lightning_prune.shrink.report import ShrinkReport, ShrunkGroup
 from lightning_prune.shrink.stored import Shrunk, recipe_of
+from lightning_prune.shrink.taken import taken_of
 
 
 class NotEqualError(ValueError):
@@ -33,7 +34,7 @@ def shrink(model: nn.Module, example_inputs: Any = None, tolerance: float = 1e-4
         tolerance: how far an output may move, as a share of the largest.
 
     Raises:
-        NotEqualError: the smaller model's outputs are off by more than that.
+        NotEqualError: the smaller model's outputs are off by more than that, in evaluation or in training mode.
         ValueError: there are no example inputs, or the model does not run on them.
         ModuleNotFoundError: Torch-Pruning is not installed.
     """
@@ -45,10 +46,12 @@ def shrink(model: nn.Module, example_inputs: Any = None, tolerance: float = 1e-4
     tensors = tensors_of(model)
     unread = [_unread(group, tensors) for group in coupling.groups]
     silent = [_silent(group, tensors) for group in coupling.groups]
-    before = answer(*in_full(model, example))
-    keeps, reasons = _settled(smaller, example, before, coupling.groups, unread, silent, tolerance)
+    training = _trains(model, example)
+    before = _answers(model, example, training)
+    keeps, reasons = _settled(smaller, example, before, coupling.groups, unread, silent, tolerance, training)
+    taken = taken_of(model, coupling.groups, keeps)
     attributes = remove(smaller, coupling.groups, keeps)
-    difference, relative = distance(before, answer(*in_full(smaller, example)))
+    difference, relative = distance(before, _answers(smaller, example, training))
     if not relative <= tolerance:
         raise NotEqualError(
             f"without its dead units the outputs of {type(model).__name__} differ by {difference:.3g}, {relative:.3g} "
@@ -62,7 +65,7 @@ def shrink(model: nn.Module, example_inputs: Any = None, tolerance: float = 1e-4
     report = ShrinkReport(
         groups, coupling.refused | _frozen(model, smaller), (sizes[0], sizes[1]), difference, relative
     )
-    return Shrunk(smaller, report, recipe_of(smaller, attributes, report))
+    return Shrunk(smaller, report, recipe_of(smaller, attributes, report, taken))
 
 
 def shrink_(
@@ -87,6 +90,21 @@ def check_shrinkable(model: nn.Module, example_inputs: Any = None) -> None:
     import_torch_pruning()
 
 
+def _answers(model: nn.Module, example: Any, training: bool) -> list[Tensor]:
+    """Return the outputs in evaluation mode, and in training mode without dropout where it is to be tried."""
+    model, example = in_full(model, example)
+    return [t for mode in ((False, True) if training else (False,)) for t in answer(model, example, mode)]
+
+
+def _trains(model: nn.Module, example: Any) -> bool:
+    """Whether the model gives outputs for its example inputs in training mode; it may ask for targets there."""
+    try:
+        answer(*in_full(model, example), training=True)
+    except Exception:  # the model's own code, asked for what it may not be able to do
+        return False
+    return True
+
+
 def _settled(
     model: nn.Module,
     example: Any,
@@ -95,13 +113,14 @@ def _settled(
     unread: Sequence[Tensor],
     silent: Sequence[Tensor],
     tolerance: float,
+    training: bool,
 ) -> tuple[list[Tensor], list[str]]:
     """Return which units to keep. Nobody misses a unit that is not read; one that is silent is tried."""
 
     def fits(dead: Sequence[Tensor]) -> bool:
         trial = plain_copy(model)
         remove(trial, groups, [_kept(d) for d in dead])
-        return distance(before, answer(*in_full(trial, example)))[1] <= tolerance
+        return distance(before, _answers(trial, example, training))[1] <= tolerance
 
     dead, reasons = list(unread), [""] * len(groups)
     more = [i for i, (u, s) in enumerate(zip(unread, silent, strict=True)) if bool((s & ~u).any())]

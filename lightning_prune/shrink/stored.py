@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from lightning_prune.coupling.remove import Attributes, put, set_attributes
 from lightning_prune.coupling.units import tensors_of
 from lightning_prune.shrink.recipe_schema import check_recipe, check_weights
 from lightning_prune.shrink.report import ShrinkReport
+from lightning_prune.shrink.taken import Taken, take_out
 from lightning_prune.targets import plain_name
 
-RECIPE_VERSION = 1
+RECIPE_VERSION = 2  # 2 says which entries were taken out; 1 says the shapes alone
 WEIGHTS, RECIPE = "model.safetensors", "shrunk.json"
 
 
@@ -31,16 +33,34 @@ class Shrunk:
     recipe: dict[str, Any]
 
 
-def recipe_of(model: nn.Module, attributes: Attributes, report: ShrinkReport) -> dict[str, Any]:
-    """Return plain values from which `rebuild` makes a plain model of this one's shapes."""
-    tensors = {plain_name(name): list(tensor.shape) for name, tensor in tensors_of(model).items()}
+def recipe_of(
+    model: nn.Module, attributes: Attributes, report: ShrinkReport, taken: Taken | None = None
+) -> dict[str, Any]:
+    """Return plain values from which `rebuild` makes a plain model of this one's shapes.
+
+    Args:
+        model: the smaller model.
+        attributes: what changed of its modules' attributes.
+        report: what was done.
+        taken: which entries were taken out; None for a model that lost none.
+    """
+    taken = taken or Taken({}, {})
+    passing = _passing(model) - set(taken.removed)
+    tensors = {plain_name(n): list(t.shape) for n, t in tensors_of(model).items() if plain_name(n) not in passing}
     return {
         "version": RECIPE_VERSION,
         "model": type(model).__name__,
         "tensors": tensors,
         "attributes": attributes,
+        **taken.to_dict(),
         "report": report.to_dict(),
     }
+
+
+def _passing(model: nn.Module) -> set[str]:
+    """Return the buffers that no state_dict holds: the model makes them anew, in whatever shape it needs."""
+    held = {plain_name(name) for name in model.state_dict(keep_vars=True)}
+    return {plain_name(name) for name, _ in model.named_buffers()} - held
 
 
 def rebuild(model: nn.Module, recipe: Mapping[str, Any]) -> nn.Module:
@@ -50,8 +70,14 @@ def rebuild(model: nn.Module, recipe: Mapping[str, Any]) -> nn.Module:
         ValueError: the recipe is of a newer version, of another model, or damaged; nothing is changed then.
     """
     check_shapes(model, recipe)
-    tensors, shapes = tensors_of(model), recipe["tensors"]
-    put(model, {n: tensors[n].detach().new_zeros(s) for n, s in shapes.items() if list(tensors[n].shape) != list(s)})
+    tensors, shapes = tensors_of(model), _shapes(model, recipe)
+    names = {plain_name(name): name for name in tensors}
+    smaller = {names[n]: tensors[names[n]].detach().new_zeros(s) for n, s in shapes.items()}
+    # No file brings the values of buffers that a state_dict leaves out.
+    held = {n: tensors[names[n]].detach() for n in _passing(model) & set(recipe.get("removed", {}))}
+    take_out(held, {**recipe, "zeros": {}}, {n: n for n in held if list(held[n].shape) != list(shapes[n])})
+    smaller |= {names[n]: tensor.clone() for n, tensor in held.items()}
+    put(model, {n: t for n, t in smaller.items() if t.shape != tensors[n].shape})
     set_attributes(model, recipe["attributes"])
     return model
 
@@ -64,17 +90,29 @@ def check_shapes(model: nn.Module, recipe: Mapping[str, Any]) -> None:
             f"the recipe has version {version!r}, this lightning_prune reads up to {RECIPE_VERSION}: update it"
         )
     check_recipe(model, recipe)
-    tensors, shapes = tensors_of(model), recipe["tensors"]
-    missing, unknown = sorted(set(shapes) - set(tensors)), sorted(set(tensors) - set(shapes))
+    tensors, shapes = tensors_of(model), _shapes(model, recipe)
+    names = {plain_name(name): name for name in tensors}
+    missing, unknown = sorted(set(shapes) - set(names)), sorted(set(names) - set(shapes))
     if missing or unknown:
         raise ValueError(
             f"the recipe belongs to another model ({recipe.get('model')}): {type(model).__name__} has no "
             f"{missing[:4]}, the recipe has no {unknown[:4]}"
         )
     for name, shape in shapes.items():
-        own = tensors[name].shape
-        if len(shape) != len(own) or any(new > old for new, old in zip(shape, own, strict=True)):
-            raise ValueError(f"'{name}' has shape {tuple(own)}, which does not shrink to {tuple(shape)}")
+        own = tensors[names[name]]
+        if not _shrinks(own, shape):
+            raise ValueError(f"'{name}' has shape {tuple(own.shape)}, which does not shrink to {tuple(shape)}")
+
+
+def _shapes(model: nn.Module, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the shapes that a recipe asks for, and those of buffers that the model makes anew."""
+    own = {plain_name(name): list(tensor.shape) for name, tensor in tensors_of(model).items()}
+    return {**recipe["tensors"], **{name: own[name] for name in _passing(model) - set(recipe.get("removed", {}))}}
+
+
+def _shrinks(own: Tensor, shape: Sequence[int]) -> bool:
+    """Whether a tensor can become one of the shape by losing entries."""
+    return len(shape) == own.dim() and all(new <= old for new, old in zip(shape, own.shape, strict=True))
 
 
 def save_shrunk(shrunk: Shrunk, folder: str | Path) -> None:
@@ -101,13 +139,17 @@ def load_shrunk(plain_model: nn.Module, folder: str | Path) -> nn.Module:
     path = Path(folder)
     if path.is_file():
         checkpoint = saved.mapping(str(path), saved.load(path))
-        states = saved.mapping(f"{path}: callbacks", checkpoint.get("callbacks", {})).values()
-        recipe = next((s["shrunk"] for s in states if isinstance(s, Mapping) and "shrunk" in s), None)
-        if recipe is None:
-            raise ValueError(f"{path} holds no recipe of a shrunk model: was PruningCallback(shrink=True) in its run?")
+        recipes = recipes_in(checkpoint, str(path))
+        if not recipes:
+            raise ValueError(f"{path} holds no recipe of a shrunk model: {_why_none(checkpoint, path)}")
         weights = saved.at(str(path), checkpoint, "state_dict")
-        _check(plain_model, recipe, str(path), weights, every=True)
-        rebuild(plain_model, recipe).load_state_dict(weights)
+        trial = plain_model if len(recipes) == 1 else copy.deepcopy(plain_model)  # nothing is changed before all fits
+        for recipe in recipes[:-1]:
+            rebuild(trial, recipe)
+        _check(trial, recipes[-1], str(path), weights, every=True)
+        for recipe in recipes:
+            rebuild(plain_model, recipe)
+        plain_model.load_state_dict(weights)
         return plain_model
     for name in (WEIGHTS, RECIPE):
         if not (path / name).is_file():
@@ -131,7 +173,24 @@ def load_shrunk(plain_model: nn.Module, folder: str | Path) -> nn.Module:
 def _check(model: nn.Module, recipe: Mapping[str, Any], where: str, weights: Any, every: bool) -> None:
     """Raise ValueError unless the weights are those of the model in the shapes of the recipe."""
     check_shapes(model, recipe)
-    check_weights(where, model, recipe, weights, every)
+    check_weights(where, model, _shapes(model, recipe), weights, every)
+
+
+def recipes_in(checkpoint: Mapping[str, Any], where: str = "the checkpoint") -> list[dict[str, Any]]:
+    """Return the recipes in a Lightning checkpoint, in the order in which they were followed; none if not shrunk."""
+    states = saved.mapping(f"{where}: callbacks", checkpoint.get("callbacks", {})).values()
+    return [state["shrunk"] for state in states if isinstance(state, Mapping) and "shrunk" in state]
+
+
+def _why_none(checkpoint: Mapping[str, Any], path: Path) -> str:
+    if not any(key.startswith("PruningCallback") for key in checkpoint.get("callbacks", {})):
+        return "there was no PruningCallback in its run"
+    beside = sorted(path.parent.glob("shrunk*.ckpt"))
+    small = f"; {beside[-1]} beside it holds the shrunk one" if beside else ""
+    return (
+        "it was written before its run shrank the model, or by a run without shrink=True, and holds the plain model's "
+        f"shapes: plain_model.load_state_dict(torch.load({path.name!r})['state_dict']){small}"
+    )
 
 
 def _saved(model: nn.Module) -> dict[str, Tensor]:

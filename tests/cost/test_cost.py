@@ -255,3 +255,39 @@ def test_a_model_without_products_has_no_bound_on_its_speed_up() -> None:
     assert report.predicted_speedup == float("inf")
     assert report.to_dict()["predicted_speedup"] is None
     assert CostReport(none, none, 1.0, 1.0, 1, "cpu").predicted_speedup == 1.0
+
+
+class Probe(nn.Module):
+    """A query of its own, spread over the batch, asks the tokens (SigLIP); `nn.MultiheadAttention` is a module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.probe, self.attention = nn.Parameter(torch.ones(1, 1, 8)), nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.attention(self.probe.expand(len(x), -1, -1), x, x)[0]
+
+
+class ClassToken(nn.Module):
+    """A token spread over the batch is given to a module beside the others (CaiT, PiT)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token, self.layer = nn.Parameter(torch.ones(1, 1, 8)), nn.Linear(8, 3)
+        self.token.requires_grad_(True)
+        self.layer.bias.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(self.token.expand(len(x), -1, -1)) + x[..., :3]
+
+
+@pytest.mark.parametrize(
+    ("model", "macs"),
+    # projections of 2 queries, 10 keys and 10 values, 2 x 2 heads x 5 x (4 + 4), and the output of 2 queries
+    [(Probe(), 64 * (2 + 10 + 10) + 2 * 2 * 5 * (4 + 4) + 64 * 2), (ClassToken(), 2 * 8 * 3)],
+    ids=["probe", "class_token"],
+)
+def test_a_parameter_that_is_spread_over_the_batch(model: nn.Module, macs: int) -> None:
+    before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    assert count(model, torch.randn(2, 5, 8)).macs == macs
+    assert before == {name: parameter.requires_grad for name, parameter in model.named_parameters()}

@@ -59,16 +59,16 @@ def test_the_trial_of_each_group_would_show_a_mistake(architecture: Architecture
     model, example = architecture.model(), architecture.example()
     draws = [copy.deepcopy(model) for _ in range(1 + trial._DRAWS)]
     for seed, drawn in enumerate(draws):
-        trial._scramble(drawn, seed)
+        trial.scramble(drawn, seed)
     for group in couple(model, example).groups:
-        assert any(trial._shows(drawn, example, group) for drawn in draws), group.name
+        assert any(trial.shows(drawn, example, group) for drawn in draws), group.name
 
 
 def test_the_trial_is_no_formality_in_deep_networks():
     for model in (resnet56().eval(), vgg16().eval()):
         groups = couple(model, torch.randn(2, 3, 32, 32)).groups
-        trial._scramble(model)
-        assert all(trial._shows(model, torch.randn(2, 3, 32, 32), group) for group in groups)
+        trial.scramble(model)
+        assert all(trial.shows(model, torch.randn(2, 3, 32, 32), group) for group in groups)
 
 
 def test_units_of_which_no_trial_shows_anything_stay():

@@ -38,7 +38,32 @@ UNUSUAL = {
         nets.Unreached,
         lambda: torch.randn(2, 9),
         (lambda: torch.randn(7, 9),),
-        {"hidden.weight": ("head.weight",)},
-        {"other.weight": "the outputs do not depend on it", "head.weight": OUTPUT},
+        {"further.weight": ("head.weight",)},
+        {
+            "other.weight": "the outputs do not depend on it",
+            "hidden.weight": "other is not reached with the example inputs, and may read its channels",
+            "head.weight": OUTPUT,
+        },
+    ),
+    "auxiliary_head": Architecture(
+        nets.Auxiliary,
+        lambda: torch.randn(2, 9),
+        (lambda: torch.randn(7, 9),),
+        {
+            "first.weight": ("norm.weight", "second.weight", "aside.weight"),
+            "second.weight": ("head.weight",),
+            "aside.weight": ("aux.weight",),
+        },
+        {"aux.weight": OUTPUT, "head.weight": OUTPUT},
+    ),
+    "deep_supervision": Architecture(
+        nets.DeepSupervision,
+        images,
+        ANY_SIZE,
+        {
+            "stages.0.weight": ("stages.1.weight", "stages.2.weight", "heads.0.weight", "heads.1.weight"),
+            "stages.2.weight": ("heads.2.weight",),
+        },
+        {"heads.0.weight": OUTPUT, "heads.2.weight": OUTPUT},
     ),
 }

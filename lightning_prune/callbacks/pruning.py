@@ -17,7 +17,7 @@ from lightning_prune.callbacks.loss_scale import grad_scale, loss_scale, plain_o
 from lightning_prune.callbacks.rewind import Rewind, Rewinder
 from lightning_prune.callbacks.run_length import run_length
 from lightning_prune.callbacks.short_forms import pruner_of
-from lightning_prune.callbacks.stepping import AfterStep, trained, warn_of_thaw
+from lightning_prune.callbacks.stepping import AfterStep, say_plan, trained
 from lightning_prune.cost import CostReport
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.pruning import Pruner
@@ -125,10 +125,7 @@ class PruningCallback(Callback):
             self._rewinder.load_state_dict(self._rewinder_state)
         self._rewinder_state = {}
         self._media = wandb_media.Media.of(trainer, self._prefix)
-        plan = self.pruner.report()
-        self._sparsity = plan.sparsity
-        rank_zero_info(f"{self._title}: {self.pruner.resolved_schedule}\n{plan.plan()}")
-        warn_of_thaw(trainer, self.pruner, plan.skipped, self._title)
+        self._sparsity = say_plan(trainer, self.pruner, self._title)
         if trainer.max_steps == 0:  # nothing is trained, and no hook of a step called: prune the model as it is
             self._advance(trainer)
 
@@ -143,7 +140,9 @@ class PruningCallback(Callback):
 
     # A training step
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Mask what a hook behind this callback has written to pruned weights."""
         if self.pruner.attached:
             self._guard.look(self.pruner)
@@ -169,9 +168,8 @@ class PruningCallback(Callback):
             return
         updated = self._advance(trainer)
         if updated or batch_idx == 0 or not self._shown:
-            pl_module.log(
-                f"sparsity/{self.tag}" if self.tag else "sparsity", self._sparsity, prog_bar=True, logger=False
-            )
+            name = f"sparsity/{self.tag}" if self.tag else "sparsity"
+            pl_module.log(name, self._sparsity, prog_bar=True, logger=False)
             self._shown = True
         stepped, self._step = trainer.global_step != self._step, trainer.global_step
         due = stepped and not updated and trainer.global_step % max(1, trainer.log_every_n_steps) == 0  # pyright: ignore
@@ -276,8 +274,6 @@ class PruningCallback(Callback):
         if done.cost is not None:
             rank_zero_info(f"{self._title}: shrunk\n{done.report.table()}\n\n{done.cost.table()}")
             self._write(trainer, done.cost.scalars())
-
-    # Helpers
 
     @property
     def _prefix(self) -> str:

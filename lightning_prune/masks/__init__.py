@@ -6,6 +6,7 @@ entries are set to zero; gradients and what optimizers remember of them, too.
 
 from .masked_weight import MaskedWeight as MaskedWeight
 from .masks import Masks as Masks
+from .memory import check_own as check_own
 from .places import Places as Places
 from .zeros import zero_ as zero_
 from .zeros import zero_copies as zero_copies

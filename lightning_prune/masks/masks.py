@@ -11,6 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lightning_prune.masks.masked_weight import MaskedWeight
+from lightning_prune.masks.memory import check_own
 from lightning_prune.masks.places import Places
 from lightning_prune.masks.zeros import zero_copies
 from lightning_prune.targets import Target
@@ -23,9 +24,14 @@ class Masks(Mapping[str, MaskedWeight]):
         targets: the weights.
         reversible: keep their last dense values.
         model: where `follow` looks for them; None where they stay what they are.
+
+    Raises:
+        ValueError: a weight shares its memory with another parameter, or is masked by torch's own pruning.
     """
 
     def __init__(self, targets: Sequence[Target], reversible: bool, model: nn.Module | None = None) -> None:
+        if model is not None:
+            check_own(model, targets)
         self._weights = {target.name: MaskedWeight(target, reversible) for target in targets}
         self._aliases = {alias: target.name for target in targets for alias in target.names}
         self._model = model
@@ -49,6 +55,8 @@ class Masks(Mapping[str, MaskedWeight]):
 
     def add(self, targets: Sequence[Target], reversible: bool) -> None:
         """Mask more weights of the model."""
+        if self._model is not None:
+            check_own(self._model, targets)
         self._weights |= {target.name: MaskedWeight(target, reversible) for target in targets}
         self._aliases |= {alias: target.name for target in targets for alias in target.names}
         self._places = None

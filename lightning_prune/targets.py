@@ -65,6 +65,9 @@ class Targets:
         sparsity: pattern -> final sparsity, for weights that are to end elsewhere than the schedule's; they are ranked
             among themselves, and the first pattern that matches holds. Of coupled units the first weight that computes
             them counts, and no weight may be sliced by units under two patterns.
+        follow: dotted name of a module -> that of another one, as they begin the names of their weights, no patterns:
+            {"teacher": "student"}. What is under the first gets the masks of the same weight under the second, and is
+            not counted. Names and shapes behind the two must be the same; `exclude` leaves single ones whole.
 
     Raises:
         ValueError: a pattern is no regular expression, or a sparsity is no share.
@@ -73,6 +76,7 @@ class Targets:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     sparsity: Mapping[str, float] = field(default_factory=dict[str, float])
+    follow: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
         for key in ("include", "exclude"):
@@ -104,6 +108,9 @@ class Targets:
         for key in ("include", "exclude"):
             for pattern in getattr(self, key):
                 _check_matches(key, pattern, names)
+        for follower, leader in self.follow.items():
+            for module in (follower, leader):
+                _check_matches("follow", rf"^{re.escape(str(module))}($|\.)", names)
         targets: list[Target] = []
         skipped: dict[str, str] = {}
         for found in uses:
@@ -137,6 +144,10 @@ class Targets:
             for pattern in self.exclude:
                 if re.search(pattern, name):
                     return f"excluded by {pattern!r}"
+        for name, _, _ in uses:
+            for follower, leader in self.follow.items():
+                if f"{name}.".startswith(f"{follower}."):
+                    return f"follows {leader}{name[len(follower) :]}"
         if self.include:
             named = any(re.search(pattern, name) for name, _, _ in uses for pattern in self.include)
             return None if named else "not included"

@@ -70,12 +70,12 @@ def _storage(parameter: Tensor) -> tuple[str, int] | None:
 
 
 def _first(tensor: Tensor) -> int:
-    return tensor.storage_offset() * tensor.element_size()
+    return int(tensor.storage_offset()) * tensor.element_size()
 
 
 def _end(tensor: Tensor) -> int:
     span = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return (tensor.storage_offset() + span + 1) * tensor.element_size()
+    return (int(tensor.storage_offset()) + int(span) + 1) * tensor.element_size()
 
 
 def _overlap(one: Tensor, other: Tensor) -> bool:

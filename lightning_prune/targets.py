@@ -65,6 +65,9 @@ class Targets:
         layout: pattern -> the names of the dimensions of the weights it matches, separated by blanks: `out`, `in`,
             `expert` where weights are stacked, any others for a kernel ("expert in out", "out in kh kw"). The first
             pattern that matches holds, over what is known of layers (`coupling.layout.layout_of`) as well.
+        follow: dotted name of a module -> that of another one, as they begin the names of their weights, no patterns:
+            {"teacher": "student"}. What is under the first gets the masks of the same weight under the second, and is
+            not counted. Names and shapes behind the two must be the same; `exclude` leaves single ones whole.
 
     Raises:
         ValueError: a pattern is no regular expression, a sparsity is no share, or a layout has no `out` and `in`.
@@ -74,6 +77,7 @@ class Targets:
     exclude: tuple[str, ...] = ()
     sparsity: Mapping[str, float] = field(default_factory=dict[str, float])
     layout: Mapping[str, str] = field(default_factory=dict[str, str])
+    follow: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __post_init__(self) -> None:
         for key in ("include", "exclude"):
@@ -114,6 +118,9 @@ class Targets:
         for key in ("include", "exclude"):
             for pattern in getattr(self, key):
                 _check_matches(key, pattern, names)
+        for follower, leader in self.follow.items():
+            for module in (follower, leader):
+                _check_matches("follow", rf"^{re.escape(str(module))}($|\.)", names)
         targets: list[Target] = []
         skipped: dict[str, str] = {}
         for found in uses:
@@ -145,6 +152,10 @@ class Targets:
             for pattern in self.exclude:
                 if re.search(pattern, name):
                     return f"excluded by {pattern!r}"
+        for name, _, _ in uses:
+            for follower, leader in self.follow.items():
+                if f"{name}.".startswith(f"{follower}."):
+                    return f"follows {leader}{name[len(follower) :]}"
         unfit = why_unfit(parameter)
         if self.include:
             named = next((p for p in self.include if any(re.search(p, name) for name, _, _ in uses)), None)

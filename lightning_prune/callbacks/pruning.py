@@ -20,7 +20,7 @@ from lightning_prune.callbacks.run_pace import RunPace
 from lightning_prune.callbacks.short_forms import pruner_of
 from lightning_prune.callbacks.shrunk_checkpoints import Loading, save_small
 from lightning_prune.callbacks.starting import put_on
-from lightning_prune.callbacks.stepping import AfterStep
+from lightning_prune.callbacks.stepping import AfterStep, say_plan
 from lightning_prune.cost import CostReport
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.pruning import Pruner
@@ -121,9 +121,7 @@ class PruningCallback(Callback):
         self._pace, self._rewinder = put_on(trainer, self._title, *given)
         self._rewinder_state = {}
         self._media = wandb_media.Media.of(trainer, self._prefix)
-        plan = self.pruner.report()
-        self._sparsity = plan.sparsity
-        rank_zero_info(f"{self._title}: {self.pruner.resolved_schedule}\n{plan.plan()}")
+        self._sparsity = say_plan(trainer, self.pruner, self._title)
         if trainer.max_steps == 0:  # nothing is trained, and no hook of a step called: prune the model as it is
             self._advance(trainer)
 
@@ -166,9 +164,8 @@ class PruningCallback(Callback):
             return
         updated = self._advance(trainer)
         if updated or batch_idx == 0 or not self._shown:
-            pl_module.log(
-                f"sparsity/{self.tag}" if self.tag else "sparsity", self._sparsity, prog_bar=True, logger=False
-            )
+            name = f"sparsity/{self.tag}" if self.tag else "sparsity"
+            pl_module.log(name, self._sparsity, prog_bar=True, logger=False)
             self._shown = True
         stepped, self._step = trainer.global_step != self._step, trainer.global_step
         due = stepped and not updated and trainer.global_step % max(1, trainer.log_every_n_steps) == 0  # pyright: ignore

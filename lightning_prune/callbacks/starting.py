@@ -14,7 +14,7 @@ from lightning_prune.callbacks.ending import example_of
 from lightning_prune.callbacks.rewind import Rewind, Rewinder
 from lightning_prune.callbacks.run_length import run_length
 from lightning_prune.callbacks.run_pace import RunPace
-from lightning_prune.callbacks.stepping import trained, warn_of_thaw
+from lightning_prune.callbacks.stepping import trained
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.pruning import Pruner
 from lightning_prune.shrink import check_shrinkable
@@ -81,6 +81,4 @@ def put_on(
             pruner.strip()
             raise
 
-    rewinder = on_ranks(trainer, title, attach)
-    warn_of_thaw(trainer, pruner, pruner.report().skipped, title)
-    return pace, rewinder
+    return pace, on_ranks(trainer, title, attach)

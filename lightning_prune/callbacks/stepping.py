@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import BaseFinetuning
+from pytorch_lightning.utilities import rank_zero_info
 from torch import nn
 from torch.optim import Optimizer
 
@@ -28,17 +29,21 @@ def trained(trainer: pl.Trainer, model: nn.Module) -> list[nn.Parameter] | None:
     return stepped if known else None
 
 
-def warn_of_thaw(trainer: pl.Trainer, pruner: Pruner | LearnedMasks, skipped: Mapping[str, str], title: str) -> None:
-    """Warn before training that learned masks, which take no more weights in, leave whole what is to be unfrozen."""
-    if not isinstance(pruner, LearnedMasks):
-        return
-    late = [name for name, why in skipped.items() if why == FROZEN]
+def say_plan(trainer: pl.Trainer, pruner: Pruner | LearnedMasks, title: str) -> float:
+    """Print what will be pruned, and return the sparsity of now.
+
+    Learned masks take no more weights in once fitting has begun: what a finetuning callback is to unfreeze is named.
+    """
+    plan = pruner.report()
+    rank_zero_info(f"{title}: {pruner.resolved_schedule}\n{plan.plan()}")
+    late = [name for name, why in plan.skipped.items() if why == FROZEN] if isinstance(pruner, LearnedMasks) else []
     if late and any(isinstance(callback, BaseFinetuning) for callback in trainer.callbacks):  # pyright: ignore
         warnings.warn(
             f"{title}: {some(late)} are frozen now and stay whole when the finetuning callback unfreezes them: learned "
             "masks are made when fitting starts. Begin with them unfrozen, or use a Pruner",
             stacklevel=3,
         )
+    return plan.sparsity
 
 
 class AfterStep:

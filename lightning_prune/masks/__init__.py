@@ -4,8 +4,11 @@ Masks act in place: the model stays a plain model with plain parameters, the sam
 entries are set to zero; gradients and what optimizers remember of them, too.
 """
 
+from .followers import followers as followers
+from .followers import suggestion as suggestion
 from .masked_weight import MaskedWeight as MaskedWeight
 from .masks import Masks as Masks
+from .memory import check_own as check_own
 from .merged import mask_merged as mask_merged
 from .merged import zeros_of as zeros_of
 from .places import Places as Places

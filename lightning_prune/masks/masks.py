@@ -11,8 +11,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lightning_prune.masks.masked_weight import MaskedWeight
+from lightning_prune.masks.memory import check_own
 from lightning_prune.masks.places import Places
-from lightning_prune.masks.zeros import zero_copies
+from lightning_prune.masks.zeros import zero_, zero_copies
 from lightning_prune.targets import Target
 
 
@@ -25,17 +26,21 @@ class Masks(Mapping[str, MaskedWeight]):
         model: where `follow` looks for them; None where they stay what they are.
 
     Raises:
-        ValueError: a weight is on the meta device; no module is changed then.
+        ValueError: a weight is on the meta device, shares its memory with another parameter, or is masked by torch's own
+            pruning; no module is changed then.
     """
 
     def __init__(self, targets: Sequence[Target], reversible: bool, model: nn.Module | None = None) -> None:
         for target in targets:
             if target.parameter.is_meta:
                 raise ValueError(f"'{target.name}' is on the meta device and has no values: load some before pruning")
+        if model is not None:
+            check_own(model, targets)
         self._weights = {target.name: MaskedWeight(target, reversible) for target in targets}
         self._aliases = {alias: target.name for target in targets for alias in target.names}
         self._model = model
         self._places = None if model is None else Places(model, self._aliases)
+        self._followers: Mapping[str, str] = {}
 
     def __getitem__(self, name: str) -> MaskedWeight:
         """Return the masked weight of that name."""
@@ -53,8 +58,26 @@ class Masks(Mapping[str, MaskedWeight]):
         """Leave the model out of copies and pickles: they hold on to the parameters that they have."""
         return vars(self) | {"_model": None, "_places": None}
 
+    def lead(self, followers: Mapping[str, str]) -> None:
+        """Have weights of the model, by name, get the masks of others: see `apply_to_followers`."""
+        self._followers = dict(followers)
+        self.apply_to_followers()
+
+    def apply_to_followers(self) -> None:
+        """Set the entries of weights that follow others to zero that are pruned there."""
+        if not self._followers or self._model is None:
+            return
+        for name, place in Places(self._model, self._followers).found.items():
+            leader = self[self._followers[name]]
+            if place.parameter is None or not place.fits(leader.mask.shape):
+                raise ValueError(f"'{name}' follows '{leader.target.name}' and was replaced: there is {place} now")
+            if leader.pruned:
+                zero_(place.parameter, leader.mask.to(place.parameter.device))
+
     def add(self, targets: Sequence[Target], reversible: bool) -> None:
         """Mask more weights of the model."""
+        if self._model is not None:
+            check_own(self._model, targets)
         self._weights |= {target.name: MaskedWeight(target, reversible) for target in targets}
         self._aliases |= {alias: target.name for target in targets for alias in target.names}
         self._places = None
@@ -99,10 +122,12 @@ class Masks(Mapping[str, MaskedWeight]):
         """Set pruned entries of all weights to zero."""
         for weight in self.values():
             weight.apply()
+        self.apply_to_followers()
 
     def apply_to(self, saved: Any) -> None:
         """Zero pruned entries wherever nested dicts hold a tensor under the name and shape of a masked weight."""
-        zero_copies(saved, {alias: self[alias].mask for alias in self._aliases if self[alias].pruned})
+        of = {alias: alias for alias in self._aliases} | dict(self._followers)
+        zero_copies(saved, {name: self[alias].mask for name, alias in of.items() if self[alias].pruned})
 
     def digest(self) -> bytes:
         """Return 8 bytes that differ where masks or thresholds differ."""

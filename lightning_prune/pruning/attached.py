@@ -93,6 +93,7 @@ class Attached:
         self.masks = Masks(self._chosen.targets, ideas.reversible, model)
         self.counted = self._chosen.counted
         try:
+            self.masks.lead(self._chosen.followers)
             self._set_up_updates(schedules)
         except BaseException:
             self.masks.hide()
@@ -119,6 +120,7 @@ class Attached:
         new = [target for target in self._chosen.targets if target.name not in self.masks]
         if new:
             self.masks.add(new, self._ideas.reversible)
+            self.masks.lead(self._chosen.followers)
             self.counted = self._chosen.counted
             self._set_up_updates(self._by_rule())
         return bool(new)
@@ -176,6 +178,7 @@ class Attached:
             return False
         changed = sum(d.weight.write(d.mask, d.threshold) for d in self._decide(due))
         self.step, self.changed = due, changed / sum(weight.mask.numel() for weight in self.masks.values())
+        self.masks.apply_to_followers()
         if changed:
             for weight in self.masks.values():
                 weight.apply_to_moments(stepping)
@@ -315,6 +318,7 @@ class Attached:
                     weight.parameter.copy_(dense)
                 weight.dense = dense.to(device)
             weight.write(state["masks"][name].to(device), thresholds[name])
+        self.masks.apply_to_followers()
         devices = {name: weight.mask.device for name, weight in self.masks.items()}
         self._going = {name: going.to(devices[name]) for name, going in state.get("going", {}).items()}
         self.step = state["last_update"]

@@ -66,6 +66,8 @@ def check_learned(schedule: Any, gate: Any, mask_regularizer: Any, pattern: Any,
         raise ValueError(f"pattern={pattern!r}: readers=True scores units, and learned masks have no scores")
     if targets.sparsity:
         raise ValueError("Targets(sparsity=...) does not go with learned masks, which have one final sparsity")
+    if getattr(targets, "follow", None):
+        raise ValueError("Targets(follow=...) does not go with learned masks, which are on what layers read")
     if schedule is None and mask_regularizer is not None and mask_regularizer.needs_schedule:
         raise ValueError(
             f"mask_regularizer={mask_regularizer} follows a schedule, and there is none: give schedule=..."

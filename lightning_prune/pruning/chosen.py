@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from lightning_prune.masks import followers, suggestion
 from lightning_prune.pattern import CoupledPattern
 from lightning_prune.pruning.unit_targets import UnitTargets, unit_targets
 from lightning_prune.pruning.waiting import Trained, Waiting, candidates, note_of_few, that_train
@@ -26,6 +27,7 @@ class Chosen:
     Attributes:
         found: what the rules select and trains.
         units: the groups of units, where the pattern is a coupled one.
+        followers: name of a weight that gets the masks of another one -> the name of that one.
 
     Raises:
         ValueError: nothing is left; the message says why.
@@ -48,7 +50,9 @@ class Chosen:
         self.skipped = of.skipped
         names = frozenset(target.name for target in of.targets)
         self.counted = names if self.units is None else self.units.counted
-        self.notes = note_of_few(self._every, self.found)
+        self.followers = followers(self._rules, waiting.model, of.targets)
+        like = suggestion(waiting.model, names, waiting.reasons, self._rules)
+        self.notes = [*note_of_few(self._every, self.found), *like]
 
     def look(self, optimizers: Sequence[Optimizer]) -> bool:
         """Choose again if parameters have begun to train, and return whether any have."""

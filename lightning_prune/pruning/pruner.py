@@ -133,7 +133,10 @@ class Pruner(Engine[Attached]):
 
     def mask_weights(self, optimizer: Optimizer | None = None) -> None:
         """Set pruned weights to zero: those of one optimizer, or all."""
-        for weight in self.masks.of(optimizer):
+        masks = self.masks
+        if optimizer is None:
+            masks.apply()
+        for weight in masks.of(optimizer) if optimizer is not None else ():
             weight.apply()
 
     def mask_copies(self, saved: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import nn
 
 from lightning_prune.coupling.units import Group
 from lightning_prune.criterion import Criterion, SitedCriterion
-from lightning_prune.masks import Masks
+from lightning_prune.masks import Masks, check_own
 from lightning_prune.pattern import CoupledPattern
 from lightning_prune.pruning.unit_targets import UnitTargets, unit_targets
 from lightning_prune.pruning.unit_update import UnitUpdate
@@ -35,9 +35,11 @@ def units_of(model: nn.Module, pattern: CoupledPattern, targets: Targets) -> Uni
     """Return the groups of units that pattern and targets allow to prune.
 
     Raises:
-        ValueError: there are none; the message says why.
+        ValueError: there are none, or they share memory with others; the message says why.
     """
-    return unit_targets(model, targets.find(model), pattern.couple(model))
+    units = unit_targets(model, targets.find(model), pattern.couple(model))
+    check_own(model, units.targets)
+    return units
 
 
 def named(groups: Sequence[T]) -> dict[str, T]:

@@ -111,6 +111,8 @@ class PruningRounds:
         if not isinstance(self.pattern, CoupledPattern):
             raise ValueError(f"pattern={self.pattern!r} does not say what can be removed: use Channel(...)")
         check_readers(self.pattern, self.criterion)
+        if self.targets.follow:
+            raise ValueError(f"targets has follow={dict(self.targets.follow)}, which rounds do not know: leave it out")
         if self.targets.sparsity:
             raise ValueError(f"targets has sparsity={dict(self.targets.sparsity)}, which rounds do not know: use bins")
         if isinstance(self.layers, (str, int)):

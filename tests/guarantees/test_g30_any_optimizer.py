@@ -195,14 +195,14 @@ def test_G30_a_scheduler_that_wraps_the_step_is_left_as_it_was() -> None:
         calls.append("step")
         return before(*args)
 
-    optimizer.step = scheduled
+    optimizer.step = scheduled  # pyright: ignore
     after = AfterStep(optimizer, lambda _: calls.append("after"))
     optimizer.step()
     assert calls == ["step", "after"]
     after.remove()
     assert optimizer.step is scheduled
     later = AfterStep(optimizer, lambda _: calls.append("later"))
-    optimizer.step = lambda *_: None
+    optimizer.step = lambda *_: None  # pyright: ignore
     kept = optimizer.step
     later.remove()
     assert optimizer.step is kept

@@ -66,7 +66,7 @@ def test_G30_two_optimizers_step_what_either_steps() -> None:
             super().__init__()
             self.automatic_optimization = False
 
-        def training_step(self, batch: Any, batch_idx: int) -> None:
+        def training_step(self, batch: Any, batch_idx: int) -> None:  # pyright: ignore
             for optimizer in self.optimizers():  # pyright: ignore
                 optimizer.zero_grad()
                 self.manual_backward(self.loss(self.global_step))
@@ -159,7 +159,7 @@ class Tuned(Net):
 
     def __init__(self) -> None:
         super().__init__()
-        self.backbone = nn.Sequential(nn.Linear(12, 16), nn.ReLU())
+        self.backbone: Any = nn.Sequential(nn.Linear(12, 16), nn.ReLU())
         self.net = nn.Sequential(self.backbone, nn.Linear(16, 4))
 
     def configure_optimizers(self) -> Any:
@@ -250,7 +250,7 @@ def test_G30_a_resumed_run_keeps_the_masks_of_what_was_unfrozen(cut: int, tmp_pa
     run(second, pruner, optimizer, range(cut, 30))
     assert not differences(dict(whole.state_dict()), dict(second.state_dict()))
     assert pruner.strip().zeros == 108
-    assert int((second[0].weight == 0).sum()) > 0
+    assert int((second[0].weight == 0).sum()) > 0  # pyright: ignore
 
 
 def test_G30_units_are_pruned_from_when_they_train() -> None:

@@ -50,7 +50,9 @@ class Behind(pl.Callback):
     def __init__(self, way: str) -> None:
         self.way = way
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         recentre(pl_module, self.way)
 
 

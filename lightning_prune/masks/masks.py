@@ -26,8 +26,8 @@ class Masks(Mapping[str, MaskedWeight]):
         model: where `follow` looks for them; None where they stay what they are.
 
     Raises:
-        ValueError: a weight is on the meta device, shares its memory with another parameter, or is masked by torch's own
-            pruning; no module is changed then.
+        ValueError: a weight is on the meta device, shares its memory with another parameter, or is masked by torch's
+            own pruning; no module is changed then.
     """
 
     def __init__(self, targets: Sequence[Target], reversible: bool, model: nn.Module | None = None) -> None:

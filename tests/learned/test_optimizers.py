@@ -69,7 +69,9 @@ def test_G16_a_loss_scale_is_taken_out_and_an_overflow_moves_no_logit() -> None:
     for one, other in zip(moved(1.0), moved(1024.0), strict=True):
         assert torch.allclose(one, other, atol=1e-6)
         assert one.abs().max() > 0
-    assert not any(step.any() for step in moved(1.0, poison=True))
+    assert not any(step.any() for step in moved(1024.0, poison=True))
+    with pytest.raises(ValueError, match="not finite"):  # no scale is to blame
+        moved(1.0, poison=True)
 
 
 def test_G16_two_optimizers_step_the_logits_of_their_own_weights() -> None:

@@ -129,12 +129,14 @@ def test_a_copy_is_masked_by_its_own_weights_and_after_the_strip_as_well() -> No
         assert torch.allclose(found, nn.functional.linear(hidden, hard[1], by_hand[2].bias), atol=1e-6)
 
 
-def test_a_layer_may_lose_all_its_weights_and_the_report_says_so() -> None:
+def test_G29_a_layer_below_its_threshold_keeps_its_largest_weight_and_the_report_says_so() -> None:
     model: Any = nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 3))
     masks = masks_with(9.0)
     masks.attach(model, 10)
-    assert masks.report().zeros == masks.report().size == masks.strip().zeros
-    assert not bool(model[0].weight.any())
+    largest = model[0].weight.detach().abs().argmax()
+    assert masks.report().zeros == masks.report().size - 2 == masks.strip().zeros
+    assert model[0].weight.flatten().nonzero().flatten().tolist() == [int(largest)]
+    assert "nearly nothing is left of 0.weight (1 of 48)" in masks.report().table()
 
 
 def test_probabilities_of_a_stripped_state_are_those_of_the_end() -> None:

@@ -14,7 +14,8 @@ class Guard:
 
     torch counts what is written to a tensor, and two numbers a weight tell whether that is more than the masks wrote.
     Writes through `.data` are not counted. So the values are looked at as well in the batch after each update; where
-    that finds what the count has missed, they are from there on before every batch.
+    that finds what the count has missed, they are from there on before every batch. A weight that was given other memory
+    (`to_empty`, `weight.data = ...`) was replaced: it is masked and not warned of.
 
     Args:
         title: what the warning calls the pruner.
@@ -31,12 +32,14 @@ class Guard:
         closely = self._uncounted or pruner.last_update != self._update
         self._update = pruner.last_update
         counted = [name for name, weight in pruner.masks.items() if weight.written_to]
+        refilled = {name for name in counted if pruner.masks[name].refilled}
         alive = [name for name, weight in pruner.masks.items() if (closely or name in counted) and weight.mend()]
         self._uncounted |= not set(alive) <= set(counted)
-        if alive and not self._warned:
+        written = [name for name in alive if name not in refilled]
+        if written and not self._warned:
             self._warned = True
             warnings.warn(
-                f"{self._title}: pruned weights of {some(alive)} were not zero any more when a batch began: a hook "
+                f"{self._title}: pruned weights of {some(written)} were not zero any more when a batch began: a hook "
                 "behind this callback writes to them (the module's own on_train_batch_end comes after all callbacks). "
                 "They are set to zero before each batch",
                 stacklevel=3,

@@ -132,6 +132,11 @@ class MaskedWeight:
         """Whether a write that torch counts was made to the weight since pruned entries were set to zero."""
         return self.pruned > 0 and self._seen != self._state()
 
+    @property
+    def refilled(self) -> bool:
+        """Whether the weight has other memory since then: it was replaced as a whole, not written to."""
+        return self._seen[1] != self.parameter.data_ptr()
+
     def mend(self) -> bool:
         """Look at the values, and return whether pruned entries were alive; they are zero then again."""
         found = self.pruned > 0 and count((self.parameter.detach() != 0).logical_and_(~self.mask)) > 0

@@ -198,7 +198,7 @@ def test_G30_learned_masks_are_on_the_module_that_is_there(schedule: Any, gate: 
 
 
 def test_G30_learned_units_are_read_through_masks_in_a_new_module() -> None:
-    callback, model = PruningCallback(LearnedMasks(Polynomial(0.5, 2, 12, 2))), Units()
+    callback, model = PruningCallback(LearnedMasks(Polynomial(0.8, 2, 12, 2))), Units()
 
     def replace(run: pl.Trainer) -> None:
         if run.global_step == 5:

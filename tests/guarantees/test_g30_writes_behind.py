@@ -16,7 +16,7 @@ from lightning_prune.schedule import Polynomial
 from tests.guarantees.helpers import Net, Units, fit, ramp, sparsity
 from tests.guarantees.whole_units import channels
 
-WAYS = ("counted", "data", "set_data")
+WAYS = ("counted", "data")
 
 
 def recentre(model: Any, way: str) -> None:
@@ -79,6 +79,15 @@ def test_G30_units_are_guarded_as_well(way: str) -> None:
     with pytest.warns(UserWarning, match="were not zero any more"):
         fit(model, callback, max_steps=20)
     assert sum(seen.alive) == 0
+
+
+def test_G30_a_weight_with_other_memory_was_replaced_and_is_masked_without_a_warning() -> None:
+    callback, model = ramp(), Net()
+    seen = Seen(model, callback)
+    model.after_batch.append(lambda run: recentre(model, "set_data"))
+    fit(model, callback, max_steps=20)
+    assert sum(seen.alive) == 0
+    assert sparsity(model) == 205 / 256
 
 
 def test_G30_learned_masks_are_guarded_once_they_are_final() -> None:

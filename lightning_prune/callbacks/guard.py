@@ -14,7 +14,7 @@ class Guard:
 
     torch counts what is written to a tensor, and two numbers a weight tell whether that is more than the masks wrote.
     Writes through `.data` are not counted. So the values are looked at as well in the batch after each update; where
-    that finds what the count has missed, they are from there on before every batch. A weight that was given other memory
+    that finds what the count has missed, they are from there on before every batch. A weight with other memory
     (`to_empty`, `weight.data = ...`) was replaced: it is masked and not warned of.
 
     Args:

@@ -53,7 +53,7 @@ def zeros_of(net: nn.Module) -> int:
 def test_G30_a_follower_has_its_leaders_zeros_at_every_boundary(averaged: bool, tmp_path: Any) -> None:
     prefix = "average.module" if averaged else "teacher"
     callback, model = ramp(targets=Targets(follow={prefix: "net"})), Momentum(averaged)
-    run = fit(model, callback, max_steps=20, enable_checkpointing=True)
+    run = fit(model, callback, max_steps=20, enable_checkpointing=True, default_root_dir=tmp_path)
     for step, counted in model.counts.items():
         due = RAMP.last_update(step)
         assert counted == ((0 if due is None else round(RAMP.sparsity(due) * 256)),) * 2

@@ -115,7 +115,7 @@ def test_G30_validation_and_files_have_the_zeros_of_a_replaced_weight(what: str,
     callback, model, seen = ramp(), Net(), list[int]()
     model.in_validation.append(lambda run: seen.append(sum(zeros(model).values())))
     act = Replace(REPLACED[what], "on_train_epoch_end", 18)
-    run = fit(model, callback, act, max_steps=18, val=1, enable_checkpointing=True)
+    run = fit(model, callback, act, max_steps=18, val=1, enable_checkpointing=True, default_root_dir=tmp_path)
     run.save_checkpoint(tmp_path / "end.ckpt")
     saved = torch.load(tmp_path / "end.ckpt", weights_only=True)["state_dict"]
     assert sum(zeros_in(saved[f"net.{n}.weight"]) for n in (0, 3)) == 205

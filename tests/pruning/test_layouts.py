@@ -15,7 +15,7 @@ from lightning_prune.pruning import Pruner
 from lightning_prune.pruning.weight_update import scores_of
 from lightning_prune.regularizer import L1, L2, GroupLasso
 from lightning_prune.schedule import OneShot, Polynomial
-from lightning_prune.scope import ERK
+from lightning_prune.scope import ERK, GlobalRanking
 from lightning_prune.targets import Targets
 from tests.helpers import criterion_at, ideas, masks_of, patterns, pruned_once
 from tests.pruning.stacks import EXPERTS, Bare, Experts, dense, outputs_first
@@ -96,6 +96,7 @@ def test_G31_experts_are_pruned_like_weights_of_their_own(
 ) -> None:
     weight = dense(layout)
     ways: dict[str, Any] = {"pattern": pattern, "criterion": criterion, "selection": selection}
+    ways["scope"] = GlobalRanking(floor=0)  # which is for each layer, and a stack is one
     found = prune(Bare(weight), targets=Targets(layout={"weight": layout}), **ways)["weight"]
     separate = prune(Separate(outputs_first(layout, weight)), **ways)
     for expert, mask in zip(outputs_first(layout, found), separate.values(), strict=True):

@@ -29,6 +29,11 @@ def warn_of_less(title: str, pruner: Pruner | LearnedMasks, report: Report) -> N
         )
 
 
+def example_of(pruner: Pruner | LearnedMasks) -> Any:
+    """Return the inputs that the pruner's pattern was given to find units with, or None for the module's own."""
+    return pruner.pattern.example_inputs if isinstance(pruner.pattern, CoupledPattern) else None
+
+
 def _why_less(pruner: Pruner | LearnedMasks) -> str:
     schedule, last = pruner.resolved_schedule, pruner.last_update
     if last is None or last < schedule.end_step:

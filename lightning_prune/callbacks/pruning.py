@@ -12,15 +12,15 @@ from torch.utils.hooks import RemovableHandle
 
 from lightning_prune.callbacks import averages, wandb_media
 from lightning_prune.callbacks.agreement import check_overlap, check_ranks
-from lightning_prune.callbacks.ending import make_smaller, masks_left, warn_of_less, zeros_are_left
+from lightning_prune.callbacks.ending import example_of, make_smaller, masks_left, warn_of_less, zeros_are_left
 from lightning_prune.callbacks.loss_scale import grad_scale, loss_scale, plain_optimizer
+from lightning_prune.callbacks.resumed_data import ResumedData
 from lightning_prune.callbacks.rewind import Rewind, Rewinder
 from lightning_prune.callbacks.run_length import run_length
 from lightning_prune.callbacks.short_forms import pruner_of
 from lightning_prune.cost import CostReport
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.masks import zero_copies
-from lightning_prune.pattern import CoupledPattern
 from lightning_prune.pruning import Pruner
 from lightning_prune.report import Report
 from lightning_prune.schedule import Schedule
@@ -72,6 +72,7 @@ class PruningCallback(Callback):
         self._step = 0  # optimizer steps completed at the end of the batch before
         self._rewinder: Rewinder | None = None
         self._rewinder_state: dict[str, Any] = {}
+        self._resumed_data = ResumedData()
         self._hooks: list[RemovableHandle] = []
         self._media: wandb_media.Media | None = None
 
@@ -110,7 +111,7 @@ class PruningCallback(Callback):
         if self._idle:
             return
         if self.shrink:
-            check_shrinkable(pl_module, self._example())
+            check_shrinkable(pl_module, example_of(self.pruner))
         # Asking for the run's length builds the loader, which must not happen before a resumed loop knows its progress.
         saved = self.pruner.saved_length
         trial = saved is not None or bool(trainer.fast_dev_run)  # pyright: ignore
@@ -134,6 +135,8 @@ class PruningCallback(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Guard every optimizer's step, and catch up with updates that are due before the first one."""
+        if self is next(c for c in trainer.callbacks if isinstance(c, PruningCallback)):  # pyright: ignore
+            self._resumed_data.go_on(trainer)
         if self._idle:
             return
         for optimizer in trainer.optimizers:
@@ -200,12 +203,14 @@ class PruningCallback(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Mask what a weight average has put into the model for good."""
+        self._resumed_data.keep(trainer)
         self._mask()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Mask every copy of a pruned weight in the checkpoint, averages included, and after the strip as well."""
+        self._resumed_data.write(trainer, checkpoint)
         ours = {c.state_key for c in trainer.callbacks if isinstance(c, PruningCallback)}  # pyright: ignore
         copies = averages.copies(checkpoint, ours)
         if self.pruner.attached:
@@ -219,6 +224,7 @@ class PruningCallback(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Give averages beside learned masks the values back that the file has hard ones of."""
+        self._resumed_data.read(checkpoint)
         soft = checkpoint.get("callbacks", {}).get(self.state_key, {}).pop("soft", None)
         if soft and self._stage == "fit":
             averages.put_back(trainer, pl_module, checkpoint, soft)
@@ -258,6 +264,7 @@ class PruningCallback(Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Strip the masks; a checkpoint written after this still holds them, so that the run can be resumed."""
+        self._resumed_data.keep(trainer)
         self._release()
         if self.pruner.attached:
             self.report = self.pruner.strip(resumable=True)
@@ -266,12 +273,8 @@ class PruningCallback(Callback):
         else:
             self.pruner.forget()  # a fit that never began must leave nothing for the next one
 
-    def _example(self) -> Any:
-        pattern = self.pruner.pattern
-        return pattern.example_inputs if isinstance(pattern, CoupledPattern) else None
-
     def _make_smaller(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        done = make_smaller(trainer, pl_module, self._example())
+        done = make_smaller(trainer, pl_module, example_of(self.pruner))
         self.shrink_report, self._recipe, self.cost_report = done.report, done.recipe, done.cost
         if done.cost is not None:
             rank_zero_info(f"{self._title}: shrunk\n{done.report.table()}\n\n{done.cost.table()}")

@@ -15,6 +15,7 @@ from lightning_prune.callbacks.ending import make_smaller, warn_of_less, warn_of
 from lightning_prune.callbacks.guard import Guard
 from lightning_prune.callbacks.left_zeros import zeros_are_left
 from lightning_prune.callbacks.loss_scale import grad_scale, loss_scale, plain_optimizer
+from lightning_prune.callbacks.resumed_data import ResumedData
 from lightning_prune.callbacks.rewind import Rewind, Rewinder
 from lightning_prune.callbacks.run_pace import RunPace
 from lightning_prune.callbacks.short_forms import pruner_of
@@ -77,6 +78,7 @@ class PruningCallback(Callback):
         self._rewinder_state: dict[str, Any] = {}
         self._pace: RunPace | None = None
         self._pace_state: dict[str, int] = {}
+        self._resumed_data = ResumedData()
         self._hooks: list[AfterStep] = []
         self._media: wandb_media.Media | None = None
 
@@ -127,6 +129,8 @@ class PruningCallback(Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Guard every optimizer's step, and catch up with updates that are due before the first one."""
+        if self is next(c for c in trainer.callbacks if isinstance(c, PruningCallback)):  # pyright: ignore
+            self._resumed_data.go_on(trainer)
         if self._idle:
             return
         for optimizer in trainer.optimizers:
@@ -207,12 +211,14 @@ class PruningCallback(Callback):
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Mask what a weight average has put into the model for good."""
+        self._resumed_data.keep(trainer)
         self._mask()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Mask every copy of a pruned weight in the checkpoint, averages included, and after the strip as well."""
+        self._resumed_data.write(trainer, checkpoint)
         ours = {c.state_key for c in trainer.callbacks if isinstance(c, PruningCallback)}  # pyright: ignore
         averages.mask_file(checkpoint, ours, self.state_key, self.pruner, self.report, pl_module)
 
@@ -220,6 +226,7 @@ class PruningCallback(Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Give averages beside learned masks the values back that the file has hard ones of."""
+        self._resumed_data.read(checkpoint)
         soft = checkpoint.get("callbacks", {}).get(self.state_key, {}).pop("soft", None)
         if soft and self._stage == "fit":
             averages.put_back(trainer, pl_module, checkpoint, soft)
@@ -266,6 +273,7 @@ class PruningCallback(Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Strip the masks; a checkpoint written after this still holds them, so that the run can be resumed."""
+        self._resumed_data.keep(trainer)
         self._release()
         if self.pruner.attached:
             self.report = self.pruner.strip(resumable=True)

@@ -47,7 +47,7 @@ class Batches:
         return (torch.tensor(i) for i in range(self.count))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"nothing": 0}
+        return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         pass
@@ -86,13 +86,16 @@ class Net(pl.LightningModule):
         self.in_validation: list[Callable[[pl.Trainer], None]] = []
 
     def loss(self, seed: int) -> Tensor:
-        x, y = draw(seed, next(self.net.parameters()))
-        return nn.functional.cross_entropy(self.net(x).float(), y)
+        return self.loss_of(*draw(seed, next(self.net.parameters())))
+
+    def loss_of(self, x: Tensor, y: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(self.net(x.to(next(self.net.parameters()))).float(), y)
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         for act in self.in_step:
             act(self.trainer)
-        loss = self.loss(self.global_step)
+        # Inputs and labels from a loader; or a number, and then the data follow from the step.
+        loss = self.loss_of(*batch) if isinstance(batch, (list, tuple)) else self.loss(self.global_step)
         self.log("loss", loss)
         return loss
 
@@ -166,12 +169,14 @@ def fit(
     batches: int = 6,
     ckpt: Path | str | None = None,
     val: int = 0,
+    loader: Callable[[pl.Trainer, int], Any] | None = None,
     **options: Any,
 ) -> pl.Trainer:
-    """Fit and return the trainer."""
+    """Fit and return the trainer. `loader` makes the training data; without it they follow from the step."""
     settings: dict[str, Any] = {"callbacks": list(callbacks), "limit_val_batches": val} | options
     run = trainer(**settings)
-    run.fit(model, Batches(batches), Batches(max(1, val)), ckpt_path=ckpt)
+    data = Batches(batches) if loader is None else loader(run, batches)
+    run.fit(model, data, Batches(max(1, val)), ckpt_path=ckpt)
     return run
 
 

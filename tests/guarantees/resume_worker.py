@@ -33,6 +33,7 @@ from lightning_prune.scope import Uniform
 from lightning_prune.selection import Histogram
 from lightning_prune.targets import Targets
 from tests.guarantees.helpers import RAMP, Net, Units, adamw, copied, fit, momentum, raise_at, ramp
+from tests.guarantees.loaders import LOADERS
 
 STEPS = 20
 BATCHES = 6
@@ -89,7 +90,7 @@ CASES = {
     "channels_reversible": Case(_only(pattern=Channel(), reversible=True), momentum, model=Units),
     "learned": Case(_learned(lr=0.1, mask_regularizer=Binarizer(0.5)), model=Units),
     "learned_thresholds": Case(
-        _learned(schedule=RAMP, gate=SoftThreshold(), mask_regularizer=None, pattern=Element(), lr=0.1), model=Units
+        _learned(schedule=RAMP, gate=SoftThreshold(), mask_regularizer=None, pattern=Element(), lr=0.02), model=Units
     ),
     "learned_schedule": Case(
         _learned(schedule=RAMP, gate=HardConcrete(), mask_regularizer=ExpectedSparsity()), momentum, model=Units
@@ -99,7 +100,7 @@ CASES = {
         _learned(ema=True, schedule=RAMP, gate=HardConcrete(), mask_regularizer=ExpectedSparsity()), model=Units
     ),
     "learned_thresholds_ema": Case(
-        _learned(ema=True, schedule=RAMP, gate=SoftThreshold(), mask_regularizer=None, pattern=Element(), lr=0.1),
+        _learned(ema=True, schedule=RAMP, gate=SoftThreshold(), mask_regularizer=None, pattern=Element(), lr=0.02),
         model=Units,
     ),
     "ema": Case(lambda: [ramp(), EMAWeightAveraging(decay=0.8)]),
@@ -174,9 +175,11 @@ def run(
     fail_at: int | None = None,
     kill_at: int | None = None,
     out: str | None = None,
+    data: str = "stateful",
 ) -> dict[str, Any]:
     """Run a case from the start or a checkpoint; return, and write to `out`, all there is at the end of training."""
     made = CASES[case]
+    torch.manual_seed(0 if ckpt is None else 1)  # of the order of the samples, where the checkpoint does not say it
     model = (Accumulating if made.accumulate > 1 else made.model)(made.optimizer)
     probe = Probe()
     callbacks = [*made.callbacks(), probe]
@@ -203,6 +206,7 @@ def run(
         max_steps=steps,
         max_epochs=100,
         ckpt=ckpt,
+        loader=LOADERS[data],
         **made.options,
     )
     if save_after_fit:

@@ -15,6 +15,7 @@ from lightning_prune.callbacks.ending import make_smaller, warn_of_less, warn_of
 from lightning_prune.callbacks.guard import Guard
 from lightning_prune.callbacks.left_zeros import zeros_are_left
 from lightning_prune.callbacks.loss_scale import grad_scale, loss_scale, plain_optimizer
+from lightning_prune.callbacks.own_processes import where_it_stays
 from lightning_prune.callbacks.resumed_data import ResumedData
 from lightning_prune.callbacks.rewind import Rewind, Rewinder
 from lightning_prune.callbacks.run_pace import RunPace
@@ -63,6 +64,7 @@ class PruningCallback(Callback):
             raise ValueError(f"rewind={rewind!r} does not go with learned masks: they put no weight to zero on the way")
         self.shrink = shrink
         self.tag = tag
+        self._logged = f"sparsity/{tag}" if tag else "sparsity"
         self.report: Report | None = None
         self.shrink_report: ShrinkReport | None = None
         self.cost_report: CostReport | None = None
@@ -168,8 +170,7 @@ class PruningCallback(Callback):
             return
         updated = self._advance(trainer)
         if updated or batch_idx == 0 or not self._shown:
-            name = f"sparsity/{self.tag}" if self.tag else "sparsity"
-            pl_module.log(name, self._sparsity, prog_bar=True, logger=False)
+            pl_module.log(self._logged, self._sparsity, prog_bar=True, logger=False)
             self._shown = True
         stepped, self._step = trainer.global_step != self._step, trainer.global_step
         due = stepped and not updated and trainer.global_step % max(1, trainer.log_every_n_steps) == 0  # pyright: ignore
@@ -260,7 +261,7 @@ class PruningCallback(Callback):
         self.report = self.pruner.strip()
         if "stripped" in self.pruner.state_dict():  # else the run stopped early, and can be resumed
             self._rewinder = None
-        rank_zero_info(f"{self._title}: done\n{self.report.table()}")
+        rank_zero_info(f"{self._title}: done\n{self.report.table()}{where_it_stays(trainer.strategy, self._logged)}")
         warn_of_less(self._title, self.pruner, self.report)
         warn_of_starved(self._title, self.pruner, self.report)
         if self.shrink and "stripped" in self.pruner.state_dict():

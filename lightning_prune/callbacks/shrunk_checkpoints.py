@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_prune.callbacks import averages
+from lightning_prune.callbacks.own_processes import check_shapes_come_back
 from lightning_prune.shrink import StillAliveError, larger, rebuild, recipes_in, take_out
 from lightning_prune.targets import plain_name
 
@@ -44,7 +45,11 @@ class Loading:
             if _is_of(module, state, keys, recipe):
                 _make_small(trainer, model, state, keys, recipe, stage)
             elif module is model and _has_less(module, state, keys):
-                for follow in _recipes(trainer):
+                followed = _recipes(trainer)
+                if followed and stage == "fit":
+                    first = f"give the model its shapes first: load_shrunk(model, {str(trainer.ckpt_path)!r})"
+                    check_shapes_come_back(trainer.strategy, f"{trainer.ckpt_path} is of a shrunk model", first)
+                for follow in followed:
                     for each in (model, *averages.models(trainer)):
                         rebuild(each, follow)
 

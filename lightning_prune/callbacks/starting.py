@@ -11,6 +11,7 @@ from pytorch_lightning.utilities import rank_zero_info
 
 from lightning_prune.callbacks.agreement import check_overlap, on_ranks
 from lightning_prune.callbacks.ending import example_of
+from lightning_prune.callbacks.own_processes import check_shapes_come_back
 from lightning_prune.callbacks.rewind import Rewind, Rewinder
 from lightning_prune.callbacks.run_length import run_length
 from lightning_prune.callbacks.run_pace import RunPace
@@ -57,6 +58,9 @@ def put_on(
         ValueError: it cannot be done; the module is then as it was.
     """
     check_strategy(trainer.strategy)
+    if shrink:
+        shrinks = "leave shrink out and call lightning_prune.shrink.shrink(model) when the fit has ended"
+        check_shapes_come_back(trainer.strategy, "shrink=True makes the model smaller at the end", shrinks)
     module = trainer.lightning_module
     # Asking for the run's length builds the loader, which must not happen before a resumed loop knows its progress.
     saved = pruner.saved_length

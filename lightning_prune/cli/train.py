@@ -127,6 +127,7 @@ def _train(config: Any, folder: Path, sweep: Sweep | None) -> None:
         if sweep is not None and not _is_helper() and not sweep.due(folder, text, started_from):
             return
         trainer = build.trainer(config, parts.prune)
+        _check_comes_back(trainer)
         ckpt_path = build.checkpoint(config)
     except BaseException:
         _clear(folder)
@@ -145,6 +146,19 @@ def _train(config: Any, folder: Path, sweep: Sweep | None) -> None:
                 _clear(folder)
             raise
         _finish(parts, trainer, folder, facts | {"interrupted": False, "test": _test(parts, trainer)})
+
+
+def _check_comes_back(trainer: Any) -> None:
+    """Raise UserError if the report and the smaller model would end with the processes that train."""
+    from lightning_prune.callbacks.own_processes import own_processes
+    from lightning_prune.cli.errors import UserError
+
+    name = own_processes(trainer.strategy)
+    if name is not None:
+        raise UserError(
+            f"trainer.strategy: {name} trains in processes of its own, which hand back no report: use ddp, which "
+            "starts this command once for each device"
+        )
 
 
 def _clear(folder: Path) -> None:

@@ -30,6 +30,8 @@ MISTAKES = {
     "train -cn digits_mlp pruner.schedule.final_sparsity=${gone}": "pruner.schedule.final_sparsity",
     "train -cn digits_mlp trainer.max_epochs=many": "trainer.max_epochs='many' must be of type int or null",
     "train -cn digits_mlp trainer.precision=12": "trainer: Precision",
+    "train -cn digits_mlp trainer.strategy=ddp_spawn": "with start_method='spawn' trains in processes of its own",
+    "train -cn digits_mlp trainer.strategy=ddp_fork trainer.devices=2": "hand back no report: use ddp, which starts",
     "train -cn digits_mlp trainer=null": "trainer has no _target_",
     "train -cn digits_mlp seed=x": "seed=x must be an int",
     "train -cn digits_mlp data.batch_size=0": "data: batch_size=0",

@@ -21,8 +21,10 @@ class ScriptError(AssertionError):
     """The script did not end, or not well."""
 
 
-def launch(scenarios: str, folder: Path, processes: int = 2, timeout: float = 240.0) -> str:
-    """Run ranks.py and return what it printed. Whatever happens, no process of it is left behind."""
+def launch(
+    scenarios: str, folder: Path, processes: int = 2, timeout: float = 240.0, script_name: str = "ranks.py"
+) -> str:
+    """Run a script of this folder and return what it printed. Whatever happens, no process of it is left behind."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -34,7 +36,7 @@ def launch(scenarios: str, folder: Path, processes: int = 2, timeout: float = 24
         "PYTHONPATH": str(ROOT),
         "CUDA_VISIBLE_DEVICES": "",
     }
-    script = [sys.executable, str(Path(__file__).with_name("ranks.py")), scenarios, str(folder), str(processes)]
+    script = [sys.executable, str(Path(__file__).with_name(script_name)), scenarios, str(folder), str(processes)]
     run = subprocess.Popen(
         script, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )

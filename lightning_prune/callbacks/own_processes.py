@@ -1,0 +1,51 @@
+"""Strategies that train in processes of their own, and of all that hand only the model's values back to the script.
+
+They are ddp_spawn, ddp_fork, ddp_notebook and xla: the script's module gets the trained state_dict, its Trainer the
+metrics. Callbacks, and modules of other shapes, end with the processes.
+"""
+
+from __future__ import annotations
+
+from pytorch_lightning.strategies import Strategy
+from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
+
+
+def own_processes(strategy: Strategy) -> str | None:
+    """Return what to call a strategy that trains in processes of its own; None for one that does not."""
+    launcher = strategy.launcher
+    if not isinstance(launcher, _MultiProcessingLauncher):
+        return None
+    return f"{type(strategy).__name__} with start_method={launcher._start_method!r}"  # pyright: ignore
+
+
+def check_shapes_come_back(strategy: Strategy, what: str, way_out: str) -> None:
+    """Raise ValueError if a model that becomes smaller in this process would be lost with it.
+
+    Args:
+        strategy: of the Trainer.
+        what: what makes it smaller.
+        way_out: what to do other than to take another strategy.
+    """
+    name = own_processes(strategy)
+    if name is not None:
+        raise ValueError(
+            f"{what}, which does not go with {name} (ddp_spawn, ddp_fork, ddp_notebook): it trains in processes of its "
+            "own, whose values are put into the script's model, and that keeps its larger shapes. Use strategy='ddp'; "
+            f"or {way_out}"
+        )
+
+
+def where_it_stays(strategy: Strategy, logged: str) -> str:
+    """Return a line for the end of a fit that says where its report is to be had; "" where the script has it.
+
+    Args:
+        strategy: of the Trainer.
+        logged: the name of the sparsity in `trainer.callback_metrics`.
+    """
+    name = own_processes(strategy)
+    if name is None:
+        return ""
+    return (
+        f"\nthis process ends, and callback.report with it: {name} hands back the pruned model and "
+        f"trainer.callback_metrics[{logged!r}]"
+    )

@@ -257,8 +257,8 @@ class Picky:
 class OneRankFindsNothing(Targets):
     """Rules that match nothing on the first rank."""
 
-    def find(self, model: nn.Module) -> Found:
-        return (Targets(include=("nowhere",)) if dist.get_rank() == 0 else Targets()).find(model)
+    def find(self, model: nn.Module, frozen: bool = False) -> Found:
+        return (Targets(include=("nowhere",)) if dist.get_rank() == 0 else Targets()).find(model, frozen)
 
 
 FAILURES: dict[str, Callable[[], tuple[Pruner | LearnedMasks, list[Callback]]]] = {

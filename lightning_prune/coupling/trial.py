@@ -151,9 +151,9 @@ def _moves(drawn: _Drawn, group: Group, before: list[Tensor]) -> bool:
         return distance(before, drawn.answers())[1] > _TOLERANCE
 
 
-def shows(model: nn.Module, example_inputs: Any, group: Group) -> bool:
+def shows(model: nn.Module, example_inputs: Any, group: Group, modes: tuple[bool, ...] = (False,)) -> bool:
     """Whether the outputs change where units are not read, so that a wrong removal would be seen."""
-    drawn = _Drawn(model, example_inputs, (False,))
+    drawn = _Drawn(model, example_inputs, modes)
     return bool(_some(group.units).all()) or _moves(drawn, group, drawn.answers())  # a single unit stays in any case
 
 

@@ -26,7 +26,7 @@ class Target:
         parameter: the parameter itself.
         owners: (module, attribute) for every name.
         group: the name under which a scope sees it; the two weights of a recurrent layer share one.
-        layout: which dimension is what, declared or known of the layer; None if it is not known.
+        layout: which dimension is what, declared, known of the layer or seen in a forward; None if it is not known.
         rule: the pattern in `Targets.sparsity` that sets its final sparsity, or None.
     """
 
@@ -64,7 +64,7 @@ class Targets:
             them counts, and no weight may be sliced by units under two patterns.
         layout: pattern -> the names of the dimensions of the weights it matches, separated by blanks: `out`, `in`,
             `expert` where weights are stacked, any others for a kernel ("expert in out", "out in kh kw"). The first
-            pattern that matches holds, over what is known of layers (`coupling.layout.layout_of`) as well.
+            pattern that matches holds, over what is known of layers (`coupling.layout.layout_of`) or of a weight's use.
         follow: dotted name of a module -> that of another one, as they begin the names of their weights, no patterns:
             {"teacher": "student"}. What is under the first gets the masks of the same weight under the second, and is
             not counted. Names and shapes behind the two must be the same; `exclude` leaves single ones whole.

@@ -13,8 +13,8 @@ from lightning_prune.coupling.units import Coupling
 class Pattern(Protocol):
     """What lives and dies together. Tensors come with the output dimension first and the input dimension second.
 
-    Each expert of a stack comes by itself. Unless a pattern is `single`, weights of which no layer and no
-    `Targets(layout=...)` says which dimension is which are refused.
+    Each expert of a stack comes by itself. Unless a pattern is `single`, weights of which no layer, no
+    `Targets(layout=...)` and no forward on example inputs says which dimension is which are refused.
     """
 
     @property

@@ -16,7 +16,7 @@ from lightning_prune.masks import MaskedWeight, Masks
 from lightning_prune.pattern import CoupledPattern, Pattern, SitedPattern
 from lightning_prune.pruning import checks
 from lightning_prune.pruning.chosen import Chosen
-from lightning_prune.pruning.layout_check import check_layouts
+from lightning_prune.pruning.layout_check import check_layouts, in_need
 from lightning_prune.pruning.saved_window import check_saved
 from lightning_prune.pruning.state_schema import check_body, check_position, check_thresholds
 from lightning_prune.pruning.unit_update import UnitUpdate
@@ -28,7 +28,7 @@ from lightning_prune.report import Report, WeightReport
 from lightning_prune.schedule import Schedule
 from lightning_prune.scope import Scope
 from lightning_prune.selection import Selection
-from lightning_prune.targets import Targets, groups
+from lightning_prune.targets import Target, Targets, groups
 
 STATE_VERSION = 1
 
@@ -81,7 +81,7 @@ class Attached:
         self, ideas: Ideas, model: nn.Module, length: int | None, total_steps: int | None, trial: bool, trained: Trained
     ) -> None:
         self._ideas = ideas
-        self._chosen = Chosen(ideas.targets, ideas.pattern, model, trained)
+        self._chosen = Chosen(ideas.targets, ideas.pattern, model, trained, self._in_need)
         self._parameters = sum(p.numel() for p in model.parameters())
         self.step: int | None = None
         self.changed = 0.0
@@ -143,7 +143,7 @@ class Attached:
                 update.check_pattern()
             return
         assert not isinstance(ideas.pattern, CoupledPattern)
-        check_layouts(self._chosen.targets, ideas.pattern, ideas.criterion, ideas.scope, ideas.regularizer)
+        check_layouts(self._in_need(self._chosen.targets), self._chosen.unread)
         self._updates = [
             WeightUpdate(
                 schedules[rule],
@@ -158,6 +158,12 @@ class Attached:
         ]
         for update in self._updates:
             update.check_pattern()
+
+    def _in_need(self, targets: Sequence[Target]) -> Mapping[str, Sequence[Target]]:
+        ideas = self._ideas
+        if isinstance(ideas.pattern, CoupledPattern):  # the graph tells it
+            return {}
+        return in_need(targets, ideas.pattern, ideas.criterion, ideas.scope, ideas.regularizer)
 
     def _of_units(self, schedule: Schedule, members: Sequence[Group], pattern: CoupledPattern) -> UnitUpdate:
         ideas, sliced = self._ideas, {part.name for group in members for part in group.parts} & self.counted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -10,9 +10,10 @@ from torch.optim import Optimizer
 
 from lightning_prune.masks import followers, suggestion
 from lightning_prune.pattern import CoupledPattern
+from lightning_prune.pruning.layout_check import with_layouts_used
 from lightning_prune.pruning.unit_targets import UnitTargets, unit_targets
 from lightning_prune.pruning.waiting import Trained, Waiting, candidates, note_of_few, that_train
-from lightning_prune.targets import Targets
+from lightning_prune.targets import Target, Targets
 
 
 class Chosen:
@@ -23,19 +24,28 @@ class Chosen:
         pattern: a coupled one chooses groups of units among them.
         model: the model.
         trained: the parameters that optimizers step.
+        needy: which targets need a layout that is not known, by idea.
 
     Attributes:
         found: what the rules select and trains.
         units: the groups of units, where the pattern is a coupled one.
+        unread: name of a weight -> why its use does not tell the layout that it needs.
         followers: name of a weight that gets the masks of another one -> the name of that one.
 
     Raises:
         ValueError: nothing is left; the message says why.
     """
 
-    def __init__(self, rules: Targets, pattern: Any, model: nn.Module, trained: Trained) -> None:
+    def __init__(
+        self,
+        rules: Targets,
+        pattern: Any,
+        model: nn.Module,
+        trained: Trained,
+        needy: Callable[[Sequence[Target]], Mapping[str, Sequence[Target]]],
+    ) -> None:
         self._rules = rules
-        self._every = candidates(rules, model)
+        self._every, self.unread = with_layouts_used(candidates(rules, model), model, needy)
         self._waiting = Waiting(model, trained)
         self._coupling = pattern.couple(model) if isinstance(pattern, CoupledPattern) else None
         self._choose(self._waiting)

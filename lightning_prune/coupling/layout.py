@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage]
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd  # pyright: ignore[reportPrivateUsage]
 
 _NAMES = ("out", "in", "expert")
 
@@ -82,7 +82,7 @@ def _axes(module: nn.Module, attribute: str, kernel: tuple[str, ...]) -> tuple[s
     if attribute != "weight":
         return ()
     if isinstance(module, _ConvNd):
-        return ("in", "out", *kernel) if module.transposed else ("out", "in", *kernel)
+        return ("in", "out", *kernel) if isinstance(module, _ConvTransposeNd) else ("out", "in", *kernel)
     if isinstance(module, nn.Bilinear):
         return ("out", "in", *kernel)
     # Entries of an embedding are outputs, as they are of the head that it is often tied to.

@@ -171,7 +171,7 @@ def test_a_resumed_run_sees_the_batches_to_come_after(when: str, by: str, tmp_pa
         else:
             run.save_checkpoint(file)
     assert first.seen == whole[: len(first.seen)]
-    options = {"max_epochs": 100, "max_steps": EPOCHS * BATCHES} if by == "steps" else {}
+    options: dict[str, Any] = {"max_epochs": 100, "max_steps": EPOCHS * BATCHES} if by == "steps" else {}
     assert fit("shuffled", tmp_path / "resumed", file, **options) == whole[len(first.seen) :]
 
 

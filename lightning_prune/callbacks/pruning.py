@@ -73,6 +73,7 @@ class PruningCallback(Callback):
         self._sparsity = 0.0
         self._stage = "fit"
         self._idle = False
+        self._left = True  # whether all is done that comes after the strip
         self._shown = False  # whether the progress bar of this fit has the sparsity
         self._fitted = 0  # the id of the model of the latest fit
         self._step = 0  # optimizer steps completed at the end of the batch before
@@ -254,16 +255,27 @@ class PruningCallback(Callback):
     # Fit ends
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Strip the masks and say what was reached."""
+        """Strip the masks and say what was reached; once all callbacks have, make the model smaller."""
         self._release()
-        if not self.pruner.attached:
-            return
-        self.report = self.pruner.strip()
+        if self.pruner.attached:
+            self._strip(trainer)
+        every = [c for c in trainer.callbacks if isinstance(c, PruningCallback)]  # pyright: ignore
+        if not any(callback.pruner.attached for callback in every):  # masks fit the model in its full size
+            for callback in every:
+                callback._leave(trainer, pl_module)
+
+    def _strip(self, trainer: pl.Trainer) -> None:
+        self.report, self._left = self.pruner.strip(), False
         if "stripped" in self.pruner.state_dict():  # else the run stopped early, and can be resumed
             self._rewinder = None
         rank_zero_info(f"{self._title}: done\n{self.report.table()}{where_it_stays(trainer.strategy, self._logged)}")
         warn_of_less(self._title, self.pruner, self.report)
         warn_of_starved(self._title, self.pruner, self.report)
+
+    def _leave(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._left or self.report is None:
+            return
+        self._left = True
         if self.shrink and "stripped" in self.pruner.state_dict():
             done = make_smaller(trainer, pl_module, self.pruner, self._title)
             self.shrink_report, self.recipe, self.cost_report = done.report, done.recipe, done.cost

@@ -17,10 +17,10 @@ def run_length(trainer: pl.Trainer) -> int | None:
     if any(isinstance(c, Timer) and c.time_remaining() is not None for c in trainer.callbacks):  # pyright: ignore
         return None
     estimate = trainer.estimated_stepping_batches  # loads the data as well
-    if (trainer.num_training_batches == 0 or trainer.limit_train_batches == 0) and trainer.max_steps != 0:
+    if trainer.num_training_batches == 0 and trainer.max_steps != 0:
         raise ValueError(
             "there is no batch to train on, so nothing would be pruned: the training loader is empty, or "
-            f"limit_train_batches={trainer.limit_train_batches} leaves none of it"
+            f"limit_train_batches={trainer.limit_train_batches!r} leaves none of it"
         )
     epochs = _epochs(trainer)
     if epochs is None:

@@ -89,7 +89,8 @@ def check_shapes(model: nn.Module, recipe: Mapping[str, Any]) -> None:
         raise ValueError(
             f"the recipe has version {version!r}, this lightning_prune reads up to {RECIPE_VERSION}: update it"
         )
-    check_recipe(model, recipe)
+    saved.mapping("the recipe: tensors", saved.at("the recipe", recipe, "tensors"))
+    saved.mapping("the recipe: removed", recipe.get("removed", {}))
     tensors, shapes = tensors_of(model), _shapes(model, recipe)
     names = {plain_name(name): name for name in tensors}
     missing, unknown = sorted(set(shapes) - set(names)), sorted(set(names) - set(shapes))
@@ -98,6 +99,7 @@ def check_shapes(model: nn.Module, recipe: Mapping[str, Any]) -> None:
             f"the recipe belongs to another model ({recipe.get('model')}): {type(model).__name__} has no "
             f"{missing[:4]}, the recipe has no {unknown[:4]}"
         )
+    check_recipe(model, recipe)
     for name, shape in shapes.items():
         own = tensors[names[name]]
         if not _shrinks(own, shape):

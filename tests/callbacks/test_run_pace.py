@@ -17,6 +17,8 @@ from lightning_prune import Pruner, PruningCallback
 from lightning_prune.schedule import Iterative, OneShot, Polynomial, Schedule
 from tests.guarantees.helpers import Net, adamw, differences, fit, momentum, zeros
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*nearly nothing is left:UserWarning")  # of a layer of 64 weights
+
 
 class Paced(Net):
     """Two networks, each with an optimizer that steps by hand as often in a batch as a function of the batch says."""

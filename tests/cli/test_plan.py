@@ -21,6 +21,7 @@ def test_shows_weights_and_steps_and_writes_nothing(command: Command) -> None:
     assert not list(Path().iterdir())
 
 
+@pytest.mark.filterwarnings("ignore:.*nearly nothing is left:UserWarning")
 def test_the_run_does_what_its_plan_says(command: Command) -> None:
     short = ("trainer.max_epochs=2", "trainer.limit_train_batches=10", "trainer.enable_progress_bar=false")
     said = command("plan", "-cn", "digits_mlp", *short, "pruner/schedule=iterative")

@@ -51,6 +51,7 @@ def test_G30_a_teacher_that_no_optimizer_steps_is_left_whole() -> None:
     assert callback.report.sparsity == 205 / 256
 
 
+@pytest.mark.filterwarnings("ignore:.*nearly nothing is left:UserWarning")
 def test_G30_what_is_included_by_name_is_pruned_all_the_same() -> None:
     callback, model = ramp(targets=Targets(include=(r"teacher\..*weight", r"net\.0\.weight"))), Distilled()
     fit(model, callback, max_steps=20)

@@ -20,6 +20,8 @@ from tests.guarantees.helpers import RAMP, Net, Units, fit, raise_at, ramp, spar
 from tests.guarantees.whole_units import assert_pruned, channels
 from tests.helpers import mlp
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*nearly nothing is left:UserWarning")  # of a layer of 64 weights
+
 Act = Callable[[Any], None]
 
 

@@ -18,10 +18,10 @@ def run_length(trainer: pl.Trainer) -> int | None:
         return None
     estimate = trainer.estimated_stepping_batches  # loads the data as well
     batches, epochs = trainer.num_training_batches, trainer.max_epochs
-    if (batches == 0 or trainer.limit_train_batches == 0) and trainer.max_steps != 0:
+    if batches == 0 and trainer.max_steps != 0:
         raise ValueError(
             "there is no batch to train on, so nothing would be pruned: the training loader is empty, or "
-            f"limit_train_batches={trainer.limit_train_batches} leaves none of it"
+            f"limit_train_batches={trainer.limit_train_batches!r} leaves none of it"
         )
     if batches == float("inf") or epochs is None or epochs == -1:
         return None if estimate == float("inf") or estimate < 0 else int(estimate)

@@ -69,7 +69,7 @@ def in_steps(name: str, value: int | float, total_steps: int | None) -> int:
     if total_steps is None:
         raise ValueError(
             f"{name}={value} is a share of the run, but how many optimizer steps the run takes is not known beforehand "
-            "(no bound in steps or epochs, a max_time, or a loader without a length): "
+            "(no bound in steps or epochs, a max_time, a loader without a length, or limit_train_batches=0): "
             f"give {name} and the other positions as ints, in optimizer steps"
         )
     return round(value * total_steps)

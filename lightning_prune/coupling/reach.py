@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,17 +82,43 @@ def unreached(model: nn.Module, reached: Sequence[Reach]) -> dict[str, str]:
 
 
 def widths_unread(model: nn.Module, reached: Sequence[Reach]) -> dict[int, str]:
-    """Return how many channels each layer reads that no forward came by -> the layer. What it reads is not known."""
+    """Return how many channels each layer reads that no forward came by -> the layer. What it reads is not known.
+
+    A layer of a part that no forward comes by at all, such as a teacher, is taken to read what a layer before it in
+    that part gives, where one gives as many channels.
+    """
     found = frozenset[str]().union(*(reach.parameters for reach in reached))
     names = {id(p): n for n, p in model.named_parameters()}
     widths: dict[int, str] = {}
+    given: dict[str, set[int]] = {}
     for path, module in model.named_modules():
         own = [names[id(p)] for p in vars(module)["_parameters"].values() if p is not None]
         if not own or any(name in found for name in own):
             continue
-        for width in _reads(module):
+        inside = given.setdefault(_part(model, path, names, found), set())
+        for width in set(_reads(module)) - inside:
             widths.setdefault(width, path)
+        inside |= set(_gives(module))
     return widths
+
+
+def _part(model: nn.Module, path: str, names: Mapping[int, str], found: frozenset[str]) -> str:
+    """Return the largest part of a model around a module that no forward came by."""
+    keys = path.split(".")
+    for end in range(1, len(keys)):
+        part = model.get_submodule(".".join(keys[:end]))
+        if not any(names[id(p)] in found for p in part.parameters()):
+            return ".".join(keys[:end])
+    return path
+
+
+def _gives(module: nn.Module) -> tuple[int, ...]:
+    if isinstance(module, nn.Embedding):
+        return (module.embedding_dim,)
+    if isinstance(module, nn.RNNBase):
+        return (module.hidden_size * (2 if module.bidirectional else 1),)
+    outputs = ("out_features", "out_channels", "nf", "embed_dim")
+    return tuple(int(getattr(module, name)) for name in outputs if isinstance(getattr(module, name, None), int))
 
 
 def _reads(module: nn.Module) -> tuple[int, ...]:

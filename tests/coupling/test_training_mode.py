@@ -112,3 +112,22 @@ def test_a_difference_in_training_mode_alone_is_an_error(monkeypatch: pytest.Mon
     monkeypatch.setattr(sys.modules["lightning_prune.shrink.shrink"], "couple", lambda *_: evaluated)
     with pytest.raises(NotEqualError, match="differ"):
         shrink(model, x)
+
+
+@pytest.mark.parametrize("blocked", [False, True], ids=["reads itself", "reads the student"])
+def test_a_part_that_no_forward_comes_by_is_taken_to_read_itself_where_it_can(blocked: bool) -> None:
+    """A teacher beside its student reads its own features; a head that begins with the student's width may read it."""
+
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.student = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+            first = nn.Linear(8 if blocked else 6, 8)
+            self.teacher = nn.Sequential(first, nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.student(x)
+
+    coupling = couple(Pair(), torch.zeros(2, 6))
+    assert [group.name for group in coupling.groups] == ([] if blocked else ["student.0.weight"])
+    assert ("teacher.0" in coupling.refused.get("student.0.weight", "")) is blocked

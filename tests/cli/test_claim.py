@@ -113,6 +113,7 @@ def test_train_leaves_a_folder_that_is_taken_as_it_is(command: Command, sweep: b
     assert {file.name for file in folder.iterdir()} == {"config.yaml", claim.FILE}
 
 
+@pytest.mark.filterwarnings("ignore:.*nearly nothing is left:UserWarning")
 def test_a_finished_run_keeps_no_claim_and_a_refused_one_leaves_no_folder(command: Command) -> None:
     short = ("trainer.max_epochs=1", "trainer.limit_train_batches=3", "pruner.schedule.end_step=1.0")
     assert command("train", "-cn", "digits_mlp", "hydra.run.dir=run", *short).status == 0

@@ -81,7 +81,8 @@ class TwoOptimizers(Seen):
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         loss = super().training_step(batch, batch_idx)
         self.manual_backward(loss)
-        for optimizer in self.optimizers():
+        optimizers: Any = self.optimizers()
+        for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -12,15 +13,17 @@ from torch.optim import Optimizer
 
 from lightning_prune.learned.hard_masks import HardMasks
 from lightning_prune.learned.hardening import harden, harden_copies
+from lightning_prune.learned.learn_step import learn, not_finite
 from lightning_prune.learned.sites import Ideas, logits_of, sites_of
 from lightning_prune.learned.state_schema import check_learned
 from lightning_prune.learned.weight_hooks import Handle
 from lightning_prune.pruning import checks
-from lightning_prune.pruning.attached import STATE_VERSION, still_due
+from lightning_prune.pruning.header import header, still_due
+from lightning_prune.pruning.saved_window import check_final
 from lightning_prune.pruning.state_schema import check_position
 from lightning_prune.pruning.waiting import Trained, Waiting, warn_of_late
-from lightning_prune.ranking import count
-from lightning_prune.report import Report, WeightReport
+from lightning_prune.pruning.weight_reports import alive, weight_reports
+from lightning_prune.report import Report
 from lightning_prune.schedule import Polynomial, Schedule
 from lightning_prune.steps import progress
 
@@ -111,32 +114,11 @@ class Learning:
         return [number for number in range(len(self._sites.sizes)) if id(self._sites.owner(number)) in stepped]
 
     def learn(self, numbers: Sequence[int], loss_scale: float) -> Tensor | None:
-        """Step the logits of groups along the gradient of loss and regularizer, and return the latter's value.
-
-        Returns None, and does nothing, if a scaled loss has overflowed: its scaler skips the step as well.
-
-        Raises:
-            ValueError: a gradient is not finite and no scale is to blame; the message names the group.
-        """
-        self.logits.forget_draws()
-        if diverged := self.logits.reduce_gradients(numbers, loss_scale):
-            self.logits.drop_gradients(numbers)
-            if loss_scale == 1.0:
-                raise _not_finite(f"the gradient of the learned mask of '{diverged[0]}'")
-            return None
-        values = [self.logits.values[number] for number in numbers]
-        with torch.enable_grad():
-            penalty = self._penalty()
-            grads = torch.autograd.grad(penalty, values, allow_unused=True)
-        share = self._ideas.task_share
-        task, rest = (1.0, 1.0) if share is None else (share, 1.0 - share)
-        for value, grad in zip(values, grads, strict=True):
-            assert value.grad is not None
-            value.grad = task * value.grad + (0.0 if grad is None else rest * grad)
-        self.logits.advance(numbers)
-        if not self._scheduled:
+        """Step the logits of groups, and return the regularizer's value; see `learn_step.learn`."""
+        value = learn(self.logits, self._penalty, numbers, loss_scale, self._ideas.task_share)
+        if value is not None and not self._scheduled:
             self._hard.outdate()
-        return penalty.detach()
+        return value
 
     def _penalty(self) -> Tensor:
         regularizer = self._ideas.mask_regularizer
@@ -180,7 +162,7 @@ class Learning:
         """Raise ValueError if a weight under a mask is not finite; the message names it."""
         for name, weight in self.masks.items():
             if not bool(torch.isfinite(weight.parameter.detach()).all()):
-                raise _not_finite(f"the weight '{name}'")
+                raise not_finite(f"the weight '{name}'")
 
     def _note(self, step: int) -> None:
         counts = {name: p.histc(_BINS, 0.0, 1.0).int().tolist() for name, p in self.probabilities().items()}
@@ -233,18 +215,8 @@ class Learning:
     def report(self) -> Report:
         """Return the numbers of now: before `finish`, zeros are those that it would leave."""
         self.settle()
-        weights = [
-            WeightReport(
-                name,
-                tuple(weight.mask.shape),
-                weight.mask.numel(),
-                weight.mask.numel() - count(weight.parameter.detach() != 0 if self.finished else weight.mask),
-                float(weight.threshold),
-                None,
-            )
-            for name, weight in self.masks.items()
-            if name in self._sites.counted
-        ]
+        left = alive if self.finished else attrgetter("mask")
+        weights = weight_reports(self.masks, self._sites.counted, left)
         size = sum(w.size for w in weights)
         asked = final = sum(w.zeros for w in weights) / size
         if self._scheduled:
@@ -272,14 +244,8 @@ class Learning:
 
     def header(self) -> dict[str, Any]:
         """Return the part of the state that is a few numbers."""
-        return {
-            "version": STATE_VERSION,
-            "total_steps": self.length,
-            "begin_step": self.schedule.begin_step,
-            "end_step": self.schedule.end_step,
-            "last_update": self.step,
-            "finished": self.finished,
-        }
+        state = header(self.schedule, self.length, self.step) | {"finished": self.finished}
+        return state if self._scheduled else state | {"sparsity": None, "final_sparsity": None}
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed run needs; the weights too while they are not those of a checkpoint's files."""
@@ -298,7 +264,10 @@ class Learning:
         """Go on from a state. Raises ValueError if it is of other units or damaged; nothing is changed then."""
         shapes = {name: tuple(weight.mask.shape) for name, weight in self.masks.items()}
         check_learned(state, shapes, self.logits.state_dict(), [tuple(keep.shape) for keep in self._hard.keeps])
-        check_position(state, (self._ideas.schedule or _WHOLE_RUN).resolve(state["total_steps"] or self.length))
+        schedule = (self._ideas.schedule or _WHOLE_RUN).resolve(state["total_steps"] or self.length)
+        check_position(state, schedule)
+        if self._scheduled:
+            check_final(state, schedule)
         if state.get("stripped"):
             for decision in self._sites.from_zeros():
                 decision.weight.write(decision.mask, state["thresholds"].get(decision.weight.target.name, 0.0))
@@ -322,7 +291,3 @@ class Learning:
         else:
             self._hard.keeps, self.history = [keep.cpu() for keep in state["keeps"]], copy.deepcopy(state["history"])
         self._hard.restored(stale=not self.finished and not self._scheduled)  # T may be another
-
-
-def _not_finite(what: str) -> ValueError:
-    return ValueError(f"{what} is not finite, so nothing can be learned of it; look for a diverged loss or an overflow")

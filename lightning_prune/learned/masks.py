@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -223,19 +222,6 @@ class LearnedMasks(Engine[Learning]):
             Dicts nested in the same way, with what was replaced where its values are not the model's own.
         """
         return self._now.finish_copies(saved)
-
-    def after_step(self, step: int, optimizers: Iterable[Optimizer] = ()) -> bool:
-        """Take note of the step, and update the hard masks if the schedule has an update due.
-
-        Args:
-            step: how many optimizer steps are completed. It may jump, and may be given more than once.
-            optimizers: whose moments of newly pruned weights are to be cleared.
-
-        Returns:
-            Whether the masks were updated.
-        """
-        self.mask_weights()
-        return self.update(step, optimizers)
 
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:

@@ -9,44 +9,26 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_prune import saved
 from lightning_prune.coupling.units import Group
 from lightning_prune.criterion import Criterion, SitedCriterion
 from lightning_prune.masks import MaskedWeight, Masks
 from lightning_prune.pattern import CoupledPattern, Pattern, SitedPattern
 from lightning_prune.pruning import checks
 from lightning_prune.pruning.chosen import Chosen
+from lightning_prune.pruning.header import header, still_due
 from lightning_prune.pruning.layout_check import check_layouts, in_need
 from lightning_prune.pruning.saved_window import check_saved
 from lightning_prune.pruning.state_schema import check_body, check_position, check_thresholds
 from lightning_prune.pruning.unit_update import UnitUpdate
 from lightning_prune.pruning.waiting import Trained
+from lightning_prune.pruning.weight_reports import weight_reports
 from lightning_prune.pruning.weight_update import Decision, WeightUpdate
-from lightning_prune.ranking import count
 from lightning_prune.regularizer import Moment, Regularizer, SitedRegularizer
-from lightning_prune.report import Report, WeightReport
+from lightning_prune.report import Report
 from lightning_prune.schedule import Schedule
 from lightning_prune.scope import Scope
 from lightning_prune.selection import Selection
 from lightning_prune.targets import Target, Targets, groups
-
-STATE_VERSION = 1
-
-
-def check_version(state: Mapping[str, Any]) -> None:
-    """Raise ValueError if a saved state is of a newer version, or none at all."""
-    version = saved.mapping("the pruning state", state).get("version")
-    if isinstance(version, bool) or not isinstance(version, int) or not 1 <= version <= STATE_VERSION:
-        raise ValueError(
-            f"the pruning state has version {version!r}, this lightning_prune reads up to {STATE_VERSION}: "
-            "update lightning_prune to resume from this checkpoint"
-        )
-
-
-def still_due(step: int | None, before: Schedule, now: Schedule) -> int | None:
-    """Return the step of the latest update for a window moved to end there or earlier: its last update is due still."""
-    moved_past = step is not None and now.end_step <= step < before.end_step
-    return int(now.end_step) - 1 if moved_past else step
 
 
 class Ideas(Protocol):
@@ -245,18 +227,7 @@ class Attached:
             final += update.size * update.schedule.final_sparsity
             finals |= update.final_sparsities()
             pools |= update.asked()
-        weights = [
-            WeightReport(
-                name,
-                tuple(weight.mask.shape),
-                weight.mask.numel(),
-                weight.mask.numel() - count(weight.parameter.detach() != 0),
-                float(weight.threshold),
-                finals.get(name),
-            )
-            for name, weight in self.masks.items()
-            if name in self.counted
-        ]
+        weights = weight_reports(self.masks, self.counted, finals=finals)
         total = sum(weight.size for weight in weights)
         grains = [update.grain for update in self._updates]
         grain = max(grains) if self._chosen.units is None else sum(grains)
@@ -276,15 +247,7 @@ class Attached:
 
     def header(self) -> dict[str, Any]:
         """Return the part of the state that is a few numbers."""
-        return {
-            "version": STATE_VERSION,
-            "total_steps": self.length,
-            "begin_step": self.schedule.begin_step,
-            "end_step": self.schedule.end_step,
-            "last_update": self.step,
-            "sparsity": 0.0 if self.step is None else self.schedule.sparsity(self.step),
-            "final_sparsity": self.schedule.final_sparsity,
-        }
+        return header(self.schedule, self.length, self.step)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed run needs."""
@@ -309,7 +272,7 @@ class Attached:
         length = state["total_steps"] or self.length
         schedule = self._ideas.schedule.resolve(length)
         check_position(state, schedule)
-        check_saved(state, schedule)
+        check_saved(state, schedule, self._ideas.reversible)
         self._set_up_updates(self._resolve(length))
         thresholds = state["thresholds"]
         for update in self._updates if state.get("stripped") else ():

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_prune.masks import Masks
-from lightning_prune.pruning.attached import check_version
+from lightning_prune.pruning.header import check_version
 from lightning_prune.pruning.saved_window import describe
 from lightning_prune.pruning.state_schema import check_header
 from lightning_prune.pruning.waiting import Trained
@@ -66,6 +66,10 @@ class Engine(ABC, Generic[OnModelT]):
         self, model: nn.Module, length: int | None, total_steps: int | None, trial: bool, trained: Trained
     ) -> OnModelT:
         """Put masks on a model for a run of a length, or leave it as it is and raise."""
+
+    @abstractmethod
+    def mask_weights(self, optimizer: Optimizer | None = None) -> None:
+        """Set pruned weights to zero: those of one optimizer, or all."""
 
     @abstractmethod
     def _take_off(self, on_model: OnModelT) -> None:
@@ -158,6 +162,22 @@ class Engine(ABC, Generic[OnModelT]):
     def update(self, step: int, optimizers: Iterable[Optimizer] = ()) -> bool:
         """Update the masks if the schedule has an update due, as `after_step` does; but mask nothing otherwise."""
         return self._now.update(step, optimizers)
+
+    def after_step(self, step: int, optimizers: Iterable[Optimizer] = ()) -> bool:
+        """Mask the weights, and update the masks if the schedule has an update due.
+
+        Args:
+            step: how many optimizer steps are completed. It may jump, and may be given more than once.
+            optimizers: whose moments of newly pruned weights are to be cleared.
+
+        Returns:
+            Whether the masks were updated.
+
+        Raises:
+            ValueError: a score or a weight is not finite; the message names it. No weight and no mask is changed then.
+        """
+        self.mask_weights()  # before anything is ranked: what got into a pruned entry must not count
+        return self.update(step, optimizers)
 
     @property
     def moves_between_updates(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
@@ -143,19 +142,3 @@ class Pruner(Engine[Attached]):
         """Set pruned weights to zero wherever nested dicts hold a copy of them by name; nothing is to be put back."""
         self.masks.apply_to(saved)
         return {}
-
-    def after_step(self, step: int, optimizers: Iterable[Optimizer] = ()) -> bool:
-        """Mask the weights, and update the masks if the schedule has an update due.
-
-        Args:
-            step: how many optimizer steps are completed. It may jump, and may be given more than once.
-            optimizers: whose moments of newly pruned weights are to be cleared.
-
-        Returns:
-            Whether the masks were updated.
-
-        Raises:
-            ValueError: a score is not finite; the message names the weight. No weight and no mask is changed then.
-        """
-        self.masks.apply()  # before anything is ranked: what got into a pruned entry must not count
-        return self.update(step, optimizers)

@@ -35,6 +35,9 @@ def check_header(state: Mapping[str, Any], learned: bool) -> None:
     last = saved.at(_STATE, state, "last_update")
     if last is not None:
         saved.integer(f"{_STATE}: last_update", last)
+    for key in ("sparsity", "final_sparsity"):
+        if state.get(key) is not None:  # an older state has none, and nor has one of learned masks without a schedule
+            saved.number(f"{_STATE}: {key}", state[key], 0.0, 1.0)
     if learned:
         saved.boolean(f"{_STATE}: finished", state["finished"])
     if "stripped" in state:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_prune import Pruner, PruningCallback
-from lightning_prune.pattern import Row
+from lightning_prune import LearnedMasks, Pruner, PruningCallback
+from lightning_prune.pattern import Element, Row
 from lightning_prune.schedule import OneShot, Polynomial, Schedule
 from lightning_prune.selection import Histogram
 from tests.guarantees.helpers import Net, assert_plain, bits, differences, fit, zeros
@@ -108,6 +108,46 @@ def test_an_attached_pruner_refuses_such_a_state_and_stays_as_it_was(files: dict
     assert differences(before, bits(model)) == []
     assert pruner.resolved_schedule == resolved
     assert pruner.masks.pruned == 0
+
+
+LOWER = {"a sparsity": ("stripped", 0.2), "a schedule, with masks": ("over", Polynomial(0.3, 2, 10, 2))}
+
+
+@pytest.mark.parametrize("case", LOWER)
+def test_G13_less_than_is_pruned_already_is_warned_of(files: dict[str, Path], case: str) -> None:
+    name, given = LOWER[case]
+    model = Net()
+    with pytest.warns(
+        UserWarning, match=r"is less than is pruned already: the saved window .* at a sparsity of 50.00 %"
+    ):
+        fit(model, PruningCallback(given), max_steps=14, ckpt=files[name])
+    assert sum(zeros(model).values()) == SIZE // 2
+
+
+def test_G13_reversible_masks_may_come_to_less_without_a_word(tmp_path: Path) -> None:
+    model, file = Net(), tmp_path / "file.ckpt"
+    model.after_batch.append(lambda run: run.save_checkpoint(file) if run.global_step == 6 else None)
+    fit(model, PruningCallback(Pruner(SAVED, reversible=True)), max_steps=12)
+    model = Net()
+    fit(model, PruningCallback(Pruner(Polynomial(0.25, 2, 10, 2), reversible=True)), max_steps=12, ckpt=file)
+    assert sum(zeros(model).values()) == SIZE // 4
+
+
+@pytest.mark.parametrize("saved_at", [11, 12])
+def test_G13_final_learned_masks_are_asked_for_no_more(tmp_path: Path, saved_at: int) -> None:
+    def learned(final: float) -> PruningCallback:
+        return PruningCallback(LearnedMasks(Polynomial(final, 2, 10, 2), pattern=Element()))
+
+    model, file = Net(), tmp_path / "file.ckpt"
+    model.after_batch.append(lambda run: run.save_checkpoint(file) if run.global_step == 11 else None)
+    run = fit(model, learned(0.25), max_steps=12)
+    if saved_at == 12:
+        run.save_checkpoint(file)  # after the strip
+    again = Net()
+    with pytest.raises(ValueError, match=r"would not be reached: .* masks that are final are learned no further"):
+        fit(again, learned(0.75), max_steps=40, ckpt=file)
+    assert_plain(again)
+    fit(Net(), learned(0.25), max_steps=14, ckpt=file)
 
 
 LESS: dict[str, tuple[Any, str]] = {

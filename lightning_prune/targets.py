@@ -117,10 +117,16 @@ class Targets:
         names = [name for found in uses for name, _, _ in found]
         for key in ("include", "exclude"):
             for pattern in getattr(self, key):
-                _check_matches(key, pattern, names)
+                _check_pattern(key, pattern, names)
         for follower, leader in self.follow.items():
             for module in (follower, leader):
-                _check_matches("follow", rf"^{re.escape(str(module))}($|\.)", names)
+                prefix = f"{module}."
+                _check_found(
+                    f"follow has {module!r}, which",
+                    str(module),
+                    names,
+                    [n for n in names if f"{n}.".startswith(prefix)],
+                )
         targets: list[Target] = []
         skipped: dict[str, str] = {}
         for found in uses:
@@ -134,7 +140,7 @@ class Targets:
             raise ValueError(f"Targets select no weight of {type(model).__name__} ({reasons})")
         for key in ("sparsity", "layout"):
             for pattern in getattr(self, key):
-                _check_matches(key, pattern, [name for t in targets for name in t.names])
+                _check_pattern(key, pattern, [name for t in targets for name in t.names])
         return Found(tuple(targets), skipped)
 
     def _reason(self, uses: list[Use], frozen: bool, forwards: Forwards) -> str | None:
@@ -250,12 +256,16 @@ def _sharding(parameter: nn.Parameter) -> str | None:
     return None
 
 
-def _check_matches(key: str, pattern: str, names: list[str]) -> None:
-    if any(re.search(pattern, name) for name in names):
+def _check_pattern(key: str, pattern: str, names: list[str]) -> None:
+    _check_found(f"{key} pattern {pattern!r}", pattern, names, [name for name in names if re.search(pattern, name)])
+
+
+def _check_found(what: str, pattern: str, names: list[str], found: list[str]) -> None:
+    if found:
         return
     plain = re.sub(r"[\\^$.*+?()\[\]{}|]+", ".", pattern).strip(".")
     near = difflib.get_close_matches(plain, names, n=3, cutoff=0.3) or names[:3]
-    raise ValueError(f"{key} pattern {pattern!r} matches no weight; near matches: {', '.join(near)}")
+    raise ValueError(f"{what} matches no weight; near matches: {', '.join(near)}")
 
 
 def groups(found: Found) -> Iterator[tuple[str | None, dict[str, list[Target]]]]:

@@ -19,13 +19,20 @@ from lightning_prune.report import Report, percent
 from lightning_prune.shrink import ShrinkReport, shrink_
 
 
+def say_end(title: str, pruner: Pruner | LearnedMasks, report: Report) -> None:
+    """Say what a stripped model came to, and warn where that is less than was asked for, or nothing of a layer."""
+    rank_zero_info(f"{title}: done\n{report.table()}")
+    warn_of_less(title, pruner, report)
+    warn_of_starved(title, pruner, report)
+
+
 def warn_of_less(title: str, pruner: Pruner | LearnedMasks, report: Report) -> None:
     """Warn if a stripped model is less sparse than was asked for, by more than its largest unit, and say why."""
     if report.sparsity < report.final_sparsity - report.grain / max(1, report.size):
         warnings.warn(
             f"{title}: reached a sparsity of {percent(report.sparsity)}, less than the "
             f"{percent(report.final_sparsity)} asked for; {_why_less(pruner)}",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -35,7 +42,7 @@ def warn_of_starved(title: str, pruner: Pruner | LearnedMasks, report: Report) -
         whole = f"{percent(report.sparsity)} of all together"
         warnings.warn(
             f"{title}: nearly nothing is left of {report.left_of_starved()}, where {whole} went; {_remedy(pruner)}",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

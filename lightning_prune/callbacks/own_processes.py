@@ -1,7 +1,7 @@
 """Strategies that train in processes of their own, and of all that hand only the model's values back to the script.
 
 They are ddp_spawn, ddp_fork, ddp_notebook and xla: the script's module gets the trained state_dict, its Trainer the
-metrics. Callbacks, and modules of other shapes, end with the processes.
+metrics; handed_back.py brings the report. Modules of other shapes end with the processes.
 """
 
 from __future__ import annotations
@@ -33,19 +33,3 @@ def check_shapes_come_back(strategy: Strategy, what: str, way_out: str) -> None:
             "own, whose values are put into the script's model, and that keeps its larger shapes. Use strategy='ddp'; "
             f"or {way_out}"
         )
-
-
-def where_it_stays(strategy: Strategy, logged: str) -> str:
-    """Return a line for the end of a fit that says where its report is to be had; "" where the script has it.
-
-    Args:
-        strategy: of the Trainer.
-        logged: the name of the sparsity in `trainer.callback_metrics`.
-    """
-    name = own_processes(strategy)
-    if name is None:
-        return ""
-    return (
-        f"\nthis process ends, and callback.report with it: {name} hands back the pruned model and "
-        f"trainer.callback_metrics[{logged!r}]"
-    )

@@ -6,16 +6,16 @@ from typing import Any, Literal
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
-from pytorch_lightning.utilities import rank_zero_info
 from torch.optim import Optimizer
 
 from lightning_prune.callbacks import averages, wandb_media
 from lightning_prune.callbacks.agreement import update_on_ranks
-from lightning_prune.callbacks.ending import make_smaller, warn_of_less, warn_of_starved
+from lightning_prune.callbacks.ending import make_smaller, say_end
 from lightning_prune.callbacks.guard import Guard
+from lightning_prune.callbacks.handed_back import ReportBox
 from lightning_prune.callbacks.left_zeros import zeros_are_left
 from lightning_prune.callbacks.loss_scale import grad_scale, loss_scale, plain_optimizer
-from lightning_prune.callbacks.own_processes import where_it_stays
+from lightning_prune.callbacks.own_processes import own_processes
 from lightning_prune.callbacks.resumed_data import ResumedData
 from lightning_prune.callbacks.rewind import Rewind, Rewinder
 from lightning_prune.callbacks.run_pace import RunPace
@@ -65,7 +65,7 @@ class PruningCallback(Callback):
         self.shrink = shrink
         self.tag = tag
         self._logged = f"sparsity/{tag}" if tag else "sparsity"
-        self.report: Report | None = None
+        self._box = ReportBox()
         self.shrink_report: ShrinkReport | None = None
         self.cost_report: CostReport | None = None
         self.recipe: dict[str, Any] = {}  # how a plain model gets the shapes that the latest fit left; empty if its own
@@ -89,6 +89,11 @@ class PruningCallback(Callback):
     def state_key(self) -> str:
         """The key of this callback's state in a checkpoint."""
         return self._generate_state_key(tag=self.tag)
+
+    @property
+    def report(self) -> Report | None:
+        """What the latest fit pruned, None before one; also where it ran in processes of its own."""
+        return self._box.report
 
     # Fit begins
 
@@ -265,12 +270,12 @@ class PruningCallback(Callback):
                 callback._leave(trainer, pl_module)
 
     def _strip(self, trainer: pl.Trainer) -> None:
-        self.report, self._left = self.pruner.strip(), False
+        self._box.report, self._left = self.pruner.strip(), False
         if "stripped" in self.pruner.state_dict():  # else the run stopped early, and can be resumed
             self._rewinder = None
-        rank_zero_info(f"{self._title}: done\n{self.report.table()}{where_it_stays(trainer.strategy, self._logged)}")
-        warn_of_less(self._title, self.pruner, self.report)
-        warn_of_starved(self._title, self.pruner, self.report)
+        if own_processes(trainer.strategy):
+            self._box.send(trainer)
+        say_end(self._title, self.pruner, self._box.report)
 
     def _leave(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._left or self.report is None:
@@ -289,7 +294,7 @@ class PruningCallback(Callback):
         self._resumed_data.keep(trainer)
         self._release()
         if self.pruner.attached:
-            self.report = self.pruner.strip(resumable=True)
+            self._box.report = self.pruner.strip(resumable=True)
             self._rewinder_state = self._rewinder.state_dict() if self._rewinder is not None else {}
             self._rewinder = None
         else:

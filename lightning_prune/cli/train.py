@@ -156,7 +156,7 @@ def _check_comes_back(trainer: Any) -> None:
     name = own_processes(trainer.strategy)
     if name is not None:
         raise UserError(
-            f"trainer.strategy: {name} trains in processes of its own, which hand back no report: use ddp, which "
+            f"trainer.strategy: {name} trains in processes of its own, which hand back to this command no smaller model and no history: use ddp, which "
             "starts this command once for each device"
         )
 

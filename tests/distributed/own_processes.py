@@ -57,7 +57,7 @@ def trained(start: Literal["spawn", "fork"], tag: str) -> dict[str, Any]:
     model, callback = Regression(), PruningCallback(Pruner(SCHEDULE), tag=tag)
     trainer, error = fit(model, callback, own(start))
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    return {"error": error, "weights": model.state_dict(), "metrics": metrics, "report": callback.report is not None}
+    return {"error": error, "weights": model.state_dict(), "metrics": metrics, "report": callback.report}
 
 
 def made_smaller(start: Literal["spawn", "fork"]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """A report on its way from a process that ends with the fit to the callback of the script that started it.
 
-Strategies such as ddp_spawn pickle the Trainer's state in their first process and hand it to the script. What hangs on it
-comes along, and finds its callback there by a token that both processes know.
+Strategies such as ddp_spawn pickle the Trainer's state in their first process and hand it to the script. What hangs
+on it comes along, and finds its callback there by a token that both processes know.
 """
 
 from __future__ import annotations

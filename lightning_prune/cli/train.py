@@ -156,8 +156,8 @@ def _check_comes_back(trainer: Any) -> None:
     name = own_processes(trainer.strategy)
     if name is not None:
         raise UserError(
-            f"trainer.strategy: {name} trains in processes of its own, which hand back to this command no smaller model and no history: use ddp, which "
-            "starts this command once for each device"
+            f"trainer.strategy: {name} trains in processes of its own, which hand back to this command no smaller "
+            "model and no history: use ddp, which starts this command once for each device"
         )
 
 

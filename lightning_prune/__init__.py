@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from lightning_prune.rounds import PruningRounds
     from lightning_prune.targets import Targets
 
+    __version__: str
+
 __all__ = ["LearnedMasks", "Pruner", "PruningCallback", "PruningRounds", "Report", "Targets"]
 
 _WINGS = {
@@ -30,6 +32,10 @@ _WINGS = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name on its first use, so that the core works without Lightning and nothing is paid for twice."""
+    if name == "__version__":
+        from importlib.metadata import version  # of the installed distribution: it is written in one place alone
+
+        return version("lightning-prune")
     if name not in _WINGS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+_NAME = re.compile(r"'?\b\w+(?:\.\w+)+\b'?")
+"""A dotted name in a reason."""
 _NEARLY_ALL = 0.99
 """A layer that lost more has lost nearly all, where those it competes with were to lose less."""
 
@@ -144,6 +147,24 @@ class Report:
         rows.append(("all prunable", "", f"{self.size:,}", percent(self.final_sparsity) if self.asks else open_end))
         return "\n".join([columns(rows, rules={1, len(rows) - 1}), *self._footer(), *self.notes])
 
+    def left_whole(self, names: int = 4, reasons: int = 8) -> list[str]:
+        """Return what is left whole in a few lines, one a reason; `skipped` has it all.
+
+        Args:
+            names: how many are shown of each reason, those that differ in the names of weights alone taken together.
+            reasons: how many are shown; what is left whole for others is counted.
+        """
+        kinds: dict[str, dict[str, str]] = {}
+        for name, reason in self.skipped.items():
+            kinds.setdefault(_NAME.sub("...", reason), {})[name] = reason
+        lines: list[str] = []
+        for kind, found in list(kinds.items())[:reasons]:
+            shown, alike = list(found)[:names], len(set(found.values())) == 1
+            more = f" and {len(found) - len(shown):,} more" if len(found) > len(shown) else ""
+            lines.append(f"left whole, {next(iter(found.values())) if alike else kind}: {', '.join(shown)}{more}")
+        rest = [len(found) for found in list(kinds.values())[reasons:]]
+        return lines + ([f"left whole for {len(rest)} other reasons: {sum(rest):,} (report.skipped)"] if rest else [])
+
     def left_of_starved(self, most: int = 8) -> str:
         """Return the starved weights with what is left of each, counted where there are more than `most`."""
         named = [f"{w.name} ({w.size - w.zeros:,} of {w.size:,})" for w in self.starved[:most]]
@@ -154,9 +175,6 @@ class Report:
         return percent(self.target_sparsity if self.step is not None else self.final_sparsity)
 
     def _footer(self) -> list[str]:
-        by_reason: dict[str, list[str]] = {}
-        for name, reason in self.skipped.items():
-            by_reason.setdefault(reason, []).append(name)
         asked = f"; asked for {self._asked()}" if self.asks else ""
         whole = [] if self.grain == 1 else [f"whole units of up to {self.grain:,} weights{asked}"]
         if self.asks and self.reachable < self.final_sparsity:
@@ -164,8 +182,7 @@ class Report:
             whole.append(f"{percent(self.final_sparsity)} is out of reach; {fewest}")
         if self.starved:
             whole.append(f"nearly nothing is left of {self.left_of_starved()}")
-        lines = whole + [f"left whole, {reason}: {', '.join(names)}" for reason, names in by_reason.items()]
-        return [f"{self.size:,} of {self.parameters:,} parameters are prunable", *lines]
+        return [f"{self.size:,} of {self.parameters:,} parameters are prunable", *whole, *self.left_whole()]
 
 
 def percent(share: float) -> str:

@@ -12,12 +12,13 @@ HELP = """\
 usage: lightning-prune COMMAND ...
 
   train -cn RECIPE [key=value ...]    train and prune; writes a folder with config, metrics, report, picture, model
-  plan -cn RECIPE [key=value ...]     what would be pruned, and when, without training
-  inspect FILE [--json]               sparsity by layer of a checkpoint, this library's or any other
+  plan -cn RECIPE [key=value ...]     what would be pruned, and when, without training; --json
+  inspect FILE|RUN ... [--json]       sparsity by layer of checkpoints, this library's or any other
   compare FOLDER ...                  accuracy and loss against sparsity, of any set of runs: table, picture, wandb
   export RUN --format 2:4|onnx        a run's model for sparse tensor cores, or as ONNX
   shrink RUN                          a run's model without its dead units, smaller and dense
   threshold-sweep RUN                 learned masks: accuracy and size for other thresholds, without training
+  completion bash|zsh|fish            what a shell needs to complete all this on Tab
   COMMAND --help                      more about one of them, and the recipes
 
 examples:
@@ -84,16 +85,20 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from lightning_prune.cli import threshold_sweep
 
         return threshold_sweep.main
+    if name == "completion":
+        from lightning_prune.cli import completion
+
+        return completion.main
     if name == "--version":
         return _version
     raise ValueError(
-        f"unknown command {name!r}: there are train, plan, inspect, compare, export, shrink and threshold-sweep; "
-        "see lightning-prune --help"
+        f"unknown command {name!r}: there are train, plan, inspect, compare, export, shrink, threshold-sweep and "
+        "completion; see lightning-prune --help"
     )
 
 
 def _version(_: list[str]) -> int:
-    from lightning_prune.cli.outputs import versions
+    import lightning_prune
 
-    print(f"lightning-prune {versions()['lightning_prune']}")
+    print(f"lightning-prune {lightning_prune.__version__}")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -43,6 +44,9 @@ def read(argv: Sequence[str]) -> Arguments:
         folders = (own, *folders)
     known = recipes(folders)
     if not name:
+        meant = next((word for word in rest if word.removesuffix(".yaml") in known), None)
+        if meant is not None:
+            raise UserError(f"which recipe? {meant!r} is one: -cn {meant.removesuffix('.yaml')}")
         raise UserError(f"which recipe? Give -cn RECIPE, one of: {', '.join(known)}")
     name = name.removesuffix(".yaml")
     if not any((f / f"{name}.yaml").is_file() for f in folders):
@@ -51,6 +55,7 @@ def read(argv: Sequence[str]) -> Arguments:
         raise UserError(f"no recipe {name!r}: {hint}The recipes are: {', '.join(known)}")
     _check_options(rest)
     _check_hparams(rest)
+    _check_groups(rest, folders)
     return Arguments(name, folders, tuple(quoted(argument) for argument in rest))
 
 
@@ -100,6 +105,19 @@ def _check_hparams(rest: Sequence[str]) -> None:
     both = [key for key in keys if key.replace("/", ".").partition(".")[0] == "pruner" or key == "prune.pruner"]
     if "pruning_hparams" in keys and "pruning_hparams=null" not in rest and both:
         raise UserError(f"pruning_hparams stands in place of the pruner, so {both[0]} would have no effect: drop one")
+
+
+def _check_groups(rest: Sequence[str], folders: Sequence[Path]) -> None:
+    """Raise UserError where an option of a group is set like the value of a key."""
+    for word in rest:
+        key, _, value = word.partition("=")
+        group = key.lstrip("+").removeprefix("prune.").replace(".", "/")
+        options = sorted({file.stem for where in folders for file in (where / group).glob("*.yaml") if group})
+        if options and "/" not in key and "." in key and re.fullmatch(r"\w+", value) and value != "null":
+            near_by = value if value in options else next(iter(near(value, options, number=1)), "OPTION")
+            raise UserError(
+                f"{word}: options of a group are chosen by {group}={near_by}; there are {', '.join(options)}"
+            )
 
 
 def _take(argv: Sequence[str], *flags: str) -> tuple[str | None, list[str]]:

@@ -16,7 +16,7 @@ from pytorch_lightning.loggers import Logger
 
 from lightning_prune import hparams, saved
 from lightning_prune.callbacks import PruningCallback
-from lightning_prune.cli import inspect
+from lightning_prune.cli import checkpoints
 from lightning_prune.cli.check import check
 from lightning_prune.cli.errors import UserError, message, near
 from lightning_prune.rounds import PruningRounds
@@ -107,7 +107,7 @@ def load_weights(config: DictConfig, task: pl.LightningModule) -> dict[str, str]
     if not Path(path).is_file():
         raise UserError(f"weights={path}: there is no such file")
     try:
-        state = _state_dict(inspect.load(Path(path)), task)
+        state = _state_dict(checkpoints.load(Path(path)), task)
         recipe = Path(path).parent / RECIPE
         if recipe.is_file():
             rebuild(task, saved.load_json(recipe))
@@ -130,7 +130,7 @@ def _state_dict(content: Any, task: pl.LightningModule) -> dict[str, Any]:
         for key, value in inside.items():
             if own <= set(value):
                 raise UserError(f"the weights lie under the key {key!r}, and not under state_dict: save them alone")
-        names = [name for name, _ in inspect.tensors(content)]
+        names = [name for name, _ in checkpoints.tensors(content)]
         if not names:
             raise UserError("there is no tensor in it")
         alike = near(sorted(own)[0], names, number=1)

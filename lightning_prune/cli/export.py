@@ -50,7 +50,7 @@ def _onnx(run: Path, weights: Path | None, out: Path, trust: trusted.Trust) -> N
 
     model = trained(run, weights, trust)
     out.parent.mkdir(parents=True, exist_ok=True)
-    difference = to_onnx(model, None, out)
+    difference = to_onnx(model, out)
     print(f"{out}: {out.stat().st_size:,} bytes; outputs differ by {difference:.1e} of the largest")
 
 

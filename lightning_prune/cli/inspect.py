@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import pickle
-import re
 import sys
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,12 +14,10 @@ import torch
 from torch import Tensor
 
 from lightning_prune import saved
-from lightning_prune.cli.errors import UserError, message, one_line, printable
+from lightning_prune.cli import checkpoints
+from lightning_prune.cli.errors import UserError, one_line, printable
 from lightning_prune.pruning.state_schema import check_header
 from lightning_prune.report import columns, percent
-
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "params", "weights")
-"""Keys under which checkpoints keep their weights, the likeliest first."""
 
 
 @dataclass(frozen=True)
@@ -57,61 +52,56 @@ def main(argv: list[str]) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(
         "lightning-prune inspect",
-        description="Show the sparsity by layer of a checkpoint: .ckpt, .pt, .pth or .safetensors, this library's or "
-        "any other. Files are read as plain values and tensors; code in them is never run.",
+        description="Show the sparsity by layer of checkpoints: .ckpt, .pt, .pth or .safetensors, this library's or "
+        "any other. Files are read as plain values and tensors, and code in them is not run unless you say so.",
     )
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+    parser.add_argument("file", type=Path, nargs="+", metavar="FILE", help="a checkpoint, or a run's folder")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of a table; a list for several files")
+    parser.add_argument(
+        "--trust", action="store_true", help="unpickle whatever is in a file, which runs code that it brings"
+    )
     options = parser.parse_args(argv)
-    content = load(options.file)
-    counts = [_count(printable(name), tensor) for name, tensor in tensors(content)]
-    if not counts:
-        raise UserError(f"{options.file}: there is no tensor in it")
-    found, damaged = list[Pruning](), list[str]()
-    for state in prunings(content):
-        (found if isinstance(state, Pruning) else damaged).append(state)  # pyright: ignore[reportArgumentType]
-    for line in damaged:
-        print(f"lightning-prune: {one_line(f'{options.file}: {line}')}", file=sys.stderr)
-    print(_json(content, counts, found) if options.json else _text(content, counts, found))
-    return int(bool(damaged))
-
-
-def load(file: Path) -> Any:
-    """Return what a checkpoint holds, on the CPU. Raises UserError where that is not possible without running code."""
-    if not file.is_file():
-        raise UserError(f"{file}: there is no such file")
-    if file.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
+    several, said, sound = len(options.file) > 1, list[Any](), True
+    for path in options.file:
         try:
-            return load_file(file)
-        except SafetensorError as error:
-            raise UserError(f"{file} is no safetensors file: {message(error)}") from error
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols and the like, of files that may be no checkpoints
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        if found is None:
-            raise UserError(f"{file} is no checkpoint of torch, or damaged: {_first_sentence(error)}") from error
-        raise UserError(
-            f"{file} holds more than tensors and plain values ({found.group(1)}); loading that could run code, so it "
-            "is not loaded: save the model's state_dict() alone, and use that file"
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise UserError(f"{file} is no checkpoint of torch, or damaged: {_first_sentence(error)}") from error
+            found = _found(checkpoints.file_of(path), options.trust)
+        except UserError as error:
+            if not several:
+                raise
+            print(f"lightning-prune: {one_line(str(error))}", file=sys.stderr)
+            sound = False
+            continue
+        for line in found.damaged:
+            print(f"lightning-prune: {one_line(f'{found.file}: {line}')}", file=sys.stderr)
+        sound = sound and not found.damaged
+        if options.json:
+            said.append(({"file": str(found.file)} if several else {}) | _facts(found))
+        else:
+            said.append(f"{printable(str(found.file))}\n\n{_text(found)}" if several or path.is_dir() else _text(found))
+    if options.json:
+        print(json.dumps(said if several else said[0], indent=2))
+    else:
+        print("\n\n".join(said))
+    return int(not sound)
 
 
-def tensors(content: Any) -> Iterator[tuple[str, Tensor]]:
-    """Yield the weights of a checkpoint by dotted name, leaving out optimizers and the like."""
-    while isinstance(content, Mapping):
-        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None or not any(True for _ in _flat(inner)):
-            break
-        content = inner
-    yield from _flat(content)
+@dataclass(frozen=True)
+class _Found:
+    file: Path
+    content: Any
+    counts: list[Count]
+    pruning: list[Pruning]
+    damaged: list[str]
+
+
+def _found(file: Path, trusted: bool) -> _Found:
+    content = checkpoints.load(file, trusted)
+    counts = [_count(printable(name), tensor) for name, tensor in checkpoints.tensors(content)]
+    if not counts:
+        raise UserError(f"{file}: there is no tensor in it")
+    states = list(prunings(content))
+    damaged = [state for state in states if isinstance(state, str)]
+    return _Found(file, content, counts, [state for state in states if isinstance(state, Pruning)], damaged)
 
 
 def prunings(content: Any) -> Iterator[Pruning | str]:
@@ -129,18 +119,9 @@ def _pruning(callback: str, state: Mapping[str, Any]) -> Pruning:
     check_header(state, learned="finished" in state)
     masks = saved.mapping("masks", state.get("masks", {}))
     masked = sum(int((~saved.tensor(f"masks[{n!r}]", mask, bools=True)).count_nonzero()) for n, mask in masks.items())
-    sparsity = saved.number("sparsity", state.get("sparsity", 0.0), 0.0, 1.0)
+    sparsity = saved.number("sparsity", state.get("sparsity") or 0.0, 0.0, 1.0)
     window = (state["begin_step"], state["end_step"])
     return Pruning(callback, state["last_update"], sparsity, *window, len(masks), masked)
-
-
-def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    if isinstance(node, Tensor):
-        yield prefix.rstrip("."), node
-    elif isinstance(node, Mapping):
-        for key, value in node.items():
-            if prefix or not str(key).startswith(("optim", "callbacks", "loops", "lr_sched", "scheduler")):
-                yield from _flat(value, f"{prefix}{key}.")
 
 
 def _count(name: str, tensor: Tensor) -> Count:
@@ -161,7 +142,8 @@ def _total(name: str, counts: list[Count]) -> Count:
     return Count(name, (), sum(c.size for c in counts), sum(c.zeros for c in counts))
 
 
-def _text(content: Any, counts: list[Count], found: list[Pruning]) -> str:
+def _text(found: _Found) -> str:
+    content, counts = found.content, found.counts
     large, small = _split(counts)
     rows = [("tensor", "shape", "values", "zeros", "sparsity")]
     rows += [(c.name, "x".join(map(str, c.shape)), f"{c.size:,}", f"{c.zeros:,}", percent(c.sparsity)) for c in large]
@@ -175,7 +157,7 @@ def _text(content: Any, counts: list[Count], found: list[Pruning]) -> str:
     lines = [columns(rows, rules={1, len(large) + 1})]
     if isinstance(content, Mapping) and isinstance(content.get("global_step"), int):
         lines.append(f"saved at step {content['global_step']:,}, epoch {printable(str(content.get('epoch')))}")
-    for state in found:
+    for state in found.pruning:
         when = "not yet updated" if state.last_update is None else f"last updated at step {state.last_update:,}"
         lines.append(
             f"{state.callback}: {when}, scheduled from step {state.begin_step:,} to {state.end_step:,}, "
@@ -189,20 +171,17 @@ def _text(content: Any, counts: list[Count], found: list[Pruning]) -> str:
     return "\n".join(lines)
 
 
-def _json(content: Any, counts: list[Count], found: list[Pruning]) -> str:
+def _facts(found: _Found) -> dict[str, Any]:
+    content, counts = found.content, found.counts
     large, _ = _split(counts)
-    facts = {
+    facts: dict[str, Any] = {
         "sparsity": _total("", large).sparsity,
         "zeros": _total("", large).zeros,
         "values": _total("", large).size,
         "all": {"zeros": _total("", counts).zeros, "values": _total("", counts).size},
         "tensors": [asdict(count) | {"sparsity": count.sparsity} for count in counts],
-        "pruning": [asdict(state) for state in found],
+        "pruning": [asdict(state) for state in found.pruning],
     }
     if isinstance(content, Mapping) and isinstance(content.get("global_step"), int):
         facts["global_step"] = content["global_step"]
-    return json.dumps(facts, indent=2)
-
-
-def _first_sentence(error: BaseException) -> str:
-    return message(error).partition(". ")[0][:200]
+    return facts

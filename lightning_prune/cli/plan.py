@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 from lightning_prune.cli.arguments import listing, read
@@ -11,13 +12,17 @@ from lightning_prune.report import columns, percent
 
 if TYPE_CHECKING:
     from lightning_prune.cli.build import Parts
+    from lightning_prune.learned import LearnedMasks
+    from lightning_prune.pruning import Pruner
+    from lightning_prune.report import Report
     from lightning_prune.schedule import Schedule
 
 HELP = """\
-usage: lightning-prune plan -cn RECIPE [--config-dir FOLDER] [key=value ...]
+usage: lightning-prune plan -cn RECIPE [--config-dir FOLDER] [--json] [key=value ...]
 
-Build what the recipe names, and show which weights would be pruned, at which steps and how far. Nothing is trained and
-nothing written. Takes the arguments of train, without Hydra's options, and imports and calls what the config names.
+Build what the recipe names, and show which weights would be pruned, at which steps and how far; with --json for
+programs. Nothing is trained and nothing written. Takes the arguments of train, without Hydra's options, and imports and
+calls what the config names.
 
 recipes:
 """
@@ -31,7 +36,8 @@ def main(argv: list[str]) -> int:
     if "-h" in argv or "--help" in argv:
         print(HELP + listing())
         return 0
-    arguments = read(argv)
+    as_json = "--json" in argv
+    arguments = read([word for word in argv if word != "--json"])
     from lightning_prune.cli import build, compose
 
     with compose.composed(arguments) as config, quiet():
@@ -39,7 +45,7 @@ def main(argv: list[str]) -> int:
         if config.get("rounds") is not None:
             from lightning_prune.cli import rounds
 
-            print(rounds.plan(parts))
+            print(json.dumps(rounds.plan_facts(parts), indent=2) if as_json else rounds.plan(parts))
             return 0
         try:
             steps = _fit_start(config, parts)
@@ -47,9 +53,11 @@ def main(argv: list[str]) -> int:
         except FileNotFoundError as error:  # the tasks' DataNotFound among them
             steps, unknown = None, one_line(str(error))
             parts.prune.pruner.attach(parts.task, _PARTS, trial=True)
-            parts.prune.report = parts.prune.pruner.strip()
-    pruner, report = parts.prune.pruner, parts.prune.report
-    assert report is not None
+            parts.prune.pruner.strip()
+    pruner, report = parts.prune.pruner, parts.prune.pruner.report()
+    if as_json:
+        print(json.dumps(_facts(report, pruner, steps), indent=2))
+        return 0
     if pruner.schedule is None:  # pyright: ignore[reportUnnecessaryComparison]
         print(f"{report.plan()}\n\nno sparsity is asked for: {pruner.selection} decides at the end")
         return 0
@@ -58,6 +66,18 @@ def main(argv: list[str]) -> int:
         print(f"the run's length is not known, so the schedule is shown in shares of the run: {unknown}")
     print(_schedule(pruner.resolved_schedule, steps, in_shares=unknown is not None and _has_shares(pruner.schedule)))
     return 0
+
+
+def _facts(report: Report, pruner: Pruner | LearnedMasks, steps: int | None) -> dict[str, Any]:
+    """Return the plan as plain values that JSON can hold; where `steps` is None, in ten thousandths of the run."""
+    schedule, asks = pruner.resolved_schedule, pruner.schedule is not None
+    updates = _updates(schedule, steps) if asks else []
+    return report.to_dict() | {
+        "steps": steps,
+        "schedule": str(pruner.schedule) if asks else None,
+        "updates": [{"step": step, "sparsity": schedule.sparsity(step)} for step in updates],
+        "notes": list(report.notes),
+    }
 
 
 def _fit_start(config: Any, parts: Parts) -> int | None:

@@ -89,6 +89,12 @@ def plan(parts: build.Parts) -> str:
     return f"{columns(rows, rules={1, len(rows) - 1})}\n{reason}"
 
 
+def plan_facts(parts: build.Parts) -> dict[str, Any]:
+    """Return the same as plain values that JSON can hold."""
+    steps, reason = parts.rounds.plan(parts.task)
+    return {"rounds": [dict(step) for step in steps[1:]], "dense": dict(steps[0]), "ends": reason}
+
+
 def _trainer(config: DictConfig, hydra_config: DictConfig, folder: Path) -> Trainer:
     """Return the trainer of the next round: its loggers and checkpoints go to the round's folder."""
     from omegaconf import OmegaConf, open_dict

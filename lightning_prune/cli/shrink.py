@@ -35,6 +35,11 @@ def main(argv: list[str]) -> int:
     model = trained(options.run, options.weights, trust)
     shrunk = shrink(model, tolerance=options.tolerance)
     if all(group.before == group.after for group in shrunk.report.groups):
+        if (options.run / "shrunk.json").is_file() and options.weights is None:
+            raise UserError(
+                f"{options.run} made its model smaller at its end: model.pt is that model already, and "
+                f"load_shrunk(model, {str(options.run)!r}) gives it back"
+            )
         raise UserError(
             f"{options.run}: no unit is dead, so there is nothing to take out; train with pruner/pattern=channel"
         )

@@ -78,12 +78,12 @@ def sweep(
     config = trusted.config_of(run, _SECTIONS, trust)
 
     from lightning_prune import cost
-    from lightning_prune.cli import build, inspect
+    from lightning_prune.cli import build, checkpoints
     from lightning_prune.learned import LearnedMasks
     from lightning_prune.rounds.trainer import evaluate
     from lightning_prune.shrink import save_shrunk, shrink
 
-    saved = inspect.load(run / "learned.pt")
+    saved = checkpoints.load(run / "learned.pt")
     if not (isinstance(saved, dict) and isinstance(saved.get("model"), dict) and isinstance(saved.get("state"), dict)):
         raise UserError(f"{run / 'learned.pt'} was not left by a run: it needs the keys model and state")
     if "download" in (config.data or {}):

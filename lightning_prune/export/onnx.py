@@ -20,7 +20,9 @@ from lightning_prune.coupling.example import answer, distance, example_of, tenso
 _NEEDS = ("onnx", "onnxscript", "onnxruntime")
 
 
-def to_onnx(model: nn.Module, example_inputs: Any, file: Path, tolerance: float = 1e-4) -> float:
+def to_onnx(
+    model: nn.Module, file: str | os.PathLike[str], example_inputs: Any = None, tolerance: float = 1e-4
+) -> float:
     """Write a model as ONNX and return by how much onnxruntime's outputs differ on the example inputs.
 
     The first dimension of each input is free where the model allows it. Zeros stay in place, so prune units and shrink
@@ -28,9 +30,9 @@ def to_onnx(model: nn.Module, example_inputs: Any, file: Path, tolerance: float 
 
     Args:
         model: any module that torch can export; it stays as it is.
+        file: where to; left as it is when the outputs differ too much.
         example_inputs: what one forward takes: a tuple or list of arguments, a dict of them by name, or the only one;
             None for the module's `example_input_array`.
-        file: where to; left as it is when the outputs differ too much.
         tolerance: largest difference allowed, as a share of the largest output.
 
     Raises:
@@ -42,6 +44,7 @@ def to_onnx(model: nn.Module, example_inputs: Any, file: Path, tolerance: float 
     made = copy.deepcopy(model).cpu().eval()
     example = example_of(made, example_inputs)
     args, by_name = ((), example) if isinstance(example, dict) else (_positional(example), None)
+    file = Path(file)
     unfinished = file.with_name(f".{file.name}.unfinished")
     try:
         with _quiet():

@@ -97,8 +97,8 @@ class Pruner(Engine[Attached]):
             on_model = self._last_look(resumable)
             on_model.masks.apply()
             self._final_report = on_model.report()
-            for weight in self._final_report.weights:
-                log.info("%s: %d values, %.2f %% zeros", weight.name, weight.size, 100 * weight.sparsity)
+            size, share = self._final_report.size, 100 * self._final_report.sparsity
+            log.info("%s: %d values, %.2f %% zeros", self.name, size, share)
             self._left = self.state_dict()
             if not (resumable or self._unfinished):
                 self._left = on_model.header() | {"thresholds": self._left["thresholds"], "stripped": True}

@@ -121,10 +121,44 @@ def test_refuses_what_only_running_code_could_load(command: Command) -> None:
     assert said.status == 1
     assert said.err.count("\n") == 1
     assert "Anything" in said.err
-    assert "save the model's state_dict() alone" in said.err
+    assert (
+        "inspect it with --trust, or save the model's state_dict() alone: torch.save(torch.load('file.ckpt'" in said.err
+    )
+    assert "25.00 %" in command("inspect", "file.ckpt", "--trust").out
+    exec(said.err.partition("alone: ")[2], {"torch": torch})  # the way out, as it is printed
+    assert "25.00 %" in command("inspect", "weights.pt").out
 
 
-@pytest.mark.parametrize("content", [b"", b"name,value\n1,2\n", pickle.dumps({"a": 1})[:-3], b"PK\x03\x04 cut off"])
+def test_several_files_and_a_broken_one_among_them(command: Command) -> None:
+    torch.save(sparse(), "a.pt")
+    Path("b.txt").write_text("no checkpoint\n")
+    torch.save({"w": torch.zeros(2, 2)}, "c.pt")
+    said = command("inspect", "a.pt", "b.txt", "c.pt")
+    assert said.status == 1
+    assert said.err.startswith("lightning-prune: b.txt is no checkpoint of torch, or damaged: ")
+    assert said.err.count("\n") == 1
+    assert said.out.index("a.pt\n") < said.out.index("25.00 %") < said.out.index("c.pt\n") < said.out.rindex("100.00 %")
+    found = json.loads(command("inspect", "a.pt", "b.txt", "c.pt", "--json").out)
+    assert [(one["file"], one["sparsity"]) for one in found] == [("a.pt", 0.25), ("c.pt", 1.0)]
+
+
+def test_a_runs_folder_stands_for_its_weights(command: Command) -> None:
+    command("train", "-cn", "digits_mlp", *SHORT, "hydra.run.dir=run")
+    said = command("inspect", "run")
+    assert (said.status, said.out.partition("\n")[0]) == (0, "run/model.pt")
+    Path("run/model.pt").unlink()
+    Path("run/checkpoints").mkdir(exist_ok=True)
+    for file in Path("run/checkpoints").iterdir():
+        file.unlink()
+    torch.save({"state_dict": sparse()}, "run/checkpoints/last.ckpt")
+    assert command("inspect", "run").out.startswith("run/checkpoints/last.ckpt\n")
+    Path("empty").mkdir()
+    assert command("inspect", "empty").err.startswith("lightning-prune: empty is a folder without model.pt, ")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"name,value\n1,2\n", pickle.dumps({"a": 1})[:-3], b"PK\x03\x04 cut off", b"hello\n", b"0", b"."]
+)
 @pytest.mark.parametrize("suffix", [".pt", ".safetensors"])
 def test_refuses_what_is_no_checkpoint(command: Command, content: bytes, suffix: str) -> None:
     file = Path("file").with_suffix(suffix)

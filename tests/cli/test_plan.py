@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -31,6 +32,27 @@ def test_the_run_does_what_its_plan_says(command: Command) -> None:
         names, *rows = [line.rstrip("\n").split(",") for line in stream]
     logged = [row[names.index("step")] for row in rows if row[names.index("pruning/sparsity")]]
     assert (logged[0], logged[-1], len(logged)) == ("1", "8", 5)
+
+
+def test_for_programs(command: Command) -> None:
+    said = command("plan", "-cn", "digits_mlp", "--json", "pruner.schedule.final_sparsity=0.7")
+    plan = json.loads(said.out)
+    assert (said.status, said.err) == (0, "")
+    assert (plan["prunable"], plan["final_sparsity"], plan["steps"], len(plan["updates"])) == (17_024, 0.7, 1170, 83)
+    assert plan["updates"][0]["step"] == 58
+    assert plan["updates"][-1] == {"step": 468, "sparsity": 0.7}
+    assert [weight["name"] for weight in plan["weights"]] == [f"net.layers.{i}.weight" for i in (0, 2, 4)]
+    assert plan["skipped"] == {f"net.layers.{i}.bias": "bias" for i in (0, 2, 4)}
+
+
+def test_for_programs_without_the_data_with_learned_masks_and_in_rounds(command: Command) -> None:
+    unknown = json.loads(command("plan", "-cn", "mnist_lenet300", "--json").out)
+    assert (unknown["steps"], unknown["updates"][-1]["step"]) == (None, 4000)
+    learned = json.loads(command("plan", "-cn", "digits_mlp", "pruner=learned", "--json").out)
+    assert (learned["schedule"], learned["updates"]) == (None, [])
+    rounds = json.loads(command("plan", "-cn", "digits_cnn_iterative", "--json").out)
+    assert rounds["rounds"][0].keys() == rounds["dense"].keys()
+    assert sum(rounds["rounds"][0].values()) < sum(rounds["dense"].values())
 
 
 def test_steps_in_ints_need_no_length(command: Command) -> None:

@@ -27,7 +27,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
 def test_outputs_agree_for_any_batch(tmp_path: Path, name: str) -> None:
     make, inputs = NETS[name]
     net = make()
-    assert to_onnx(net, inputs, tmp_path / "net.onnx") < 1e-5
+    assert to_onnx(net, tmp_path / "net.onnx", inputs) < 1e-5
     assert net.training
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
     batch = torch.cat([inputs] * 3)
@@ -54,7 +54,7 @@ class Two(nn.Module):
 def test_takes_inputs_by_place_and_by_name(tmp_path: Path, by_name: bool) -> None:
     left, right = torch.randn(2, 4), torch.randn(2, 4)
     inputs: Any = {"right": right, "left": left} if by_name else (left, right)
-    assert to_onnx(Two(), inputs, tmp_path / "two.onnx") < 1e-5
+    assert to_onnx(Two(), tmp_path / "two.onnx", inputs) < 1e-5
 
 
 def test_a_file_that_differs_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,6 +66,6 @@ def test_a_file_that_differs_is_not_left_behind(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(onnx, "_run", wrong)
     with pytest.raises(ValueError, match="outputs of the ONNX file differ by"):
-        to_onnx(nn.Linear(6, 3), torch.randn(2, 6), file)
+        to_onnx(nn.Linear(6, 3), file, torch.randn(2, 6))
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
     assert file.read_text() == "the one before"

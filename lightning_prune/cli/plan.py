@@ -32,9 +32,12 @@ def main(argv: list[str]) -> int:
         print(HELP + listing())
         return 0
     arguments = read(argv)
-    from lightning_prune.cli import build, compose
+    from lightning_prune.cli import compose, family
 
     with compose.composed(arguments) as config, quiet():
+        family.begin(config)
+        from lightning_prune.cli import build
+
         parts = build.parts(config)
         if config.get("rounds") is not None:
             from lightning_prune.cli import rounds
@@ -62,10 +65,9 @@ def main(argv: list[str]) -> int:
 
 def _fit_start(config: Any, parts: Parts) -> int | None:
     """Take the run up to where training would start, and return its number of optimizer steps, None if nobody knows."""
-    from pytorch_lightning.callbacks import Callback
-
     from lightning_prune.callbacks.run_length import run_length
     from lightning_prune.cli import build
+    from lightning_prune.families import Callback
 
     class Stop(Callback):
         steps: int | None = None
@@ -83,7 +85,7 @@ def _fit_start(config: Any, parts: Parts) -> int | None:
     stop = Stop()
     try:
         # The first callback, so that no update that is due before the first step is made.
-        build.plain_trainer(config, stop, parts.prune).fit(parts.task, datamodule=parts.data)
+        build.plain_trainer(config, parts.task, stop, parts.prune).fit(parts.task, datamodule=parts.data)
     except _Planned:
         return stop.steps
     raise AssertionError("the fit went past its start")

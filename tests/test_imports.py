@@ -58,7 +58,7 @@ def test_the_package_lists_its_names_and_knows_no_other() -> None:
 
 
 def test_importing_the_package_imports_nothing_else() -> None:
-    heavy = "{'torch', 'numpy', 'pytorch_lightning', 'hydra', 'wandb', 'matplotlib', 'sklearn'}"
+    heavy = "{'torch', 'numpy', 'pytorch_lightning', 'lightning', 'hydra', 'wandb', 'matplotlib', 'sklearn'}"
     assert run(f"import sys, lightning_prune; print({heavy} & set(sys.modules))") == "set()"
 
 
@@ -113,7 +113,7 @@ print(int((model.weight == 0).sum()), pruner.strip().sparsity)
 @pytest.mark.parametrize("name", ["PruningCallback", "PruningRounds"])
 def test_without_lightning_a_name_that_needs_it_says_how_to_install_it(name: str) -> None:
     done = run(
-        WITHOUT.format(missing={"pytorch_lightning"})
+        WITHOUT.format(missing={"pytorch_lightning", "lightning"})
         + f"""
 try:
     from lightning_prune import {name}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.pruning import Pruner
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
 
 T = TypeVar("T")
 

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Container, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback, StochasticWeightAveraging
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
+from lightning_prune import families
 from lightning_prune.callbacks.left_zeros import masks_left
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.masks import zero_copies
 from lightning_prune.pruning import Pruner
 from lightning_prune.report import Report
 
-try:
-    from pytorch_lightning.callbacks.weight_averaging import WeightAveraging
-except ImportError:  # Lightning 2.5 has none
-    WeightAveraging = StochasticWeightAveraging
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+    from pytorch_lightning.callbacks import Callback
+
+_SWA = "callbacks.StochasticWeightAveraging"
+_EMA = "callbacks.weight_averaging.WeightAveraging"  # Lightning 2.5 has none
 
 
 def behind(callbacks: Sequence[Callback], kind: type[Callback]) -> list[Callback]:
@@ -28,7 +29,8 @@ def behind(callbacks: Sequence[Callback], kind: type[Callback]) -> list[Callback
     An average is put into the model, or into a file, in the hook of its callback: masks must be put on it after that.
     All others stay where the user put them.
     """
-    averaging = [n for n, c in enumerate(callbacks) if isinstance(c, (WeightAveraging, StochasticWeightAveraging))]
+    averages = families.every(_EMA, _SWA)
+    averaging = [n for n, c in enumerate(callbacks) if isinstance(c, averages)]
     last = max(averaging, default=-1)
     moved = [c for c in callbacks[: last + 1] if isinstance(c, kind)]
     return [*(c for c in callbacks[: last + 1] if c not in moved), *moved, *callbacks[last + 1 :]]
@@ -36,7 +38,7 @@ def behind(callbacks: Sequence[Callback], kind: type[Callback]) -> list[Callback
 
 def models(trainer: pl.Trainer) -> list[nn.Module]:
     """Return the averages of the model that callbacks hold."""
-    averaging = (WeightAveraging, StochasticWeightAveraging)
+    averaging = families.every(_EMA, _SWA)
     held = [getattr(c, "_average_model", None) for c in trainer.callbacks if isinstance(c, averaging)]  # pyright: ignore
     return [m.module if isinstance(m, AveragedModel) else m for m in held if isinstance(m, nn.Module)]
 
@@ -92,7 +94,7 @@ def put_back(trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dic
     """
     _update(checkpoint, soft)
     for callback in trainer.callbacks:  # pyright: ignore
-        if isinstance(callback, WeightAveraging):
+        if isinstance(callback, families.every(_EMA) or families.every(_SWA)):
             callback.on_load_checkpoint(trainer, pl_module, checkpoint)
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytorch_lightning as pl
-from pytorch_lightning.utilities import rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_info
 
 from lightning_prune.callbacks.shrunk_checkpoints import save_masked, shrink_averages
 from lightning_prune.cost import CostReport, compare
@@ -17,6 +16,9 @@ from lightning_prune.pattern import CoupledPattern
 from lightning_prune.pruning import Pruner
 from lightning_prune.report import Report, percent
 from lightning_prune.shrink import ShrinkReport, shrink_
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
 
 
 def say_end(title: str, pruner: Pruner | LearnedMasks, report: Report) -> None:

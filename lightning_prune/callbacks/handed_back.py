@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import uuid
 import weakref
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytorch_lightning as pl
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
 
 _BOXES: weakref.WeakValueDictionary[str, ReportBox] = weakref.WeakValueDictionary()
 """Of this process, by token. Unpickling gives no other way to an object that is there already."""

@@ -6,16 +6,17 @@ is not sparse, and `EarlyStopping` stops for the loss of accuracy that the sched
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from pytorch_lightning.trainer.states import TrainerFn
-from pytorch_lightning.utilities import rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 
 from lightning_prune.callbacks.pruning import PruningCallback
+from lightning_prune.families import Callback, EarlyStopping, ModelCheckpoint
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
 
 
 class _AtFinalSparsity(Callback):
@@ -71,7 +72,7 @@ class _AtFinalSparsity(Callback):
         return trainer.callback_metrics.get(self.monitor) if self.monitor is not None else None  # pyright: ignore
 
     def _may_look(self, trainer: pl.Trainer, validated: bool = False, epoch_ended: bool = False) -> bool:
-        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
             return False
         if self._fresh:
             return True

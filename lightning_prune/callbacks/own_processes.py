@@ -6,16 +6,20 @@ metrics; handed_back.py brings the report. Modules of other shapes end with the 
 
 from __future__ import annotations
 
-from pytorch_lightning.strategies import Strategy
-from pytorch_lightning.strategies.launchers import _MultiProcessingLauncher
+from typing import TYPE_CHECKING, Any
+
+from lightning_prune import families
+
+if TYPE_CHECKING:
+    from pytorch_lightning.strategies import Strategy
 
 
 def own_processes(strategy: Strategy) -> str | None:
     """Return what to call a strategy that trains in processes of its own; None for one that does not."""
-    launcher = strategy.launcher
-    if not isinstance(launcher, _MultiProcessingLauncher):
+    launcher: Any = strategy.launcher
+    if not isinstance(launcher, families.every("strategies.launchers._MultiProcessingLauncher")):
         return None
-    return f"{type(strategy).__name__} with start_method={launcher._start_method!r}"  # pyright: ignore
+    return f"{type(strategy).__name__} with start_method={launcher._start_method!r}"
 
 
 def check_shapes_come_back(strategy: Strategy, what: str, way_out: str) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
 from torch.optim import Optimizer
 
 from lightning_prune.callbacks import averages, wandb_media
@@ -24,11 +22,15 @@ from lightning_prune.callbacks.shrunk_checkpoints import Loading, save_small
 from lightning_prune.callbacks.starting import put_on
 from lightning_prune.callbacks.stepping import AfterStep, say_plan
 from lightning_prune.cost import CostReport
+from lightning_prune.families import Callback
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.pruning import Pruner
 from lightning_prune.report import Report
 from lightning_prune.schedule import Schedule
 from lightning_prune.shrink import ShrinkReport
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
 
 
 class PruningCallback(Callback):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytorch_lightning as pl
-from lightning_fabric.utilities.data import _set_sampler_epoch  # pyright: ignore[reportPrivateUsage]
-from pytorch_lightning.utilities import rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_warn
+
+from lightning_prune import families
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
 
 
 class ResumedData:
@@ -66,8 +69,9 @@ def _take_up(trainer: pl.Trainer, states: list[Any]) -> None:
     placed = any(states)  # an empty one belongs to a loader that finds its place by itself
     if not placed and not any(getattr(part, "num_workers", 0) for part in loader.flattened):
         return
+    set_epoch = families.part(families.of(trainer), "loops.fit_loop._set_sampler_epoch")
     for part in loader.flattened:
-        _set_sampler_epoch(part, fit.epoch_progress.current.processed)  # pyright: ignore[reportAttributeAccessIssue]
+        set_epoch(part, fit.epoch_progress.current.processed)  # pyright: ignore[reportAttributeAccessIssue]
     if placed:
         loader._load_state_dicts(states)  # pyright: ignore[reportPrivateUsage]
         fit._combined_loader_states_to_load = []  # pyright: ignore[reportPrivateUsage]

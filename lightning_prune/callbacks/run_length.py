@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import GradientAccumulationScheduler, StochasticWeightAveraging, Timer
+from lightning_prune import families
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
 
 
 def run_length(trainer: pl.Trainer) -> int | None:
@@ -14,7 +17,8 @@ def run_length(trainer: pl.Trainer) -> int | None:
     Raises:
         ValueError: there is not one batch to train on.
     """
-    if any(isinstance(c, Timer) and c.time_remaining() is not None for c in trainer.callbacks):  # pyright: ignore
+    timer = families.every("callbacks.Timer")
+    if any(isinstance(c, timer) and c.time_remaining() is not None for c in trainer.callbacks):  # pyright: ignore
         return None
     estimate = trainer.estimated_stepping_batches  # loads the data as well
     if trainer.num_training_batches == 0 and trainer.max_steps != 0:
@@ -43,12 +47,14 @@ def _epochs(trainer: pl.Trainer) -> int | None:
     epochs = trainer.max_epochs
     if trainer.num_training_batches == float("inf") or epochs is None or epochs == -1:
         return None
-    swa = [c for c in trainer.callbacks if isinstance(c, StochasticWeightAveraging)]  # pyright: ignore
+    averaging = families.every("callbacks.StochasticWeightAveraging")
+    swa = [c for c in trainer.callbacks if isinstance(c, averaging)]  # pyright: ignore
     return min([max(1, epochs), *(getattr(c, "_max_epochs", epochs) for c in swa)])
 
 
 def _accumulation(trainer: pl.Trainer, epoch: int) -> int:
+    scheduler = families.every("callbacks.GradientAccumulationScheduler")
     for callback in trainer.callbacks:  # pyright: ignore
-        if isinstance(callback, GradientAccumulationScheduler):
+        if isinstance(callback, scheduler):
             return callback.get_accumulate_grad_batches(epoch)
     return trainer.accumulate_grad_batches

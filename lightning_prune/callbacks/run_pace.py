@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import pytorch_lightning as pl
-from pytorch_lightning.utilities import rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_info
 
 from lightning_prune.callbacks.run_length import batches_of
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.pruning import Pruner
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
 
 _APART = 0.05
 """The window follows where the length expected is this share away from the one it was resolved for."""

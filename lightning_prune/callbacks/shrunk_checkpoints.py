@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.utilities import rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from lightning_prune import families
 from lightning_prune.callbacks import averages
 from lightning_prune.callbacks.own_processes import check_shapes_come_back
 from lightning_prune.shrink import StillAliveError, larger, rebuild, recipes_in, take_out
 from lightning_prune.targets import plain_name
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
 
 NAME, MASKED = "shrunk", "masked"
 
@@ -84,8 +86,7 @@ def save_small(trainer: pl.Trainer, callback: pl.Callback) -> str | None:
     shrinking = [c for c in trainer.callbacks if isinstance(c, type(callback)) and getattr(c, "shrink", False)]  # pyright: ignore
     if folder is None or shrinking[-1] is not callback:
         return None
-    checkpoint = trainer.checkpoint_callback
-    assert isinstance(checkpoint, ModelCheckpoint)
+    checkpoint: Any = trainer.checkpoint_callback
     path, version = os.path.join(folder, f"{NAME}.ckpt"), 0
     while checkpoint.file_exists(path, trainer):
         version += 1
@@ -109,8 +110,8 @@ def save_masked(trainer: pl.Trainer, model: nn.Module, error: Exception) -> None
 
 def _folder(trainer: pl.Trainer) -> str | None:
     """Return where the ModelCheckpoint saves; None if there is none that does."""
-    checkpoint = trainer.checkpoint_callback
-    if not isinstance(checkpoint, ModelCheckpoint) or trainer.fast_dev_run:  # pyright: ignore
+    checkpoint: Any = trainer.checkpoint_callback
+    if not isinstance(checkpoint, families.every("callbacks.ModelCheckpoint")) or trainer.fast_dev_run:  # pyright: ignore
         return None
     saves = checkpoint.save_top_k != 0 or checkpoint.save_last
     return str(checkpoint.dirpath) if saves and checkpoint.dirpath else None

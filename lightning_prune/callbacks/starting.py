@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import pytorch_lightning as pl
-from pytorch_lightning.strategies import DeepSpeedStrategy, FSDPStrategy, Strategy
-from pytorch_lightning.utilities import rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_info
 
+from lightning_prune import families
 from lightning_prune.callbacks.agreement import check_overlap, on_ranks
 from lightning_prune.callbacks.ending import example_of
 from lightning_prune.callbacks.own_processes import check_shapes_come_back
@@ -20,10 +19,14 @@ from lightning_prune.learned import LearnedMasks
 from lightning_prune.pruning import Pruner
 from lightning_prune.shrink import check_shrinkable
 
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+    from pytorch_lightning.strategies import Strategy
+
 
 def check_strategy(strategy: Strategy) -> None:
     """Raise ValueError if a strategy shards parameters, or lets others of its own stand for them, without DTensor."""
-    if isinstance(strategy, (FSDPStrategy, DeepSpeedStrategy)):
+    if isinstance(strategy, families.every("strategies.FSDPStrategy", "strategies.DeepSpeedStrategy")):
         raise ValueError(
             f"{type(strategy).__name__} takes parameters apart, and this version cannot prune such: use DDP "
             "(strategy='ddp'); ModelParallelStrategy, FSDP2, is not supported yet either"

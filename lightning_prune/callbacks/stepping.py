@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytorch_lightning as pl
-from pytorch_lightning.callbacks import BaseFinetuning
-from pytorch_lightning.utilities import rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_info
 from torch import nn
 from torch.optim import Optimizer
 
+from lightning_prune import families
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.pruning import Pruner
 from lightning_prune.pruning.waiting import FROZEN, some
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
 
 
 def trained(trainer: pl.Trainer, model: nn.Module) -> list[nn.Parameter] | None:
@@ -37,7 +39,8 @@ def say_plan(trainer: pl.Trainer, pruner: Pruner | LearnedMasks, title: str) -> 
     plan = pruner.report()
     rank_zero_info(f"{title}: {pruner.resolved_schedule}\n{plan.plan()}")
     late = [name for name, why in plan.skipped.items() if why == FROZEN] if isinstance(pruner, LearnedMasks) else []
-    if late and any(isinstance(callback, BaseFinetuning) for callback in trainer.callbacks):  # pyright: ignore
+    finetuning = families.every("callbacks.BaseFinetuning")
+    if late and any(isinstance(callback, finetuning) for callback in trainer.callbacks):  # pyright: ignore
         warnings.warn(
             f"{title}: {some(late)} are frozen now and stay whole when the finetuning callback unfreezes them: learned "
             "masks are made when fitting starts. Begin with them unfrozen, or use a Pruner",

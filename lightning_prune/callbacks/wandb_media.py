@@ -9,19 +9,22 @@ import math
 import re
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import WandbLogger
-from pytorch_lightning.utilities import rank_zero_warn
+from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
+from lightning_prune import families
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.masks import MaskedWeight
 from lightning_prune.pruning import Pruner
 from lightning_prune.report import Report
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+    from pytorch_lightning.loggers import WandbLogger
 
 
 class Media:
@@ -42,7 +45,8 @@ class Media:
     @staticmethod
     def of(trainer: pl.Trainer, prefix: str) -> Media | None:
         """Return media for the trainer's WandbLoggers on the first rank, or None if there are none."""
-        loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+        wandb = families.every("loggers.WandbLogger")
+        loggers: list[Any] = [logger for logger in trainer.loggers if isinstance(logger, wandb)]
         return Media(loggers, prefix) if loggers and trainer.is_global_zero else None
 
     def update(self, pruner: Pruner | LearnedMasks, report: Report, step: int) -> None:

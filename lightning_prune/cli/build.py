@@ -6,21 +6,23 @@ import hashlib
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytorch_lightning as pl
 from hydra.utils import instantiate
-from omegaconf import DictConfig, open_dict
-from pytorch_lightning.callbacks import Callback, Checkpoint
-from pytorch_lightning.loggers import Logger
+from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lightning_prune import hparams, saved
+from lightning_prune import families, hparams, saved
 from lightning_prune.callbacks import PruningCallback
-from lightning_prune.cli import checkpoints
+from lightning_prune.cli import checkpoints, family
 from lightning_prune.cli.check import check
 from lightning_prune.cli.errors import UserError, message, near
 from lightning_prune.rounds import PruningRounds
 from lightning_prune.shrink import RECIPE, rebuild
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+    from pytorch_lightning.callbacks import Callback
+    from pytorch_lightning.loggers import Logger
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ def parts(config: DictConfig) -> Parts:
     model = task(config)
     found = Parts(model, _make(config, "data"), _pruning(config))
     in_rounds = config.get("rounds") is not None
-    _check_kind("data", found.data, pl.LightningDataModule)
+    family.check("data", found.data, "LightningDataModule", model)
     _check_kind("rounds" if in_rounds else "prune", found.pruning, PruningRounds if in_rounds else PruningCallback)
     return found
 
@@ -58,9 +60,10 @@ def parts(config: DictConfig) -> Parts:
 def task(config: DictConfig) -> pl.LightningModule:
     """Return the task of a config alone, seeded. Raises UserError that names the key at fault."""
     check(config)
-    pl.seed_everything(config.seed, workers=True, verbose=False)
+    families.default().seed_everything(config.seed, workers=True, verbose=False)
     model = _make(config, "task")
-    _check_kind("task", model, pl.LightningModule)
+    if not isinstance(model, families.every("LightningModule")):
+        raise UserError(f"task is a {type(model).__name__}; it must be a LightningModule")
     return model
 
 
@@ -69,24 +72,25 @@ def _check_kind(key: str, made: Any, kind: type) -> None:
         raise UserError(f"{key} is a {type(made).__name__}; it must be a {kind.__name__}")
 
 
-def trainer(config: DictConfig, prune: PruningCallback | None) -> pl.Trainer:
-    """Return the trainer with its callbacks and loggers. Raises UserError that names the key at fault."""
-    callbacks: list[Callback] = [*([prune] if prune else []), *_each(config, "callbacks")]
-    loggers: list[Logger] = _each(config, "logger")
+def trainer(config: DictConfig, prune: PruningCallback | None, task: pl.LightningModule) -> pl.Trainer:
+    """Return the trainer of a task with its callbacks and loggers. Raises UserError that names the key at fault."""
+    callbacks: list[Callback] = [*([prune] if prune else []), *_each(config, "callbacks", task, "Callback")]
+    loggers: list[Logger] = _each(config, "logger", task)
     chosen: dict[str, Any] = {"callbacks": callbacks, "logger": loggers or False}
     if "enable_checkpointing" not in (config.trainer or {}):
-        chosen["enable_checkpointing"] = any(isinstance(callback, Checkpoint) for callback in callbacks)
+        saving = families.every("callbacks.Checkpoint")
+        chosen["enable_checkpointing"] = any(isinstance(callback, saving) for callback in callbacks)
     if (config.trainer or {}).get("enable_progress_bar", False) is None:  # in a log file each step would be a line
         chosen["enable_progress_bar"] = sys.stdout.isatty()
-    return _make(config, "trainer", **chosen)
+    return _make(config, "trainer", _of(config.trainer, task), **chosen)
 
 
-def plain_trainer(config: DictConfig, *callbacks: Callback) -> pl.Trainer:
-    """Return a trainer that leaves no trace: these callbacks alone, no loggers, no checkpoints, no progress bar."""
+def plain_trainer(config: DictConfig, task: pl.LightningModule, *callbacks: Callback) -> pl.Trainer:
+    """Return a trainer of a task that leaves no trace: these callbacks, no loggers, no checkpoints, no progress bar."""
     quiet: dict[str, Any] = dict.fromkeys(
         ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
     )
-    return _make(config, "trainer", callbacks=list(callbacks), **quiet)
+    return _make(config, "trainer", _of(config.trainer, task), callbacks=list(callbacks), **quiet)
 
 
 def checkpoint(config: DictConfig) -> str | None:
@@ -168,14 +172,25 @@ def _pruning(config: DictConfig) -> PruningCallback | PruningRounds:
     return _make(config, "prune", pruner=pruner)
 
 
-def _each(config: DictConfig, group: str) -> list[Any]:
-    """Return the objects of a named dict; entries that are null are left out."""
+def _of(node: Any, task: pl.LightningModule) -> Any:
+    """Return a node with the classes of Lightning's own in the package that the task is of."""
+    plain = OmegaConf.to_container(node, resolve=True) if isinstance(node, DictConfig) else node
+    ours = family.named(plain, families.of(task))
+    return node if ours == plain else OmegaConf.create(ours)
+
+
+def _each(config: DictConfig, group: str, task: pl.LightningModule, kind: str | None = None) -> list[Any]:
+    """Return the objects of a named dict; entries that are null are left out. They must be of a kind of Lightning's."""
     node = config[group]
     if node is None:
         return []
     if not isinstance(node, DictConfig):
         raise UserError(f"{group}={node} must be a dict of names, each with a _target_")
-    return [_make(config, f"{group}.{name}", node=node[name]) for name in node if node[name] is not None]
+    keys = {f"{group}.{name}": node[name] for name in node if node[name] is not None}
+    made = {key: _make(config, key, node=_of(each, task)) for key, each in keys.items()}
+    for key, each in made.items() if kind is not None else ():
+        family.check(key, each, kind, task)
+    return list(made.values())
 
 
 def _make(config: DictConfig, key: str, node: Any = None, **objects: Any) -> Any:

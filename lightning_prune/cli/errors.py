@@ -14,13 +14,14 @@ _EXTRAS = {
     "safetensors": "hydra",
     "sklearn": "hydra",
     "pytorch_lightning": "hydra",
+    "lightning_utilities": "hydra",
     "torchmetrics": "hydra",
     "wandb": "wandb",
     "onnx": "export",
     "onnxscript": "export",
     "onnxruntime": "export",
 }
-_CHECKED = ("lightning_prune.", "pytorch_lightning.", "lightning_fabric.", "torch.optim.")
+_CHECKED = ("lightning_prune.", "pytorch_lightning.", "lightning_fabric.", "lightning.", "torch.optim.")
 """Modules whose errors are about what they were given."""
 
 

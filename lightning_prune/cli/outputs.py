@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import platform
+import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +19,7 @@ from lightning_prune.report import Report
 from lightning_prune.shrink import RECIPE
 
 LEARNED = "learned.pt"
+_LIGHTNING = {"pytorch_lightning": "pytorch-lightning", "lightning": "lightning"}
 
 Curves = dict[str, list[tuple[int, float]]]
 """Name of a metric -> its values over steps."""
@@ -66,7 +68,8 @@ def read_metrics(folder: Path) -> Curves:
 
 def versions() -> Mapping[str, str]:
     """Return the versions of what decides about the numbers."""
-    names = {"lightning_prune": "lightning-prune", "torch": "torch", "pytorch_lightning": "pytorch-lightning"}
+    names = {"lightning_prune": "lightning-prune", "torch": "torch"}
+    names |= {key: name for key, name in _LIGHTNING.items() if key in sys.modules}
     found = {"python": platform.python_version()}
     for key, name in names.items():
         try:

@@ -38,9 +38,12 @@ def main(argv: list[str]) -> int:
         return 0
     as_json = "--json" in argv
     arguments = read([word for word in argv if word != "--json"])
-    from lightning_prune.cli import build, compose
+    from lightning_prune.cli import compose, family
 
     with compose.composed(arguments) as config, quiet():
+        family.begin(config)
+        from lightning_prune.cli import build
+
         parts = build.parts(config)
         if config.get("rounds") is not None:
             from lightning_prune.cli import rounds
@@ -82,10 +85,9 @@ def _facts(report: Report, pruner: Pruner | LearnedMasks, steps: int | None) -> 
 
 def _fit_start(config: Any, parts: Parts) -> int | None:
     """Take the run up to where training would start, and return its number of optimizer steps, None if nobody knows."""
-    from pytorch_lightning.callbacks import Callback
-
     from lightning_prune.callbacks.run_length import run_length
     from lightning_prune.cli import build
+    from lightning_prune.families import Callback
 
     class Stop(Callback):
         steps: int | None = None
@@ -103,7 +105,7 @@ def _fit_start(config: Any, parts: Parts) -> int | None:
     stop = Stop()
     try:
         # The first callback, so that no update that is due before the first step is made.
-        build.plain_trainer(config, stop, parts.prune).fit(parts.task, datamodule=parts.data)
+        build.plain_trainer(config, parts.task, stop, parts.prune).fit(parts.task, datamodule=parts.data)
     except _Planned:
         return stop.steps
     raise AssertionError("the fit went past its start")

@@ -7,17 +7,20 @@ import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from lightning_prune.families import LOGGERS, NAMES
+
 
 @contextmanager
 def quiet() -> Generator[None, None, None]:
     """Leave out what Lightning says of a run."""
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    loggers = [logging.getLogger(name) for name in LOGGERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="pytorch_lightning")
+            for name in NAMES:
+                warnings.filterwarnings("ignore", module=name)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

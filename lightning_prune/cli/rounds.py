@@ -16,7 +16,7 @@ from lightning_prune.rounds.record import FILE, FOLDER, finished, folder_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
-    from pytorch_lightning import Trainer
+    from pytorch_lightning import LightningModule, Trainer
 
     from lightning_prune.rounds import History
 
@@ -61,7 +61,7 @@ def train(config: DictConfig, folder: Path, sweep: Sweep | None, helper: bool) -
         raise
 
     def make_trainer() -> Trainer:
-        return _trainer(config, hydra_config, folder)
+        return _trainer(config, hydra_config, folder, parts.task)
 
     with compose.hidden():
         try:
@@ -95,7 +95,7 @@ def plan_facts(parts: build.Parts) -> dict[str, Any]:
     return {"rounds": [dict(step) for step in steps[1:]], "dense": dict(steps[0]), "ends": reason}
 
 
-def _trainer(config: DictConfig, hydra_config: DictConfig, folder: Path) -> Trainer:
+def _trainer(config: DictConfig, hydra_config: DictConfig, folder: Path, task: LightningModule) -> Trainer:
     """Return the trainer of the next round: its loggers and checkpoints go to the round's folder."""
     from omegaconf import OmegaConf, open_dict
 
@@ -108,7 +108,7 @@ def _trainer(config: DictConfig, hydra_config: DictConfig, folder: Path) -> Trai
         ours.recipe = f"{config.recipe} round {number}"
         if number == 0 and config.first is not None:
             ours.trainer = OmegaConf.merge(config.trainer, config.first)
-        return build.trainer(ours, None)
+        return build.trainer(ours, None, task)
 
 
 def _make_room(folder: Path, text: str, sweep: Sweep | None) -> None:

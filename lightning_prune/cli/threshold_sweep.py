@@ -92,7 +92,7 @@ def sweep(
     masks: Any = parts.prune.pruner
     if not isinstance(masks, LearnedMasks):
         raise UserError(f"{run}/config.yaml: the pruner is no LearnedMasks, which alone learns probabilities")
-    trainer = build.plain_trainer(config)
+    trainer = build.plain_trainer(config, parts.task)
     example = getattr(masks.pattern, "example_inputs", None)
     parts.task.load_state_dict(saved["model"])
     for threshold in thresholds:

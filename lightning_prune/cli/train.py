@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import shutil
@@ -93,7 +92,9 @@ def _run(config: Any, sweep: Sweep) -> None:
 
 
 def _job(config: Any, folder: Path, sweep: Sweep | None) -> None:
-    importlib.import_module("pytorch_lightning")  # its log handlers are there from here on
+    from lightning_prune.cli import family
+
+    family.begin(config)  # Lightning's log handlers are there from here on
 
     with warnings.catch_warnings(), _log_to_stdout():
         for text in _NOISE:
@@ -126,7 +127,7 @@ def _train(config: Any, folder: Path, sweep: Sweep | None) -> None:
         text = saved_config.to_yaml(config)
         if sweep is not None and not _is_helper() and not sweep.due(folder, text, started_from):
             return
-        trainer = build.trainer(config, parts.prune)
+        trainer = build.trainer(config, parts.prune, parts.task)
         _check_comes_back(trainer)
         ckpt_path = build.checkpoint(config)
     except BaseException:
@@ -169,8 +170,9 @@ def _clear(folder: Path) -> None:
 
 def _test(parts: Any, trainer: Any) -> Mapping[str, float]:
     """Return the test's metrics; none where the task or the data has no test."""
-    from pytorch_lightning.utilities.model_helpers import is_overridden
+    from lightning_prune import families
 
+    is_overridden = families.part(families.of(parts.task), "utilities.model_helpers.is_overridden")
     if not (is_overridden("test_step", parts.task) and is_overridden("test_dataloader", parts.data)):
         return {}
     results = trainer.test(parts.task, datamodule=parts.data, verbose=False)
@@ -215,7 +217,7 @@ def _is_helper() -> bool:
 
 def _rank() -> int:
     """Return the number of this process among those that a launcher has started for the same run."""
-    from pytorch_lightning.utilities import rank_zero_only
+    from lightning_utilities.core.rank_zero import rank_zero_only
 
     return int(getattr(rank_zero_only, "rank", 0) or 0)
 
@@ -231,7 +233,9 @@ def _log_to_stdout() -> Generator[None, None, None]:
         text = record.getMessage()
         return not (text.startswith("💡 Tip") or text.partition("\n")[0].endswith((": done", ": shrunk")))
 
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    from lightning_prune.families import LOGGERS
+
+    loggers = [logging.getLogger(name) for name in LOGGERS]
     handlers = [h for logger in loggers for h in logger.handlers if isinstance(h, logging.StreamHandler)]
     before = [handler.setStream(sys.stdout) for handler in handlers]
     for handler in handlers:

@@ -22,7 +22,7 @@ from typing import Any
 from lightning_prune.cli.errors import UserError, printable
 
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
-_TRAINERS = ("pytorch_lightning.Trainer", "lightning.pytorch.Trainer")
+_TRAINERS = ("pytorch_lightning.Trainer", "lightning.pytorch.Trainer", "lightning.Trainer")
 _NOT_OURS_TO_BUILD = ("lightning_prune.cli", "lightning_prune.__main__")
 _NEVER = {*sys.stdlib_module_names, "hydra", "numpy", "omegaconf", "torch"}
 """What no prefix may begin with: it holds functions that run what they are given."""

@@ -249,7 +249,7 @@ class PruningRounds:
         if first is not None:
             metrics = self._train(model, first, datamodule, 0)
         else:
-            metrics = evaluate(new_trainer(make_trainer), model, datamodule, ("validate", "test"))
+            metrics = evaluate(new_trainer(make_trainer, model), model, datamodule, ("validate", "test"))
         size = sum(parameter.numel() for parameter in model.parameters())
         report = ShrinkReport([], {}, (size, size), 0.0, 0.0)
         recipe = recipe_of(model, {}, report)
@@ -262,7 +262,7 @@ class PruningRounds:
     ) -> dict[str, float]:
         if self.seed is not None:
             seed_everything((self.seed * 1009 + number) % 2**32)
-        return train(new_trainer(make), model, data)
+        return train(new_trainer(make, model), model, data)
 
     def _record(
         self,

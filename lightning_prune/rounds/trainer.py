@@ -6,10 +6,10 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import pytorch_lightning as pl
-from pytorch_lightning import LightningDataModule, LightningModule
-from pytorch_lightning.utilities import rank_zero_info as say
-from pytorch_lightning.utilities.model_helpers import is_overridden
+from lightning_utilities.core.rank_zero import rank_zero_info as say
+
+from lightning_prune import families
+from lightning_prune.families import LightningDataModule, LightningModule, Trainer
 
 __all__ = [
     "LightningDataModule",
@@ -23,19 +23,22 @@ __all__ = [
     "train",
 ]
 
-MakeTrainer = Callable[[], pl.Trainer] | Mapping[str, Any]
+MakeTrainer = Callable[[], Trainer] | Mapping[str, Any]
 """Makes a new Trainer each time it is called; or the arguments of one, which are copied each time."""
 
 
-def new_trainer(make: MakeTrainer) -> pl.Trainer:
-    """Return a new trainer. Raises ValueError if the one that is made has run already: its fit would do nothing."""
-    trainer = make() if callable(make) else pl.Trainer(**copy.deepcopy(dict(make)))
+def new_trainer(make: MakeTrainer, model: LightningModule) -> Trainer:
+    """Return a new trainer, of the model's package where its arguments are given.
+
+    Raises ValueError if the one that is made has run already: its fit would do nothing.
+    """
+    trainer = make() if callable(make) else families.of(model).Trainer(**copy.deepcopy(dict(make)))
     if trainer.state.fn is not None:
         raise ValueError("make_trainer() gave a Trainer that has run already: it must make a new one each time")
     return trainer
 
 
-def train(trainer: pl.Trainer, model: LightningModule, data: LightningDataModule | None) -> dict[str, float]:
+def train(trainer: Trainer, model: LightningModule, data: LightningDataModule | None) -> dict[str, float]:
     """Fit, and return the trainer's metrics and those of a test. Raises KeyboardInterrupt where the fit broke off."""
     trainer.fit(model, datamodule=data)
     if trainer.interrupted:
@@ -45,11 +48,12 @@ def train(trainer: pl.Trainer, model: LightningModule, data: LightningDataModule
 
 
 def evaluate(
-    trainer: pl.Trainer, model: LightningModule, data: LightningDataModule | None, stages: Sequence[str]
+    trainer: Trainer, model: LightningModule, data: LightningDataModule | None, stages: Sequence[str]
 ) -> dict[str, float]:
     """Return the metrics of those stages, "validate" and "test", for which there are a step and a loader."""
     runs = {"validate": ("val_dataloader", "validation_step"), "test": ("test_dataloader", "test_step")}
     found: dict[str, float] = {}
+    is_overridden = families.part(families.of(model), "utilities.model_helpers.is_overridden")
     for stage in stages:
         loader, step = runs[stage]
         if is_overridden(loader, model if data is None else data) and is_overridden(step, model):
@@ -67,4 +71,4 @@ def is_first_rank(model: Any) -> bool:
 
 def seed_everything(seed: int) -> None:
     """Seed Python, numpy, torch and the workers of loaders."""
-    pl.seed_everything(seed, workers=True, verbose=False)
+    families.default().seed_everything(seed, workers=True, verbose=False)

@@ -2,12 +2,11 @@
 
 from typing import final
 
-from pytorch_lightning import LightningModule
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchmetrics.classification import MulticlassAccuracy
 
+from lightning_prune.families import LightningModule, OptimizerLRScheduler
 from lightning_prune.tasks.optimization import LearningRate, OptimizerFactory, adamw, check_rates, configure
 
 

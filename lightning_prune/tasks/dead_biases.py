@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from typing import Any, final
 
-from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lightning_prune.callbacks import PruningCallback
+from lightning_prune.families import Callback, LightningModule, Trainer
 
 
 @final

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from math import ceil, cos, isfinite, pi
 from typing import Protocol
 
-from pytorch_lightning import Trainer
-from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import nn
 from torch.optim import AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+
+from lightning_prune.families import OptimizerLRScheduler, Trainer
 
 
 class OptimizerFactory(Protocol):

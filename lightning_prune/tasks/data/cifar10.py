@@ -7,10 +7,10 @@ from typing import final
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from lightning_prune.families import LightningDataModule
 from lightning_prune.tasks.data.archive import fetch_members
 from lightning_prune.tasks.data.augmentation import ShiftAndMirror
 from lightning_prune.tasks.data.files import DataFile, absent, open_plain, paths, prepare

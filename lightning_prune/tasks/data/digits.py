@@ -3,11 +3,11 @@
 from typing import final
 
 import torch
-from pytorch_lightning import LightningDataModule
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch.utils.data import DataLoader
 
+from lightning_prune.families import LightningDataModule
 from lightning_prune.tasks.data.loaders import (
     Batch,
     TrainingLoader,

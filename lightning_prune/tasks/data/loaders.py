@@ -5,10 +5,10 @@ from functools import partial
 from itertools import islice
 from typing import Any, final
 
-from pytorch_lightning import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
+from lightning_prune.families import Trainer
 from lightning_prune.tasks.data.order import EpochOrder
 from lightning_prune.tasks.data.tensors import Tensors
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from lightning_prune.families import LightningDataModule
 from lightning_prune.tasks.data.files import DataFile, paths, prepare
 from lightning_prune.tasks.data.idx import read_idx
 from lightning_prune.tasks.data.loaders import (

@@ -5,10 +5,10 @@ from typing import final
 
 import numpy as np
 import torch
-from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from lightning_prune.families import LightningDataModule
 from lightning_prune.tasks.data.files import DataFile, open_plain, paths, prepare
 from lightning_prune.tasks.data.loaders import (
     Batch,

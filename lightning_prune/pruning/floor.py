@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
+from itertools import islice
 
 import torch
 from torch import Tensor
 
-from lightning_prune.ranking import NotFiniteError, count, keep_largest
-from lightning_prune.selection import Selection, Units, non_finite
+from lightning_prune.ranking import NotFiniteError, Spared, count, keep_largest
+from lightning_prune.selection import Exact, Selection, Units, non_finite
 
 _GLANCE = 1 << 14
 """Units looked at first: mostly enough to see that a layer keeps more than it must."""
@@ -23,7 +24,8 @@ def select(
 
     The selection is asked without a floor first. For layers that fall short it is asked again, with the best units of
     theirs out of the contest, so that the others give more and as many weights go as before. Where those units are
-    more than is to be kept in all, the best of them stay, and the floor gives way.
+    more than is to be kept in all, the best of them stay, and the floor gives way. `Exact` finds the same in one
+    ranking where all units hold the same.
 
     Args:
         selection: from scores and counts to units.
@@ -35,6 +37,41 @@ def select(
     Raises:
         ValueError: a score is not finite; the message names the weight.
     """
+    at_once = _at_once(layers, least, drop) if isinstance(selection, Exact) and any(least) else None
+    return at_once or _again(selection, layers, least, drop, sparsity)
+
+
+def _at_once(layers: Sequence[Sequence[Units]], least: Sequence[int], drop: int) -> tuple[list[Tensor], float] | None:
+    """Return what `Exact` gives, found in one ranking; None where that does not tell."""
+    pool = [units for layer in layers for units in layer]
+    size, absolute = pool[0].weights, pool[0].absolute
+    if not isinstance(size, int) or not all(
+        u.protected is None and u.absolute == absolute and isinstance(u.weights, int) and u.weights == size
+        for u in pool
+    ):
+        return None
+    living = [u.values.numel() if u.alive is None else count(u.alive) for u in pool]
+    each = iter(living)
+    spared: list[Spared] = []
+    for layer, few in zip(layers, least, strict=True):
+        first = spared[-1].end if spared else 0
+        spared.append(Spared(first, first + len(layer), min(-(-few // size), sum(islice(each, len(layer))))))
+    room = sum(u.values.numel() for u in pool) * size - drop
+    going = round((sum(living) * size - room) / size)
+    if going <= 0 or sum(run.least for run in spared) * size > room:
+        return None
+    dtype = reduce(torch.promote_types, (u.values.dtype for u in pool))
+    values, alive = [u.values.to(dtype) for u in pool], [u.alive for u in pool]
+    try:
+        return keep_largest(values, alive, going, absolute, sum(living), spared)
+    except NotFiniteError as error:
+        raise non_finite(pool[error.index].name) from None
+
+
+def _again(
+    selection: Selection, layers: Sequence[Sequence[Units]], least: Sequence[int], drop: int, sparsity: float
+) -> tuple[list[Tensor], float]:
+    """Return what a selection gives that is asked again as long as layers fall short."""
     pool = [units for layer in layers for units in layer]
     keeps, threshold = selection(pool, drop, sparsity)
     if not any(least):

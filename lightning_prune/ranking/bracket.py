@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lightning_prune.ranking import float_keys
+from lightning_prune.ranking.spared import Spared, lower_ends, set_aside, shortfall
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -50,7 +51,12 @@ class _Inside:
 
 
 def by_bracket(
-    values: Sequence[Tensor], contenders: Sequence[Tensor | None], drop: int, absolute: bool, contending: int
+    values: Sequence[Tensor],
+    contenders: Sequence[Tensor | None],
+    drop: int,
+    absolute: bool,
+    contending: int,
+    spared: Sequence[Spared] = (),
 ) -> tuple[list[Tensor], int] | None:
     """Return masks and boundary key, or None where no bracket drawn from a sample holds the boundary."""
     raws = [float_keys.bits(v.contiguous()).numpy().reshape(-1) for v in values]
@@ -63,22 +69,42 @@ def by_bracket(
         for a in range(0, r.size, _CHUNK)
     ]
     limit = float_keys.highest(values[0].dtype)
+    samples = _samples(raws, takes_part, absolute)
+    sample = np.concatenate(samples)
+    scale = contending / max(1, sample.size)
     for deviations in _DEVIATIONS:
-        low, high = _bracket(raws, takes_part, drop / contending, absolute, deviations)
-        found = _in_threads(spans, lambda part, low=low, high=high: _look(part, low, high, absolute, limit))
-        missing = drop - (contending - sum(f.kept for f in found))
-        if 0 < missing <= sum(f.keys.size for f in found):
-            return masks, _settle(found, missing)
+        low, high = _bracket(sample, drop / contending, deviations)
+        more = shortfall(samples, spared, scale, low, high)
+        if more:
+            low, high = _bracket(sample, min(1.0, (drop + more) / contending), deviations)
+        lows = lower_ends(samples, spared, scale, low, deviations)
+        found = _in_threads(spans, lambda part, lows=lows, high=high: _look(part, lows, high, absolute, limit))
+        boundary = _settle(found, drop - (contending - sum(f.kept for f in found)), low, spared)
+        if boundary is not None:
+            return masks, boundary
     return None
 
 
-def _settle(found: list[_Inside], missing: int) -> int:
-    """Drop the `missing` smallest of the values inside the bracket, and return the largest that went."""
+def _settle(found: list[_Inside], missing: int, low: int, spared: Sequence[Spared]) -> int | None:
+    """Drop the `missing` smallest of the values inside the bracket, and return the largest that went.
+
+    None, and nothing is dropped, where these are not all inside.
+    """
     inside = np.concatenate([f.keys for f in found])
-    boundary, _ = _of_ranks(inside, missing - 1, missing - 1)
-    goes = inside <= boundary
-    ties = np.flatnonzero(inside == boundary)
-    goes[ties[: int(np.count_nonzero(goes)) - missing]] = False  # of the equal ones, the first few stay
+    safe = set_aside(inside, [(f.span.index, f.kept, f.keys.size) for f in found], spared) if spared else None
+    if spared and safe is None:
+        return None
+    free = inside if safe is None else inside[~safe]
+    if not 0 < missing <= free.size:
+        return None
+    boundary, _ = _of_ranks(free, missing - 1, missing - 1)
+    if boundary <= low:  # what was not collected may be larger
+        return None
+    goes, equal = inside <= boundary, inside == boundary
+    if safe is not None:
+        goes &= ~safe
+        equal &= ~safe
+    goes[np.flatnonzero(equal)[: int(np.count_nonzero(goes)) - missing]] = False  # of equal ones, the first few stay
     start = 0
     for f in found:
         f.span.keep[f.positions[goes[start : start + f.keys.size]]] = False
@@ -86,21 +112,21 @@ def _settle(found: list[_Inside], missing: int) -> int:
     return boundary
 
 
-def _bracket(
-    raws: list[Array], takes_part: list[Array | None], share: float, absolute: bool, deviations: float
-) -> tuple[int, int]:
+def _samples(raws: list[Array], takes_part: list[Array | None], absolute: bool) -> list[Array]:
+    """Return the keys of some contenders of each tensor, the same share of all."""
+    size = sum(r.size for r in raws)
+    stride = max(1, min(16, size // 4096), size // _SAMPLE)
+    return [
+        _keys(r[::stride], absolute)[slice(None) if c is None else c[::stride]]
+        for r, c in zip(raws, takes_part, strict=True)
+    ]
+
+
+def _bracket(sample: Array, share: float, deviations: float) -> tuple[int, int]:
     """Return two keys, that many standard deviations from the share-quantile of the contenders as a sample shows it.
 
     The quantile is taken to be above the first key, and at most the other.
     """
-    size = sum(r.size for r in raws)
-    stride = max(1, min(16, size // 4096), size // _SAMPLE)
-    sample = np.concatenate(
-        [
-            _keys(r[::stride], absolute)[slice(None) if c is None else c[::stride]]
-            for r, c in zip(raws, takes_part, strict=True)
-        ]
-    )
     info = np.iinfo(sample.dtype)
     spread = deviations * math.sqrt(sample.size * share * (1.0 - share)) + 4.0
     below, above = math.floor(share * sample.size - spread), math.ceil(share * sample.size + spread)
@@ -131,8 +157,8 @@ def _keys(raw: Array, absolute: bool, out: Array | None = None) -> Array:
     return np.subtract(raw ^ (sign & top), sign, out=out)
 
 
-def _look(spans: Sequence[_Span], low: int, high: int, absolute: bool, limit: int) -> list[_Inside]:
-    """Write masks as if all above `low` stayed, and return what lies in the bracket."""
+def _look(spans: Sequence[_Span], lows: Sequence[int], high: int, absolute: bool, limit: int) -> list[_Inside]:
+    """Write masks as if all above the tensors' `lows` stayed, and return what lies in the bracket."""
     longest = max(s.raw.size for s in spans)
     key_buffer = np.empty(longest, spans[0].raw.dtype)
     flag_buffer = np.empty(longest, np.bool_)
@@ -141,7 +167,7 @@ def _look(spans: Sequence[_Span], low: int, high: int, absolute: bool, limit: in
         key = _keys(span.raw, absolute, out=key_buffer[: span.raw.size])
         if key.max() > limit or (not absolute and key.min() < -limit):
             raise float_keys.NotFiniteError(span.index)
-        np.greater(key, low, out=span.keep)
+        np.greater(key, lows[span.index], out=span.keep)
         if span.contenders is not None:
             np.bitwise_and(span.keep, span.contenders, out=span.keep)
         flag = np.greater(key, high, out=flag_buffer[: key.size])

@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 
+import torch
 from torch import Tensor
 
 from lightning_prune.ranking import float_keys
 from lightning_prune.ranking.float_keys import NotFiniteError
+from lightning_prune.ranking.spared import Spared
 
 _NUMPY = find_spec("numpy") is not None
 """Torch works without numpy, and so does this; only slower on the CPU."""
@@ -35,6 +37,7 @@ def keep_largest(
     drop: int,
     absolute: bool,
     contending: int | None = None,
+    spared: Sequence[Spared] = (),
 ) -> tuple[list[Tensor], float]:
     """Drop the `drop` smallest contenders, and return which stay and the value at the boundary.
 
@@ -44,6 +47,8 @@ def keep_largest(
         drop: how many go, at least 1 and at most as many as contend.
         absolute: rank |values|.
         contending: how many contend, if that is known.
+        spared: tensors of which some stay in any case, in their order; the others give more, and `drop` go in all. No
+            more than are to stay.
 
     Returns:
         Bool tensors in the values' shapes, true for contenders that stay; and the largest value dropped.
@@ -57,12 +62,34 @@ def keep_largest(
 
         if contending is None:
             contending = sum(v.numel() if c is None else count(c) for v, c in zip(values, contenders, strict=True))
-        found = by_bracket(values, contenders, drop, absolute, contending)
-    masks, key = found or _by_counting(values, contenders, drop, absolute)
+        found = by_bracket(values, contenders, drop, absolute, contending, spared)
+    masks, key = found or _by_counting(values, contenders, drop, absolute, spared)
     return masks, float_keys.value_of(key, values[0].dtype)
 
 
 def _by_counting(
+    values: Sequence[Tensor],
+    contenders: Sequence[Tensor | None],
+    drop: int,
+    absolute: bool,
+    spared: Sequence[Spared] = (),
+) -> tuple[list[Tensor], int]:
+    masks, boundary = _by_counting_all(values, contenders, drop, absolute)
+    if all(sum(map(count, masks[run.first : run.end])) >= run.least for run in spared):
+        return masks, boundary
+    best = [v.new_zeros(v.shape, dtype=torch.bool) for v in values]
+    for run in spared:
+        theirs, who = values[run.first : run.end], contenders[run.first : run.end]
+        living = [v.new_ones(v.shape, dtype=torch.bool) if c is None else c for v, c in zip(theirs, who, strict=True)]
+        going = sum(map(count, living)) - run.least
+        if run.least:
+            best[run.first : run.end] = _by_counting_all(theirs, who, going, absolute)[0] if going else living
+    rest = [~b if c is None else c & ~b for c, b in zip(contenders, best, strict=True)]
+    masks, boundary = _by_counting_all(values, rest, drop, absolute)
+    return [m | b for m, b in zip(masks, best, strict=True)], boundary
+
+
+def _by_counting_all(
     values: Sequence[Tensor], contenders: Sequence[Tensor | None], drop: int, absolute: bool
 ) -> tuple[list[Tensor], int]:
     keys = [float_keys.keys(v, absolute) for v in values]

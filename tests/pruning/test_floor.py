@@ -1,5 +1,6 @@
 """The floor in the selection: the best units of a layer stay, the others of the pool give as much more."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -91,3 +92,52 @@ def test_it_is_a_plain_sort_of_the_rest(dtype: torch.dtype, data: st.DataObject)
     gone: list[Tensor] = [v[~k] for v, k in zip(values, keeps, strict=True) if bool((~k).any())]
     for i in free:  # what a layer keeps beyond its floor is no less than what any other has lost
         assert all(float(values[i][keeps[i]].min()) >= float(lost.max()) for lost in gone)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@given(data=st.data())
+def test_one_ranking_finds_what_asking_again_does(dtype: torch.dtype, data: st.DataObject) -> None:
+    size, absolute = data.draw(st.integers(1, 3)), data.draw(st.booleans())
+    layers = [
+        [
+            Units(
+                f"layer{i}",
+                torch.tensor(data.draw(st.lists(st.integers(-4, 4), min_size=n, max_size=n)), dtype=dtype),
+                absolute,
+                data.draw(st.none() | st.lists(st.booleans(), min_size=n, max_size=n).map(torch.tensor)),
+                weights=size,
+                threshold=0.5,
+            )
+            for n in members
+        ]
+        for i, members in enumerate(
+            data.draw(st.lists(st.lists(st.integers(1, 6), min_size=1, max_size=2), min_size=1, max_size=4))
+        )
+    ]
+    weights = [size * sum(units.values.numel() for units in layer) for layer in layers]
+    least = [data.draw(st.integers(0, n)) for n in weights]
+    drop = data.draw(st.integers(0, sum(weights)))
+    keeps, threshold = floor.select(Exact(), layers, least, drop, drop / sum(weights))
+    again, its_threshold = floor._again(Exact(), layers, least, drop, drop / sum(weights))
+    assert threshold == its_threshold
+    for one, other in zip(keeps, again, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("widest", [1.0, 30.0, 1000.0])
+@pytest.mark.parametrize("sparsity", [0.1, 0.8, 0.99])
+def test_one_ranking_finds_it_among_many_weights_of_all_scales(sparsity: float, widest: float) -> None:
+    draw = torch.Generator().manual_seed(round(10 * widest))
+    sizes = [200_000, 50, 90_000, 7_000, 3, 100_000, 20_000]
+    scales = torch.linspace(0, 1, len(sizes)).mul(-math.log(widest)).exp().tolist()
+    values = [s * torch.randn(n, generator=draw) for n, s in zip(sizes, scales, strict=True)]
+    values[3].zero_()
+    alive = [torch.rand(n, generator=draw) < share for n, share in zip(sizes, (1, 1, 0.01, 1, 1, 0.5, 0), strict=True)]
+    layers = [[Units(f"layer{i}", v, True, a)] for i, (v, a) in enumerate(zip(values, alive, strict=True))]
+    least, drop = [math.ceil(0.001 * n) for n in sizes], round(sparsity * sum(sizes))
+    keeps, threshold = floor.select(Exact(), layers, least, drop, sparsity)
+    again, its_threshold = floor._again(Exact(), layers, least, drop, sparsity)
+    assert threshold == its_threshold
+    assert all(map(torch.equal, keeps, again))
+    held = [int(k.sum()) == min(few, int(a.sum())) for k, few, a in zip(keeps, least, alive, strict=True)]
+    assert sum(held) >= (4 if sparsity > 0.5 and widest > 1 else 1)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lightning_prune.masks import MaskedWeight, Masks, zero_
-from lightning_prune.masks.zeros import _BY_NUMPY_FROM, _CHUNK, _SHARED_FROM
+from lightning_prune.masks.zeros import _CHUNK
 from lightning_prune.ranking import count
 from lightning_prune.ranking.float_keys import bits
 from lightning_prune.targets import Targets
@@ -60,36 +60,6 @@ def test_zero_minds_no_strides() -> None:
     flipped = torch.ones(5, 7).t()
     zero_(flipped, random_mask((7, 5)))
     assert torch.equal(flipped != 0, random_mask((7, 5)))
-
-
-@DTYPES
-@pytest.mark.parametrize("size", [_BY_NUMPY_FROM - 1, _BY_NUMPY_FROM, _SHARED_FROM + 1, _CHUNK], ids=str)
-@pytest.mark.parametrize("threads", [1, 4])
-def test_every_way_to_zero_keeps_the_other_bits_and_is_counted_as_a_write(
-    threads: int, size: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    odd = torch.tensor([float("inf"), float("nan"), -0.0, 1e-40, 3.0, -2.5, 0.0], dtype=torch.float64).to(dtype)
-    weight, mask = nn.Parameter(odd.repeat(size // 7 + 1)[:size]), random_mask((size,))
-    before, version = bits(weight).clone(), weight._version
-    with torch.no_grad():
-        zero_(weight, mask)
-    assert torch.equal(bits(weight), torch.where(mask, before, torch.zeros_like(before)))
-    assert weight._version == version + 1
-
-
-def test_G30_entries_on_one_memory_are_refused_as_torch_refuses_them() -> None:
-    with pytest.raises(RuntimeError, match="single memory location"):
-        zero_(torch.ones(1, 300).expand(200, 300), random_mask((200, 300)))
-
-
-def test_a_forward_before_the_zeros_is_not_differentiated_with_them() -> None:
-    weight = nn.Parameter(torch.ones(100, 200))
-    loss = (weight * weight).sum()
-    with torch.no_grad():
-        zero_(weight, random_mask((100, 200)))
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss.backward()
 
 
 def test_count() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lightning_prune.scope.protocol import Layer, Pool
+from lightning_prune.steps import plain
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class GlobalRanking:
     floor: float | None = 0.001
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "floor", plain(self.floor))
         given = self.floor
         if given is not None and (isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 <= given < 1):
             raise ValueError(

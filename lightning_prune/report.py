@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-_NAME = re.compile(r"'?\b\w+(?:\.\w+)+\b'?")
-"""A dotted name in a reason."""
+from lightning_prune.shown import by_reason, frame, html_table, new_figure
+from lightning_prune.shown.picture import draw_shares, height_of, plain_spines
+
 _NEARLY_ALL = 0.99
 """A layer that lost more has lost nearly all, where those it competes with were to lose less."""
 
@@ -128,13 +128,35 @@ class Report:
 
     def table(self) -> str:
         """Return a table for people: every prunable weight, the whole, and what is left whole and why."""
+        rows = self._rows()
+        return "\n".join([columns(rows, rules={1, len(rows) - 1}), *self._footer()])
+
+    def _repr_html_(self) -> str:
+        return html_table(self._rows(), self._footer())
+
+    def to_pandas(self) -> Any:
+        """Return a `pandas.DataFrame`, a row a weight. Raises ModuleNotFoundError without pandas."""
+        return frame([asdict(weight) | {"sparsity": weight.sparsity} for weight in self.weights], "name")
+
+    def plot(self) -> Any:
+        """Return a matplotlib figure of the sparsity by layer. Raises ModuleNotFoundError without matplotlib."""
+        made = new_figure(8, height_of(len(self.weights)))
+        self.draw(made.subplots())
+        return made
+
+    def draw(self, axis: Any) -> None:
+        """Draw the sparsity by layer into an axis of matplotlib."""
+        names, sizes = [w.name for w in self.weights], [w.size for w in self.weights]
+        draw_shares(axis, names, [w.sparsity for w in self.weights], sizes, self.sparsity, "sparsity by layer")
+        plain_spines(axis)
+
+    def _rows(self) -> list[tuple[str, ...]]:
         rows = [("weight", "shape", "weights", "zeros", "sparsity", "threshold")]
         rows += [
             (w.name, w.dimensions, f"{w.size:,}", f"{w.zeros:,}", percent(w.sparsity), f"{w.threshold:.3g}")
             for w in self.weights
         ]
-        rows.append(("all prunable", "", f"{self.size:,}", f"{self.zeros:,}", percent(self.sparsity), ""))
-        return "\n".join([columns(rows, rules={1, len(rows) - 1}), *self._footer()])
+        return [*rows, ("all prunable", "", f"{self.size:,}", f"{self.zeros:,}", percent(self.sparsity), "")]
 
     def plan(self) -> str:
         """Return a table of what will be pruned, and what not and why."""
@@ -154,16 +176,7 @@ class Report:
             names: how many are shown of each reason, those that differ in the names of weights alone taken together.
             reasons: how many are shown; what is left whole for others is counted.
         """
-        kinds: dict[str, dict[str, str]] = {}
-        for name, reason in self.skipped.items():
-            kinds.setdefault(_NAME.sub("...", reason), {})[name] = reason
-        lines: list[str] = []
-        for kind, found in list(kinds.items())[:reasons]:
-            shown, alike = list(found)[:names], len(set(found.values())) == 1
-            more = f" and {len(found) - len(shown):,} more" if len(found) > len(shown) else ""
-            lines.append(f"left whole, {next(iter(found.values())) if alike else kind}: {', '.join(shown)}{more}")
-        rest = [len(found) for found in list(kinds.values())[reasons:]]
-        return lines + ([f"left whole for {len(rest)} other reasons: {sum(rest):,} (report.skipped)"] if rest else [])
+        return by_reason("left whole", self.skipped, names, reasons)
 
     def left_of_starved(self, most: int = 8) -> str:
         """Return the starved weights with what is left of each, counted where there are more than `most`."""

@@ -11,6 +11,7 @@ from lightning_prune.callbacks.agreement import update_on_ranks
 from lightning_prune.callbacks.ending import make_smaller, say_end
 from lightning_prune.callbacks.guard import Guard
 from lightning_prune.callbacks.handed_back import ReportBox
+from lightning_prune.callbacks.in_notebooks import InNotebooks
 from lightning_prune.callbacks.left_zeros import zeros_are_left
 from lightning_prune.callbacks.loss_scale import grad_scale, loss_scale, plain_optimizer
 from lightning_prune.callbacks.own_processes import own_processes
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
 
 
-class PruningCallback(Callback):
+class PruningCallback(Callback, InNotebooks):
     """Prune the model while the Trainer fits it, and leave it plain and sparse at the end.
 
     `PruningCallback(0.9)` takes 90 % of the weights, smallest magnitude first over all layers, on a cubic schedule

@@ -133,13 +133,11 @@ def _clear(folder: Path) -> None:
 
 def _finish(history: History, parts: build.Parts, folder: Path, facts: dict[str, Any]) -> None:
     """Write model, report and picture, and print what there is."""
-    from lightning_prune.cli.rounds_picture import save_picture
-
     outputs.save_model(parts.task, folder)
     dense, last = history.rounds[0], history.rounds[-1]
     gone = 1 - last.parameters / dense.parameters
     title = f"{facts['recipe']}: {dense.macs / max(1, last.macs):.2f} times fewer MACs after {last.number} rounds"
-    save_picture(history, folder / "report.png", title)
+    history.plot(title).savefig(folder / "report.png")
     report = facts | {
         "interrupted": False,
         "sparsity": gone,  # compare takes these for what was pruned and what was asked for

@@ -13,6 +13,8 @@ from lightning_prune.cost.cost import Cost, count, shown
 from lightning_prune.cost.latency import device_of, latency
 from lightning_prune.coupling.example import example_of
 from lightning_prune.report import columns
+from lightning_prune.shown import frame, html_table, new_figure
+from lightning_prune.shown.picture import BLUE, plain_spines
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,40 @@ class CostReport:
             "device": self.device,
         }
 
+    def _repr_html_(self) -> str:
+        return html_table(self._whole(), [self._speedup()])
+
+    def to_pandas(self) -> Any:
+        """Return a `pandas.DataFrame`, a row a layer. Raises ModuleNotFoundError without pandas."""
+        smaller = {layer.name: layer for layer in self.smaller.layers}
+        records = [
+            {
+                "layer": shown(a.name),
+                "kind": a.kind,
+                "parameters": a.parameters,
+                "smaller_parameters": smaller[a.name].parameters if a.name in smaller else 0,
+                "macs": a.macs,
+                "smaller_macs": smaller[a.name].macs if a.name in smaller else 0,
+            }
+            for a in self.dense.layers
+        ]
+        return frame(records, "layer")
+
+    def plot(self) -> Any:
+        """Return a matplotlib figure of what is left, of the dense model. Raises ModuleNotFoundError without it."""
+        made = new_figure(7, 2.6)
+        axis = made.subplots()
+        names, dense, smaller, _ = zip(*self._whole()[1:], strict=True)
+        numbers = [(float(x.replace(",", "")), float(y.replace(",", ""))) for x, y in zip(dense, smaller, strict=True)]
+        axis.barh(names, [100] * len(names), color="#eeeeee", height=0.6)
+        axis.barh(names, [100 * y / max(x, 1e-12) for x, y in numbers], color=BLUE, height=0.6)
+        for place, (x, y) in enumerate(zip(dense, smaller, strict=True)):
+            axis.text(101, place, f"{y} of {x}", va="center", fontsize=8)
+        axis.invert_yaxis()
+        axis.set(title=self._speedup().partition(" (")[0], xlabel="of the dense model, %")
+        plain_spines(axis)
+        return made
+
     def table(self) -> str:
         """Return tables for people: every layer, and the whole with predicted and measured speed-up."""
         smaller = {layer.name: layer for layer in self.smaller.layers}
@@ -74,6 +110,9 @@ class CostReport:
             left = ("gone", "gone") if b is None else (f"{b.parameters:,}", f"{b.macs:,}")
             rows.append((shown(a.name), f"{a.parameters:,}", left[0], f"{a.macs:,}", left[1], times))
         rows += [(shown(b.name), "none", f"{b.parameters:,}", "none", f"{b.macs:,}", "") for b in smaller.values()]
+        return "\n".join([columns(rows, rules={1}), "", columns(self._whole(), rules={1}), self._speedup()])
+
+    def _whole(self) -> list[tuple[str, str, str, str]]:
         one, other = self.dense, self.smaller
         whole = [("", "dense", "smaller", "times less")]
         for name, x, y in (
@@ -83,15 +122,12 @@ class CostReport:
         ):
             whole.append((name, f"{x:,}", f"{y:,}", f"{_times(x, y):.2f}"))
         ms = (f"{self.dense_ms:.3f}", f"{self.smaller_ms:.3f}", f"{self.measured_speedup:.2f}")
-        whole.append(("latency, ms", *ms))
-        return "\n".join(
-            [
-                columns(rows, rules={1}),
-                "",
-                columns(whole, rules={1}),
-                f"speed-up: {self.predicted_speedup:.2f} predicted from MACs, {self.measured_speedup:.2f} measured "
-                f"(median of {self.repeats} forwards, in turn, on {self.device})",
-            ]
+        return [*whole, ("latency, ms", *ms)]
+
+    def _speedup(self) -> str:
+        return (
+            f"speed-up: {self.predicted_speedup:.2f} predicted from MACs, {self.measured_speedup:.2f} measured "
+            f"(median of {self.repeats} forwards, in turn, on {self.device})"
         )
 
 

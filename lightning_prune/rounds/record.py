@@ -12,6 +12,8 @@ from typing import Any
 
 from lightning_prune import saved
 from lightning_prune.report import columns, percent
+from lightning_prune.rounds.picture import figure
+from lightning_prune.shown import frame, html_table
 
 VERSION = 1
 FILE, FOLDER = "rounds.json", "rounds"
@@ -78,6 +80,15 @@ class History:
 
     def table(self) -> str:
         """Return a table for people: rounds one below the other, then units by group, then why it ended."""
+        rows = self._rows()
+        first = self.rounds[0].left
+        groups = [("", "units of", "before", "after", "removed")]
+        for index, (name, after) in enumerate(self.left.items()):
+            removed = percent(1 - after / first[name])
+            groups.append((str(index), name, f"{first[name]:,}", f"{after:,}", removed))
+        return f"{columns(rows, rules={1})}\n\n{columns(groups, rules={1})}\n{self.stopped}".rstrip()
+
+    def _rows(self) -> list[tuple[str, ...]]:
         names = [name for name in self.metrics if not name.startswith("train")]
         rows = [("round", "factor", "units", "parameters", "MACs", *names)]
         for each in self.rounds:
@@ -85,12 +96,23 @@ class History:
             numbers = [f"{each.metrics[name]:.4f}" if name in each.metrics else "" for name in names]
             units = sum(each.left.values())
             rows.append((str(each.number), factor, f"{units:,}", f"{each.parameters:,}", f"{each.macs:,}", *numbers))
-        first = self.rounds[0].left
-        groups = [("", "units of", "before", "after", "removed")]
-        for index, (name, after) in enumerate(self.left.items()):
-            removed = percent(1 - after / first[name])
-            groups.append((str(index), name, f"{first[name]:,}", f"{after:,}", removed))
-        return f"{columns(rows, rules={1})}\n\n{columns(groups, rules={1})}\n{self.stopped}".rstrip()
+        return rows
+
+    def _repr_html_(self) -> str:
+        return html_table(self._rows(), [self.stopped])
+
+    def to_pandas(self) -> Any:
+        """Return a `pandas.DataFrame`, a row a round. Raises ModuleNotFoundError without pandas."""
+        records = [
+            {"round": r.number, "factor": r.factor, "units": sum(r.left.values())}
+            | {"parameters": r.parameters, "macs": r.macs, **r.metrics}
+            for r in self.rounds
+        ]
+        return frame(records, "round")
+
+    def plot(self, title: str = "") -> Any:
+        """Return a matplotlib figure: accuracy, size and units. Raises ModuleNotFoundError without matplotlib."""
+        return figure(self, title)
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values that JSON can hold."""

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lightning_prune.report import columns, percent
+from lightning_prune.shown import by_reason
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,6 @@ class ShrinkReport:
         rows.append(("parameters", f"{before:,}", f"{after:,}", percent(1 - after / before)))
         lines = [columns(rows, rules={1, len(rows) - 1})]
         lines += [f"{group.name}: {group.reason}" for group in self.groups if group.reason]
-        by_reason: dict[str, list[str]] = {}
-        for name, reason in self.skipped.items():
-            by_reason.setdefault(reason, []).append(name)
-        lines += [f"not shrunk, {reason}: {', '.join(names)}" for reason, names in by_reason.items()]
+        lines += by_reason("not shrunk", self.skipped)
         lines.append(f"outputs differ by {self.difference:.2g} at most, {self.relative:.2g} of the largest")
         return "\n".join(lines)

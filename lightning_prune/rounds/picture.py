@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lightning_prune.rounds import History
+from lightning_prune.shown import new_figure
+from lightning_prune.shown.picture import BLUE, GREEN, GREY, ORANGE, height_of, largest, plain_spines, shorten
 
-_BLUE, _ORANGE, _GREEN, _GREY = "#3465a4", "#dd7711", "#4e9a06", "#888888"
-_GROUPS = 40
-"""More bars than this cannot be read."""
+if TYPE_CHECKING:
+    from lightning_prune.rounds.record import History
 
 
-def save_picture(history: History, path: Path, title: str) -> Path:
-    """Write the picture."""
-    from matplotlib.figure import Figure
-
-    rows = min(len(history.left), _GROUPS)
-    figure = Figure(figsize=(14, max(4.2, 1.4 + 0.24 * rows)), layout="constrained", dpi=110)
-    quality, size, units = figure.subplots(1, 3)
+def figure(history: History, title: str = "") -> Any:
+    """Return a matplotlib figure."""
+    made = new_figure(14, height_of(len(history.left)))
+    quality, size, units = made.subplots(1, 3)
     _quality(quality, history)
     _size(size, history)
     _units(units, history)
-    for axis in (quality, size, units):
-        axis.spines[["top", "right"]].set_visible(False)
-    figure.suptitle(title, fontsize=13, fontweight="bold")
-    figure.savefig(path)
-    return path
+    plain_spines(quality, size, units)
+    if title:
+        made.suptitle(title, fontsize=13, fontweight="bold")
+    return made
 
 
 def _quality(axis: Any, history: History) -> None:
     names = list(dict.fromkeys(name for each in history.rounds for name in each.metrics))
     kind = "accuracy" if any(name.endswith("accuracy") for name in names) else "loss"
     scale = 100 if kind == "accuracy" else 1
-    colors = {"train": _GREY, "val": _BLUE, "test": _GREEN}
+    colors = {"train": GREY, "val": BLUE, "test": GREEN}
     for name in (name for name in names if name.endswith(kind)):
         found = [(each.number, scale * each.metrics[name]) for each in history.rounds if name in each.metrics]
         numbers, values = zip(*found, strict=True)
@@ -49,9 +44,9 @@ def _quality(axis: Any, history: History) -> None:
 def _size(axis: Any, history: History) -> None:
     dense = history.rounds[0]
     curves = {
-        "parameters": ([each.parameters for each in history.rounds], dense.parameters, _BLUE),
-        "MACs": ([each.macs for each in history.rounds], dense.macs, _ORANGE),
-        "units": ([sum(each.left.values()) for each in history.rounds], sum(dense.left.values()), _GREY),
+        "parameters": ([each.parameters for each in history.rounds], dense.parameters, BLUE),
+        "MACs": ([each.macs for each in history.rounds], dense.macs, ORANGE),
+        "units": ([sum(each.left.values()) for each in history.rounds], sum(dense.left.values()), GREY),
     }
     numbers = [each.number for each in history.rounds]
     for name, (values, whole, color) in curves.items():
@@ -66,14 +61,14 @@ def _size(axis: Any, history: History) -> None:
 
 def _units(axis: Any, history: History) -> None:
     first, left = history.rounds[0].left, history.left
-    names = sorted(first, key=lambda name: -first[name])[:_GROUPS]
-    shown = [name for name in first if name in names]
+    names = list(first)
+    shown = [names[i] for i in largest(names, list(first.values()))]
     places = range(len(shown))
     axis.barh(places, [first[name] for name in shown], color="#eeeeee", height=0.72)
-    axis.barh(places, [left[name] for name in shown], color=_BLUE, height=0.72)
+    axis.barh(places, [left[name] for name in shown], color=BLUE, height=0.72)
     for place, name in enumerate(shown):
         axis.text(first[name], place, f" {left[name]:,} of {first[name]:,}", va="center", fontsize=8)
-    axis.set_yticks(places, [name if len(name) <= 34 else f"...{name[-31:]}" for name in shown], fontsize=8)
+    axis.set_yticks(places, [shorten(name) for name in shown], fontsize=8)
     axis.invert_yaxis()
     axis.margins(x=0.18)
     left_out = len(first) - len(shown)

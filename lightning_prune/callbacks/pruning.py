@@ -25,6 +25,7 @@ from lightning_prune.callbacks.stepping import AfterStep, say_plan
 from lightning_prune.cost import CostReport
 from lightning_prune.families import Callback
 from lightning_prune.learned import LearnedMasks
+from lightning_prune.parsed import parsed
 from lightning_prune.pruning import Pruner
 from lightning_prune.report import Report
 from lightning_prune.schedule import Schedule
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     import pytorch_lightning as pl
 
 
+@parsed
 class PruningCallback(Callback, InNotebooks):
     """Prune the model while the Trainer fits it, and leave it plain and sparse at the end.
 

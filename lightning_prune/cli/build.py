@@ -188,8 +188,9 @@ def _each(config: DictConfig, group: str, task: pl.LightningModule, kind: str | 
         raise UserError(f"{group}={node} must be a dict of names, each with a _target_")
     keys = {f"{group}.{name}": node[name] for name in node if node[name] is not None}
     made = {key: _make(config, key, node=_of(each, task)) for key, each in keys.items()}
-    for key, each in made.items() if kind is not None else ():
-        family.check(key, each, kind, task)
+    for key, each in made.items():
+        if kind is not None:
+            family.check(key, each, kind, task)
     return list(made.values())
 
 

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from lightning_prune.gate import Gate, Sigmoid, ThresholdGate
 from lightning_prune.learned.learning import Learning
 from lightning_prune.mask_regularizer import Binarizer, MaskRegularizer
+from lightning_prune.parsed import parsed
 from lightning_prune.pattern import Channel, CoupledPattern, Pattern
 from lightning_prune.pruning import checks
 from lightning_prune.pruning.engine import Engine
@@ -19,6 +20,7 @@ from lightning_prune.schedule import Schedule
 from lightning_prune.targets import Targets
 
 
+@parsed
 class LearnedMasks(Engine[Learning]):
     """Learn which units a network needs, by masks with probabilities that train beside its weights.
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from lightning_prune.criterion import Criterion, Magnitude, SitedCriterion
+from lightning_prune.parsed import parsed
 from lightning_prune.pattern import CoupledPattern, Element, Pattern, SitedPattern
 from lightning_prune.pruning import checks
 from lightning_prune.pruning.attached import Attached
@@ -25,6 +26,7 @@ from lightning_prune.targets import Targets
 log = logging.getLogger(__name__)
 
 
+@parsed
 class Pruner(Engine[Attached]):
     """Prune a model while it trains.
 

@@ -37,13 +37,16 @@ def command(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pyt
     monkeypatch.delenv("LIGHTNING_PRUNE_DATA", raising=False)
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
 
-    lightning = logging.getLogger("pytorch_lightning")
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning.pytorch")]
+    above = logging.getLogger("lightning")
 
     def run(*argv: str) -> Said:
         capsys.readouterr()
         with monkeypatch.context() as patch:
-            patch.setattr(lightning, "handlers", [logging.StreamHandler()])
-            patch.setattr(lightning, "propagate", False)
+            patch.setattr(above, "handlers", [])
+            for lightning in loggers:
+                patch.setattr(lightning, "handlers", [logging.StreamHandler()])
+                patch.setattr(lightning, "propagate", False)
             status = main(argv)
         said = capsys.readouterr()
         return Said(status, said.out, said.err)

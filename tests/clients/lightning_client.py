@@ -5,7 +5,7 @@ from pathlib import Path
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.callbacks import GradientAccumulationScheduler, ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -39,13 +39,13 @@ def loader():
 def fit(folder, ckpt_path=None):
     L.seed_everything(1)
     best = SparseModelCheckpoint(folder, filename="best", monitor="val_loss")
-    last = L.pytorch.callbacks.ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
+    last = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
     trainer = L.Trainer(
         max_epochs=6,
         accelerator="cpu",
         logger=False,
         enable_progress_bar=False,
-        callbacks=[PruningCallback(0.9), GradientAccumulationScheduler({0: 2}), best, last],
+        callbacks=[PruningCallback(0.9), GradientAccumulationScheduler({0: 2}), best, last],  # pyright: ignore[reportArgumentType]
     )
     task = Task()
     trainer.fit(task, loader(), loader(), ckpt_path=ckpt_path)
@@ -65,5 +65,5 @@ pairs = zip(task.state_dict().values(), resumed.state_dict().values(), strict=Tr
 saved = torch.load(best.best_model_path, weights_only=True)["state_dict"]
 print("zeros", zeros(task.state_dict()), zeros(saved), "of", 8 * 20 + 20 * 4)
 print("resumed alike", all(torch.equal(one, other) for one, other in pairs))
-print("best", float(best.best_model_score) == tested)
+print("best", bool(best.best_model_score == tested))
 print("modules", sorted(name for name in sys.modules if name in ("lightning.pytorch", "pytorch_lightning")))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import GradientAccumulationScheduler
+from pytorch_lightning.callbacks import GradientAccumulationScheduler, ModelCheckpoint
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -39,7 +39,7 @@ def loader():
 def fit(folder, ckpt_path=None):
     pl.seed_everything(1)
     best = SparseModelCheckpoint(folder, filename="best", monitor="val_loss")
-    last = pl.callbacks.ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
+    last = ModelCheckpoint(folder, filename="{epoch}", save_top_k=-1)
     trainer = pl.Trainer(
         max_epochs=6,
         accelerator="cpu",
@@ -65,5 +65,5 @@ pairs = zip(task.state_dict().values(), resumed.state_dict().values(), strict=Tr
 saved = torch.load(best.best_model_path, weights_only=True)["state_dict"]
 print("zeros", zeros(task.state_dict()), zeros(saved), "of", 8 * 20 + 20 * 4)
 print("resumed alike", all(torch.equal(one, other) for one, other in pairs))
-print("best", float(best.best_model_score) == tested)
+print("best", bool(best.best_model_score == tested))
 print("modules", sorted(name for name in sys.modules if name in ("lightning.pytorch", "pytorch_lightning")))

@@ -26,9 +26,11 @@ class Guard:
         self._update: int | None = None
         self._uncounted = False
         self._warned = False
+        self._update_behind: int | None = None
+        self._late = False
 
     def look(self, pruner: Pruner | LearnedMasks) -> None:
-        """Mask what is alive again, and name it in a warning the first time."""
+        """Mask what is alive again before a batch, and name it in a warning the first time."""
         closely = self._uncounted or pruner.last_update != self._update
         self._update = pruner.last_update
         counted = [name for name, weight in pruner.masks.items() if weight.written_to]
@@ -42,5 +44,22 @@ class Guard:
                 f"{self._title}: pruned weights of {some(written)} were not zero any more when a batch began: a hook "
                 "behind this callback writes to them (the module's own on_train_batch_end comes after all callbacks). "
                 "They are set to zero before each batch",
+                stacklevel=3,
+            )
+
+    def look_behind(self, pruner: Pruner | LearnedMasks) -> None:
+        """Name what was alive in a forward in a warning, the first time; backward needs its values as they are."""
+        if self._late:
+            return
+        closely = pruner.last_update != self._update_behind
+        self._update_behind = pruner.last_update
+        alive = [name for name, weight in pruner.masks.items() if (closely or weight.written_to) and weight.alive]
+        if alive:
+            self._late = True
+            warnings.warn(
+                f"{self._title}: pruned weights of {some(alive)} were not zero in a forward: something writes to them "
+                "between a batch's start and its forward (the module's own on_train_batch_start, which comes after all "
+                "callbacks, or training_step). They are set to zero after each step, too late for that forward: write "
+                "in on_train_batch_end instead",
                 stacklevel=3,
             )

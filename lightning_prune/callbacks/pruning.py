@@ -160,6 +160,11 @@ class PruningCallback(Callback, InNotebooks):
         if self.pruner.attached:
             self._guard.look(self.pruner)
 
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Any) -> None:
+        """Name what was written to pruned weights between the batch's start and its forward."""
+        if self.pruner.attached:
+            self._guard.look_behind(self.pruner)
+
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
     ) -> None:

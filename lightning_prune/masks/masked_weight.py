@@ -137,9 +137,14 @@ class MaskedWeight:
         """Whether the weight has other memory since then: it was replaced as a whole, not written to."""
         return self._seen[1] != self.parameter.data_ptr()
 
+    @property
+    def alive(self) -> bool:
+        """Whether a pruned entry is not zero, found by a look at all values."""
+        return self.pruned > 0 and count((self.parameter.detach() != 0).logical_and_(~self.mask)) > 0
+
     def mend(self) -> bool:
         """Look at the values, and return whether pruned entries were alive; they are zero then again."""
-        found = self.pruned > 0 and count((self.parameter.detach() != 0).logical_and_(~self.mask)) > 0
+        found = self.alive
         self._seen = self._state()
         if found:
             self.apply()

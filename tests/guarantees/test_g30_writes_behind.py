@@ -158,3 +158,30 @@ def test_G30_a_weight_without_pruned_entries_is_left_alone() -> None:
     model.after_batch.append(lambda run: before.append(model.net[0].weight.detach().clone()))
     fit(model, callback, max_steps=3)
     assert torch.equal(before[-1], model.net[0].weight.detach())
+
+
+class BeforeForward(Net):
+    """Writes to its weights when the callback has looked at them already."""
+
+    def __init__(self, where: str, way: str) -> None:
+        super().__init__()
+        self.where, self.way = where, way
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        if self.where == "hook":
+            recentre(self, self.way)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        if self.where == "step":
+            recentre(self, self.way)
+        return super().training_step(batch, batch_idx)
+
+
+@pytest.mark.parametrize(("where", "way"), [("hook", "counted"), ("step", "counted"), ("hook", "data")])
+def test_G30_what_is_written_just_before_a_forward_is_said_once(where: str, way: str) -> None:
+    model, callback = BeforeForward(where, way), ramp()
+    with pytest.warns(UserWarning, match=r"net\.0\.weight, net\.3\.weight were not zero in a forward") as said:
+        fit(model, callback, max_steps=20)
+    assert len([each for each in said if "were not zero" in str(each.message)]) == 1
+    assert callback.report is not None
+    assert callback.report.sparsity == sparsity(model) == round(0.8 * 256) / 256

@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 
 from lightning_prune.callbacks import averages, wandb_media
 from lightning_prune.callbacks.agreement import update_on_ranks
+from lightning_prune.callbacks.denser_files import warn_of_denser_files
 from lightning_prune.callbacks.ending import make_smaller, say_end
 from lightning_prune.callbacks.guard import Guard
 from lightning_prune.callbacks.handed_back import ReportBox
@@ -281,6 +282,7 @@ class PruningCallback(Callback, InNotebooks):
         if own_processes(trainer.strategy):
             self._box.send(trainer)
         say_end(self._title, self.pruner, self._box.report)
+        warn_of_denser_files(trainer, self._title, self._box.report)
 
     def _leave(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._left or self.report is None:

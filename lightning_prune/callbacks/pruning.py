@@ -12,6 +12,7 @@ from lightning_prune.callbacks.denser_files import warn_of_denser_files
 from lightning_prune.callbacks.ending import make_smaller, say_end
 from lightning_prune.callbacks.guard import Guard
 from lightning_prune.callbacks.handed_back import ReportBox
+from lightning_prune.callbacks.hyperparameters import described, log_hyperparameters
 from lightning_prune.callbacks.in_notebooks import InNotebooks
 from lightning_prune.callbacks.left_zeros import zeros_are_left
 from lightning_prune.callbacks.loss_scale import grad_scale, loss_scale, plain_optimizer
@@ -72,6 +73,7 @@ class PruningCallback(Callback, InNotebooks):
         self.tag = tag
         self._logged = f"sparsity/{tag}" if tag else "sparsity"
         self._box = ReportBox()
+        self.hyperparameters: dict[str, Any] = {}  # what else loggers are told of the run, such as its config
         self.shrink_report: ShrinkReport | None = None
         self.cost_report: CostReport | None = None
         self.recipe: dict[str, Any] = {}  # how a plain model gets the shapes that the latest fit left; empty if its own
@@ -137,6 +139,9 @@ class PruningCallback(Callback, InNotebooks):
         self._pace, self._rewinder = put_on(trainer, self._title, *given)
         self._rewinder_state = {}
         self._media = wandb_media.Media.of(trainer, self._prefix)
+        if all(pruner.attached for pruner in others.values()):  # this is the last of all
+            others |= {self.tag: self.pruner}
+            log_hyperparameters(trainer, {tag: described(each) for tag, each in others.items()}, self.hyperparameters)
         self._sparsity = say_plan(trainer, self.pruner, self._title)
         if trainer.max_steps == 0:  # nothing is trained, and no hook of a step called: prune the model as it is
             self._advance(trainer)

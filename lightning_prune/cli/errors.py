@@ -17,6 +17,8 @@ _EXTRAS = {
     "lightning_utilities": "hydra",
     "torchmetrics": "hydra",
     "wandb": "wandb",
+    "tensorboard": "tensorboard",
+    "mlflow": "mlflow",
     "onnx": "export",
     "onnxscript": "export",
     "onnxruntime": "export",

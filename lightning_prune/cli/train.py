@@ -115,7 +115,7 @@ def _job(config: Any, folder: Path, sweep: Sweep | None) -> None:
 
 def _train(config: Any, folder: Path, sweep: Sweep | None) -> None:
     from lightning_prune.callbacks.metrics_files import write_whole
-    from lightning_prune.cli import build, compose, resume, saved_config
+    from lightning_prune.cli import build, compose, loggers, resume, saved_config
     from lightning_prune.cli.errors import UserError
 
     if config.get("rounds") is not None:
@@ -154,6 +154,9 @@ def _train(config: Any, folder: Path, sweep: Sweep | None) -> None:
         raise
     if trainer.is_global_zero:
         write_whole(folder / "config.yaml", text)
+        names = [str(key) for key, node in (config.logger or {}).items() if node is not None]
+        loggers.remember(folder, trainer.loggers, names)
+        parts.prune.hyperparameters = loggers.hyperparameters(config)
     facts: dict[str, Any] = {"recipe": config.recipe, "seed": config.seed, "started_from": started_from}
     with compose.hidden(), compose.environment(_RUN_FOLDER, str(folder)):
         try:

@@ -42,6 +42,8 @@ class WandbRun:
         artifacts: name -> {name of a file in it: where it lies on disk}.
         metadata: name of an artifact -> its metadata.
         finished: whether the end of the run is on disk.
+        config: its hyper-parameters; what was changed later counts.
+        about: id, name, group, job type and tags.
     """
 
     folder: Path
@@ -50,6 +52,8 @@ class WandbRun:
     artifacts: dict[str, dict[str, Path]] = field(default_factory=dict)
     metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
     finished: bool = False
+    config: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
 
     def series(self, name: str) -> list[tuple[int, Any]]:
         """Return (step, value) of every row that has that name."""
@@ -88,6 +92,13 @@ def _read(file: Path) -> WandbRun:
             _artifact(run, record.request.log_artifact.artifact)
         elif kind == "artifact":
             _artifact(run, record.artifact)
+        elif kind == "run":
+            one = record.run
+            run.about = {"id": one.run_id, "name": one.display_name, "group": one.run_group}
+            run.about |= {"job_type": one.job_type, "tags": list(one.tags)}
+            run.config |= _items(one.config.update)
+        elif kind == "config":
+            run.config |= _items(record.config.update)
         elif kind == "exit":
             run.finished = True
     return run

@@ -37,7 +37,7 @@ def put_back(trainer: pl.Trainer, states: list[dict[str, Any]]) -> None:
     if len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(state["cuda"])
     name, keys, *rest = state["numpy"]
-    np.random.set_state((name, keys.numpy(), *rest))
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
     version, inner, gauss = state["python"]
     random.setstate((version, tuple(inner), gauss))
 
@@ -60,10 +60,11 @@ def checked(states: Any) -> list[dict[str, Any]]:
 
 
 def _own() -> dict[str, Any]:
+    # int64: torch cannot send tensors of uint32 from process to process
     name, keys, *rest = np.random.get_state()
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-        "numpy": [name, torch.from_numpy(np.array(keys)), *rest],
+        "numpy": [name, torch.from_numpy(np.array(keys, dtype=np.int64)), *rest],
         "python": list(random.getstate()),
     }

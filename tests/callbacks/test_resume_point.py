@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -173,3 +175,13 @@ def test_a_damaged_part_is_refused_by_its_name(tmp_path: Path, damage: dict[str,
 def test_a_share_out_of_range_is_an_error(tmp_path: Path, share: float) -> None:
     with pytest.raises(ValueError, match=f"share={share}"):
         ResumePoint(tmp_path, share)
+
+
+def test_random_states_go_from_process_to_process() -> None:
+    """torch sends them pickled, and cannot take every type of tensor back."""
+    from lightning_prune.callbacks import random_states
+
+    (state,) = random_states.checked([pickle.loads(pickle.dumps(random_states._own()))])
+    drawn = (torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random())
+    random_states.put_back(Trainer(logger=False, enable_checkpointing=False, accelerator="cpu"), [state])
+    assert drawn == (torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random())

@@ -7,7 +7,10 @@ import io
 import json
 import multiprocessing
 import os
+import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -200,3 +203,21 @@ def test_a_damaged_checkpoint_is_named(command: Command) -> None:
     assert found.status == 1
     assert "last.ckpt is no checkpoint" in found.err
     assert going_on.look(Path("run"), Path("run/config.yaml").read_text()).checkpoint is not None
+
+
+@pytest.mark.slow
+def test_G2_two_processes_go_on_to_the_same_bits(tmp_path: Path) -> None:
+    """Both have their own random states in the one file."""
+
+    def run(*argv: str) -> None:
+        path = str(Path(__file__).parents[2])
+        words = [sys.executable, "-m", "lightning_prune", "train", *argv]
+        subprocess.run(words, cwd=tmp_path, env=os.environ | {"PYTHONPATH": path}, check=True, timeout=300)
+
+    two = ("trainer.devices=2", "trainer.strategy=ddp", "trainer.accelerator=cpu")
+    run(*words(str(tmp_path / "whole"), "digits_mlp", *two))
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    for file in ("report.json", "model.pt"):
+        (tmp_path / "cut" / file).unlink()
+    run("cut", "--resume")
+    same(str(tmp_path / "whole"), str(tmp_path / "cut"))

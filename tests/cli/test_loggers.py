@@ -10,7 +10,7 @@ import yaml
 from hydra.core.hydra_config import HydraConfig
 
 from lightning_prune.cli import loggers
-from tests.callbacks.logging.wandb_file import WandbRun, read
+from tests.callbacks.logging.wandb_file import read
 
 from . import killed
 from .conftest import SHORT, Command
@@ -68,22 +68,13 @@ def test_a_resumed_run_is_the_same_run_in_wandb(command: Command) -> None:
     files = sorted(Path("run").glob("wandb/offline-run-*/run-*.wandb"))
     assert len(files) == 2
     assert {file.stem for file in files} == {f"run-{known['id']}"}
-    finished = _last(files)
+    finished = read(Path("run"), newest=True)
     assert finished.about["id"] == known["id"]
     assert finished.about["name"] == known["name"]
     assert "seed=3" in known["name"]
     assert finished.about["group"] == "mine"
     steps = [step for step, _ in finished.series("train/loss")]
     assert min(steps) >= 12  # the first epoch is in the other part
-
-
-def _last(files: list[Path]) -> WandbRun:
-    from tests.callbacks.logging import wandb_file
-
-    return max(
-        (wandb_file._read(file) for file in files),
-        key=lambda run: len(run.series("pruning/final/sparsity")) + run.finished,
-    )
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -64,9 +64,11 @@ class WandbRun:
         return [self.folder / "files" / row[f"{name}/path"] for row in self.history if f"{name}/path" in row]
 
 
-def read(folder: Path, timeout: float = 30.0) -> WandbRun:
-    """Read the one finished run in a folder that was given to wandb as its `dir`."""
-    (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+def read(folder: Path, timeout: float = 30.0, newest: bool = False) -> WandbRun:
+    """Read the one finished run, or the newest part of one, in a folder that was given to wandb as its `dir`."""
+    files = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))  # by the time that they began
+    assert newest or len(files) == 1
+    file = files[-1]
     end = time.monotonic() + timeout
     while True:  # wandb.finish() returns before wandb's own process has written all
         run = _read(file)

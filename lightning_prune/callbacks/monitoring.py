@@ -12,6 +12,7 @@ import torch
 from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor
 
+from lightning_prune.callbacks.monitored import check_monitor
 from lightning_prune.callbacks.pruning import PruningCallback
 from lightning_prune.families import Callback, EarlyStopping, ModelCheckpoint
 
@@ -111,9 +112,16 @@ class SparseModelCheckpoint(_AtFinalSparsity, ModelCheckpoint):
 
     Raises:
         ValueError: at fit start, the Trainer has no PruningCallback.
+        MisconfigurationException: after the validation before training, where the metric is named like one of
+            validation and is not there; else, as with Lightning's own class, once the first epoch has not logged it.
     """
 
     _held_back = -1  # the step of the latest batch after which nothing could be saved
+
+    def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look for the metric before training. Raises MisconfigurationException, which names those that are there."""
+        super().on_sanity_check_end(trainer, pl_module)
+        check_monitor(trainer, self)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

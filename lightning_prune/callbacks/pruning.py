@@ -8,9 +8,11 @@ from torch.optim import Optimizer
 
 from lightning_prune.callbacks import averages, wandb_media
 from lightning_prune.callbacks.agreement import update_on_ranks
+from lightning_prune.callbacks.denser_files import warn_of_denser_files
 from lightning_prune.callbacks.ending import make_smaller, say_end
 from lightning_prune.callbacks.guard import Guard
 from lightning_prune.callbacks.handed_back import ReportBox
+from lightning_prune.callbacks.hyperparameters import described, log_hyperparameters
 from lightning_prune.callbacks.in_notebooks import InNotebooks
 from lightning_prune.callbacks.left_zeros import zeros_are_left
 from lightning_prune.callbacks.loss_scale import grad_scale, loss_scale, plain_optimizer
@@ -71,6 +73,7 @@ class PruningCallback(Callback, InNotebooks):
         self.tag = tag
         self._logged = f"sparsity/{tag}" if tag else "sparsity"
         self._box = ReportBox()
+        self.hyperparameters: dict[str, Any] = {}  # what else loggers are told of the run, such as its config
         self.shrink_report: ShrinkReport | None = None
         self.cost_report: CostReport | None = None
         self.recipe: dict[str, Any] = {}  # how a plain model gets the shapes that the latest fit left; empty if its own
@@ -136,6 +139,9 @@ class PruningCallback(Callback, InNotebooks):
         self._pace, self._rewinder = put_on(trainer, self._title, *given)
         self._rewinder_state = {}
         self._media = wandb_media.Media.of(trainer, self._prefix)
+        if all(pruner.attached for pruner in others.values()):  # this is the last of all
+            others |= {self.tag: self.pruner}
+            log_hyperparameters(trainer, {tag: described(each) for tag, each in others.items()}, self.hyperparameters)
         self._sparsity = say_plan(trainer, self.pruner, self._title)
         if trainer.max_steps == 0:  # nothing is trained, and no hook of a step called: prune the model as it is
             self._advance(trainer)
@@ -286,6 +292,7 @@ class PruningCallback(Callback, InNotebooks):
         if own_processes(trainer.strategy):
             self._box.send(trainer)
         say_end(self._title, self.pruner, self._box.report)
+        warn_of_denser_files(trainer, self._title, self._box.report)
 
     def _leave(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._left or self.report is None:

@@ -16,6 +16,8 @@ from lightning_prune.callbacks import PruningCallback
 from lightning_prune.cli import checkpoints, family
 from lightning_prune.cli.check import check
 from lightning_prune.cli.errors import UserError, message, near
+from lightning_prune.cli.loggers import filled
+from lightning_prune.cli.monitored import check_modes
 from lightning_prune.rounds import PruningRounds
 from lightning_prune.shrink import RECIPE, rebuild
 
@@ -74,6 +76,8 @@ def _check_kind(key: str, made: Any, kind: type) -> None:
 
 def trainer(config: DictConfig, prune: PruningCallback | None, task: pl.LightningModule) -> pl.Trainer:
     """Return the trainer of a task with its callbacks and loggers. Raises UserError that names the key at fault."""
+    check_modes(config)
+    config = filled(config)
     callbacks: list[Callback] = [*([prune] if prune else []), *_each(config, "callbacks", task, "Callback")]
     loggers: list[Logger] = _each(config, "logger", task)
     chosen: dict[str, Any] = {"callbacks": callbacks, "logger": loggers or False}

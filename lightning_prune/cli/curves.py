@@ -10,7 +10,10 @@ from typing import Any
 
 from lightning_prune.cli.runs import Run
 
-_NO_MATTER = re.compile(r"defaults$|seed$|logger\.|ckpt_path$|weights$|data\.root$|trainer\.(enable_|log_every)")
+_NO_MATTER = re.compile(
+    r"defaults$|seed$|logger\.|ckpt_path$|resume$|callbacks\.checkpoint\.|weights$|data\.root$|"
+    r"trainer\.(enable_|log_every)"
+)
 """Keys that do not change what a run finds, or not beyond chance."""
 _FIRST = (
     *("data._target_", "task.net._target_", "task._target_", "pruner.pattern._target_", "pruner.schedule._target_"),

@@ -17,6 +17,8 @@ _EXTRAS = {
     "lightning_utilities": "hydra",
     "torchmetrics": "hydra",
     "wandb": "wandb",
+    "tensorboard": "tensorboard",
+    "mlflow": "mlflow",
     "onnx": "export",
     "onnxscript": "export",
     "onnxruntime": "export",
@@ -82,11 +84,11 @@ def _is_check(error: BaseException) -> bool:
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     module = str(trace.tb_frame.f_globals.get("__name__")) + "." if trace is not None else ""
+    misconfigured = type(error).__name__ == "MisconfigurationException"
     if module.startswith("lightning_prune."):
-        return isinstance(error, (ValueError, RuntimeError))
+        return isinstance(error, (ValueError, RuntimeError)) or misconfigured
     misfit = isinstance(error, RuntimeError) and str(error).startswith("Error(s) in loading state_dict")
     checks = (ValueError, TypeError) if not module.startswith("torch.") else ValueError
-    misconfigured = type(error).__name__ == "MisconfigurationException"
     return misfit or misconfigured or (module.startswith(_CHECKED) and isinstance(error, checks))
 
 

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_prune.cli import build, claim, compose, outputs, saved_config
+from lightning_prune.cli import build, claim, compose, loggers, outputs, saved_config
 from lightning_prune.cli.errors import UserError
 from lightning_prune.cli.sweep import Sweep, from_here
 from lightning_prune.report import columns
@@ -108,7 +108,10 @@ def _trainer(config: DictConfig, hydra_config: DictConfig, folder: Path, task: L
         ours.recipe = f"{config.recipe} round {number}"
         if number == 0 and config.first is not None:
             ours.trainer = OmegaConf.merge(config.trainer, config.first)
-        return build.trainer(ours, None, task)
+        trainer = build.trainer(ours, None, task)
+        for logger in trainer.loggers:
+            logger.log_hyperparams(loggers.hyperparameters(ours))
+        return trainer
 
 
 def _make_room(folder: Path, text: str, sweep: Sweep | None) -> None:

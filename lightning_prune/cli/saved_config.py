@@ -12,9 +12,11 @@ def to_yaml(config: DictConfig) -> str:
     """Return the config with values in place of references, as a primary config of its own.
 
     Two kinds of reference stay: to a whole section (`prune.pruner` to `pruner`), or editing the section would have no
-    effect; and to the run folder, which is another one next time.
+    effect; and to the run folder, which is another one next time. That a run is resumed is said anew each time.
     """
-    values = {"defaults": ["run_folder", "_self_"], **_values(config)}
+    values = {"defaults": ["run_folder", "_self_"], **_values(config)} | (
+        {"resume": False} if "resume" in config else {}
+    )
     return OmegaConf.to_yaml(OmegaConf.create(values))
 
 

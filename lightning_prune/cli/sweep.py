@@ -47,13 +47,14 @@ class Sweep:
         finally:
             gc.collect()  # a trainer refers to itself, and would keep the run's data for long
 
-    def due(self, folder: Path, config: str, started_from: Any) -> bool:
+    def due(self, folder: Path, config: str, started_from: Any, goes_on: bool = False) -> bool:
         """Return whether a run has yet to be done, and clear away what an earlier attempt has left of it.
 
         Args:
             folder: where it goes.
             config: its resolved config as YAML.
             started_from: what it says of the weights that it starts with.
+            goes_on: it is gone on from there, so nothing is cleared away.
 
         Raises:
             UserError: another run of this sweep went there.
@@ -68,7 +69,7 @@ class Sweep:
                 "two runs of this sweep go to that folder: name what tells them apart in hydra.sweep.subdir"
             )
         self._folders.add(folder)
-        if why:
+        if why and not goes_on:
             print(f"{from_here(folder)}: done again, {why}")
             for name in _FILES:
                 (folder / name).unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from lightning_prune.cli.sweep import Sweep, from_here
 
 HELP = """\
 usage: lightning-prune train -cn RECIPE [--config-dir FOLDER] [key=value ...] [-m]
+       lightning-prune train RUN --resume
 
 Train and prune as the recipe says. The run's folder, runs/RECIPE/TIME, then holds config.yaml, metrics.csv,
 report.json, report.png and model.pt, the plain state_dict of the pruned model. What the config names is imported and
@@ -27,10 +28,13 @@ called, whatever it is: with --config-dir, name folders that you trust.
   --config-dir FOLDER    your own recipes and config groups; what is found there goes first
   key=value              change a value: trainer.max_epochs=5 pruner.schedule.final_sparsity=0.95
   group=option           change an idea: pruner/schedule=geometric pruner/pattern=n_of_m logger=wandb
-                         callbacks=checkpoint
+                         callbacks=sparse_checkpoint callbacks=none
   pruning_hparams=...    the older system's string in place of the pruner:
                          pruning_hparams=name=mine,target_sparsity=0.9
-  ckpt_path=FILE         resume from a checkpoint
+  RUN --resume           go on in the folder of a run that was killed or interrupted, with its config; the same as the
+                         run's own command with hydra.run.dir=RUN resume=true, which also starts a run that is not
+                         there yet
+  ckpt_path=FILE         go on from a checkpoint, in a folder of its own
   weights=FILE           start with the weights of a model.pt or checkpoint; with trainer.max_steps=0 they are pruned
                          as they are (pruner/schedule=one_shot pruner.schedule.step=0)
   hydra.run.dir=FOLDER   where the run goes, one at a time; a recipe in rounds goes on there where it was stopped
@@ -66,8 +70,9 @@ def main(argv: list[str]) -> int:
         print(HELP + listing())
         return 0
     folder = [f"hydra.run.dir='{os.environ[_RUN_FOLDER]}'"] if _is_helper() else []
-    arguments = read([*argv, *folder])
-    from lightning_prune.cli import compose
+    from lightning_prune.cli import compose, resume
+
+    arguments = read([*resume.asked(argv), *folder])
 
     sweep = Sweep()
     try:
@@ -109,7 +114,8 @@ def _job(config: Any, folder: Path, sweep: Sweep | None) -> None:
 
 
 def _train(config: Any, folder: Path, sweep: Sweep | None) -> None:
-    from lightning_prune.cli import build, compose, saved_config
+    from lightning_prune.callbacks.metrics_files import write_whole
+    from lightning_prune.cli import build, compose, loggers, resume, saved_config
     from lightning_prune.cli.errors import UserError
 
     if config.get("rounds") is not None:
@@ -119,22 +125,38 @@ def _train(config: Any, folder: Path, sweep: Sweep | None) -> None:
         with compose.environment(_RUN_FOLDER, str(folder)):
             rounds.train(config, folder, sweep, helper)
         return
-    if sweep is None and not _is_helper() and (folder / "config.yaml").exists():
-        raise UserError(f"{folder} holds a run already: choose another hydra.run.dir")
+    goes_on = bool(config.get("resume")) and (folder / "config.yaml").exists()  # configs of earlier versions have none
+    if sweep is None and not goes_on and not _is_helper() and (folder / "config.yaml").exists():
+        raise UserError(
+            f"{folder} holds a run already: choose another hydra.run.dir, or go on with it: "
+            f"lightning-prune train {from_here(folder)} --resume"
+        )
     try:
         parts = build.parts(config)
         started_from = build.load_weights(config, parts.task)
         text = saved_config.to_yaml(config)
-        if sweep is not None and not _is_helper() and not sweep.due(folder, text, started_from):
+        left = resume.look(folder, text) if config.get("resume") else None
+        if left is not None and not _is_helper() and not _rank() and (sweep is None or not left.finished):
+            print(left.said)
+        if left is not None and left.finished and sweep is None:
+            return
+        point = left.checkpoint if left is not None else None
+        if sweep is not None and not _is_helper() and not sweep.due(folder, text, started_from, goes_on=bool(point)):
             return
         trainer = build.trainer(config, parts.prune, parts.task)
         _check_comes_back(trainer)
-        ckpt_path = build.checkpoint(config)
+        ckpt_path = str(point) if point is not None else build.checkpoint(config)
+        if left is not None and trainer.is_global_zero:
+            resume.tidy(folder, point)
     except BaseException:
-        _clear(folder)
+        if not goes_on:
+            _clear(folder)
         raise
     if trainer.is_global_zero:
-        (folder / "config.yaml").write_text(text)
+        write_whole(folder / "config.yaml", text)
+        names = [str(key) for key, node in (config.logger or {}).items() if node is not None]
+        loggers.remember(folder, trainer.loggers, names)
+        parts.prune.hyperparameters = loggers.hyperparameters(config)
     facts: dict[str, Any] = {"recipe": config.recipe, "seed": config.seed, "started_from": started_from}
     with compose.hidden(), compose.environment(_RUN_FOLDER, str(folder)):
         try:
@@ -143,7 +165,9 @@ def _train(config: Any, folder: Path, sweep: Sweep | None) -> None:
             _finish(parts, trainer, folder, facts | {"interrupted": True, "test": {}})
             raise SystemExit(130) from None
         except Exception:
-            if trainer.global_step == 0 and parts.prune.report is None:  # nothing was trained: leave nothing
+            if (
+                trainer.global_step == 0 and parts.prune.report is None and not goes_on
+            ):  # nothing was trained: leave nothing
                 _clear(folder)
             raise
         _finish(parts, trainer, folder, facts | {"interrupted": False, "test": _test(parts, trainer)})

@@ -22,7 +22,7 @@ def test_goes_on_where_it_was_stopped(command: Command) -> None:
     assert sweep(command, HALF).status == 0
     first = written(0)
     Path("sweep/1/report.json").unlink()
-    Path("sweep/1/checkpoints").mkdir()
+    Path("sweep/1/checkpoints/old.ckpt").write_text("of the attempt before")
     Path("sweep/1/notes.txt").write_text("mine")
     said = sweep(command, HALF)
     assert (said.status, said.err) == (0, "")
@@ -32,7 +32,7 @@ def test_goes_on_where_it_was_stopped(command: Command) -> None:
     assert written(0) == first
     left = {path.name for path in Path("sweep/1").iterdir()}
     assert left >= {"report.json", "notes.txt"}
-    assert "checkpoints" not in left
+    assert not Path("sweep/1/checkpoints/old.ckpt").exists()
 
 
 def test_runs_of_another_config_are_done_again(command: Command) -> None:

@@ -62,7 +62,7 @@ def test_g19_a_run_leaves_files_that_agree(command: Command) -> None:
     said = train(command, "run")
     assert (said.status, said.err) == (0, "")
     files = {"config.yaml", "metrics.csv", "hparams.yaml", "report.json", "report.png", "model.pt"}
-    assert {path.name for path in Path("run").iterdir()} == files
+    assert {path.name for path in Path("run").iterdir()} == files | {"checkpoints"}
 
     found = report("run")
     weights = [weight for weight in model("run").values() if weight.dim() >= 2]
@@ -183,3 +183,15 @@ def test_shows_the_config_and_trains_nothing(command: Command) -> None:
     assert said.status == 0
     assert "_target_: lightning_prune.PruningCallback" in said.out
     assert not Path("runs").exists()
+
+
+def test_g23_the_best_model_by_a_metric_of_the_users_own(command: Command) -> None:
+    best = ("callbacks=sparse_checkpoint", "callbacks.best.monitor=val/loss")
+    wrong = train(command, "run", *best)
+    assert wrong.status == 1
+    assert "callbacks.best.monitor=val/loss with mode=max keeps the worst: set callbacks.best.mode=min" in wrong.err
+    gone = train(command, "gone", "callbacks=sparse_checkpoint", "callbacks.best.monitor=val/f1")
+    assert gone.status == 1
+    assert "logs val/accuracy, val/loss" in gone.err
+    assert train(command, "run", *best, "callbacks.best.mode=min").status == 0
+    assert Path("run/checkpoints/best.ckpt").is_file()

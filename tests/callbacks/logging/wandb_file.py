@@ -42,6 +42,8 @@ class WandbRun:
         artifacts: name -> {name of a file in it: where it lies on disk}.
         metadata: name of an artifact -> its metadata.
         finished: whether the end of the run is on disk.
+        config: its hyper-parameters; what was changed later counts.
+        about: id, name, group, job type and tags.
     """
 
     folder: Path
@@ -50,6 +52,8 @@ class WandbRun:
     artifacts: dict[str, dict[str, Path]] = field(default_factory=dict)
     metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
     finished: bool = False
+    config: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
 
     def series(self, name: str) -> list[tuple[int, Any]]:
         """Return (step, value) of every row that has that name."""
@@ -60,9 +64,11 @@ class WandbRun:
         return [self.folder / "files" / row[f"{name}/path"] for row in self.history if f"{name}/path" in row]
 
 
-def read(folder: Path, timeout: float = 30.0) -> WandbRun:
-    """Read the one finished run in a folder that was given to wandb as its `dir`."""
-    (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+def read(folder: Path, timeout: float = 30.0, newest: bool = False) -> WandbRun:
+    """Read the one finished run, or the newest part of one, in a folder that was given to wandb as its `dir`."""
+    files = sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))  # by the time that they began
+    assert newest or len(files) == 1
+    file = files[-1]
     end = time.monotonic() + timeout
     while True:  # wandb.finish() returns before wandb's own process has written all
         run = _read(file)
@@ -88,6 +94,13 @@ def _read(file: Path) -> WandbRun:
             _artifact(run, record.request.log_artifact.artifact)
         elif kind == "artifact":
             _artifact(run, record.artifact)
+        elif kind == "run":
+            one = record.run
+            run.about = {"id": one.run_id, "name": one.display_name, "group": one.run_group}
+            run.about |= {"job_type": one.job_type, "tags": list(one.tags)}
+            run.config |= _items(one.config.update)
+        elif kind == "config":
+            run.config |= _items(record.config.update)
         elif kind == "exit":
             run.finished = True
     return run

@@ -50,6 +50,7 @@ def main(argv: list[str]) -> int:
 
             print(json.dumps(rounds.plan_facts(parts), indent=2) if as_json else rounds.plan(parts))
             return 0
+        build.load_weights(config, parts.task)
         try:
             steps = _fit_start(config, parts)
             unknown = None

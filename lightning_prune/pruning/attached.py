@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import torch
@@ -16,6 +16,7 @@ from lightning_prune.pattern import CoupledPattern, Pattern, SitedPattern
 from lightning_prune.pruning import checks
 from lightning_prune.pruning.chosen import Chosen
 from lightning_prune.pruning.header import header, still_due
+from lightning_prune.pruning.held_update import HeldUpdate, note_of_held, share_held, take_zeros
 from lightning_prune.pruning.layout_check import check_layouts, in_need
 from lightning_prune.pruning.saved_window import check_saved
 from lightning_prune.pruning.state_schema import check_body, check_position, check_thresholds
@@ -25,7 +26,7 @@ from lightning_prune.pruning.weight_reports import weight_reports
 from lightning_prune.pruning.weight_update import Decision, WeightUpdate
 from lightning_prune.regularizer import Moment, Regularizer, SitedRegularizer
 from lightning_prune.report import Report
-from lightning_prune.schedule import Schedule
+from lightning_prune.schedule import HoldingSchedule, Schedule
 from lightning_prune.scope import Scope
 from lightning_prune.selection import Selection
 from lightning_prune.targets import Target, Targets, groups
@@ -63,7 +64,8 @@ class Attached:
         self, ideas: Ideas, model: nn.Module, length: int | None, total_steps: int | None, trial: bool, trained: Trained
     ) -> None:
         self._ideas = ideas
-        self._chosen = Chosen(ideas.targets, ideas.pattern, model, trained, self._in_need)
+        holds = isinstance(ideas.schedule, HoldingSchedule)
+        self._chosen = Chosen(ideas.targets, ideas.pattern, model, trained, self._in_need, holds)
         self._parameters = sum(p.numel() for p in model.parameters())
         self.step: int | None = None
         self.changed = 0.0
@@ -105,10 +107,32 @@ class Attached:
             self.masks.lead(self._chosen.followers)
             self.counted = self._chosen.counted
             self._set_up_updates(self._by_rule())
+            self.hold({target.name for target in new})
         return bool(new)
+
+    def hold(self, names: Collection[str] | None = None) -> None:
+        """Where the schedule holds zeros: read the masks of all weights, or of those of these names, off the weights.
+
+        Raises:
+            ValueError: none of all has a zero, or the zeros are not those of the pattern; no mask is written then.
+        """
+        if take_zeros(self._updates, names):
+            self._set_up_updates(self._by_rule())
 
     def _set_up_updates(self, schedules: Mapping[str | None, Schedule]) -> None:
         """Set up the update of the targets without a rule of their own, and one for each rule."""
+        self._updates = self._made_updates(schedules)
+        if isinstance(self._ideas.schedule, HoldingSchedule):
+            counted = [weight for name, weight in self.masks.items() if name in self.counted]
+            self.schedule = self._ideas.schedule.holding(share_held(counted))
+            every = tuple(self.masks.values())
+            self._updates = [
+                HeldUpdate(self.schedule, update, self._ideas.pattern, every, counted) for update in self._updates
+            ]
+        for update in self._updates:
+            update.check_pattern()
+
+    def _made_updates(self, schedules: Mapping[str | None, Schedule]) -> list[Any]:
         ideas = self._ideas
         norms = self._chosen.units.norms if self._chosen.units is not None else ()
         if getattr(ideas.regularizer, "needs_norm", False) and not norms:
@@ -117,16 +141,13 @@ class Attached:
                 "pattern=Channel() on a model that has norms, or use another one"
             )
         if self._chosen.units is not None and isinstance(ideas.pattern, CoupledPattern):
-            self._updates = [
+            return [
                 self._of_units(schedules[rule], members, ideas.pattern)
                 for rule, members in self._chosen.units.rules.items()
             ]
-            for update in self._updates:
-                update.check_pattern()
-            return
         assert not isinstance(ideas.pattern, CoupledPattern)
         check_layouts(self._in_need(self._chosen.targets), self._chosen.unread)
-        self._updates = [
+        return [
             WeightUpdate(
                 schedules[rule],
                 {name: [self.masks[target.name] for target in members] for name, members in by_group.items()},
@@ -138,8 +159,6 @@ class Attached:
             )
             for rule, by_group in groups(self._chosen.found)
         ]
-        for update in self._updates:
-            update.check_pattern()
 
     def _in_need(self, targets: Sequence[Target]) -> Mapping[str, Sequence[Target]]:
         ideas = self._ideas
@@ -167,7 +186,7 @@ class Attached:
         changed = sum(d.weight.write(d.mask, d.threshold) for d in self._decide(due))
         self.step, self.changed = due, changed / sum(weight.mask.numel() for weight in self.masks.values())
         self.masks.apply_to_followers()
-        if changed:
+        if changed or isinstance(self._ideas.schedule, HoldingSchedule):
             for weight in self.masks.values():
                 weight.apply_to_moments(stepping)
         if getattr(self._ideas.regularizer, "needs_going", False):
@@ -241,7 +260,7 @@ class Attached:
             self.step,
             grain,
             reachable=most,
-            notes=self._chosen.notes,
+            notes=[*self._chosen.notes, *note_of_held(self._updates)],
             asked=pools,
         )
 
@@ -272,7 +291,8 @@ class Attached:
         length = state["total_steps"] or self.length
         schedule = self._ideas.schedule.resolve(length)
         check_position(state, schedule)
-        check_saved(state, schedule, self._ideas.reversible)
+        if not isinstance(schedule, HoldingSchedule):  # it asks for what the state has
+            check_saved(state, schedule, self._ideas.reversible)
         self._set_up_updates(self._resolve(length))
         thresholds = state["thresholds"]
         for update in self._updates if state.get("stripped") else ():
@@ -288,6 +308,8 @@ class Attached:
                 weight.dense = dense.to(device)
             weight.write(state["masks"][name].to(device), thresholds[name])
         self.masks.apply_to_followers()
+        if isinstance(self._ideas.schedule, HoldingSchedule):  # what is held is what the state has masked
+            self._set_up_updates(self._by_rule())
         devices = {name: weight.mask.device for name, weight in self.masks.items()}
         self._going = {name: going.to(devices[name]) for name, going in state.get("going", {}).items()}
         self.step = state["last_update"]

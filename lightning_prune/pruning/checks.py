@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_prune.gate import ThresholdGate
 from lightning_prune.pattern import CoupledPattern, SitedPattern
-from lightning_prune.schedule import Schedule
+from lightning_prune.schedule import HoldingSchedule, Schedule
 from lightning_prune.targets import Targets
 
 
@@ -42,6 +42,21 @@ def check_ideas(
             raise ValueError(f"{key}={final} is too low: pattern={pattern} holds from a sparsity of {least:g} on")
 
 
+def check_holding(schedule: Any, targets: Targets, regularizer: Any, reversible: bool) -> None:
+    """Raise ValueError if zeros are to be held, and another argument asks for more, or for less."""
+    if not isinstance(schedule, HoldingSchedule):
+        return
+    if targets.sparsity:
+        raise ValueError(
+            f"Targets(sparsity={dict(targets.sparsity)}) asks for sparsities, and {schedule} holds those that the "
+            "weights came with: leave it out, or use another schedule"
+        )
+    if reversible:
+        raise ValueError(f"reversible=True lets pruned weights return, and {schedule} holds them: leave one out")
+    if getattr(regularizer, "needs_going", False):
+        raise ValueError(f"regularizer={regularizer} acts on what is to go, and with {schedule} nothing goes")
+
+
 def check_readers(pattern: Any, criterion: Any) -> None:
     """Raise ValueError if units are to be scored by what reads them, and the criterion tells no two of those apart."""
     if getattr(pattern, "readers", False) and getattr(criterion, "of_outputs", False):
@@ -64,6 +79,10 @@ def check_learned(schedule: Any, gate: Any, mask_regularizer: Any, pattern: Any,
         raise ValueError(f"gate={gate!r} learns thresholds on weights: it needs pattern=Element()")
     if getattr(pattern, "readers", False):
         raise ValueError(f"pattern={pattern!r}: readers=True scores units, and learned masks have no scores")
+    if isinstance(schedule, HoldingSchedule):
+        raise ValueError(
+            f"schedule={schedule}: learned masks find their own zeros; use a Pruner to hold those there are"
+        )
     if targets.sparsity:
         raise ValueError("Targets(sparsity=...) does not go with learned masks, which have one final sparsity")
     if getattr(targets, "follow", None):

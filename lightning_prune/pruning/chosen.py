@@ -13,7 +13,8 @@ from lightning_prune.pattern import CoupledPattern
 from lightning_prune.pruning.layout_check import with_layouts_used
 from lightning_prune.pruning.unit_targets import UnitTargets, unit_targets
 from lightning_prune.pruning.waiting import Trained, Waiting, candidates, note_of_few, that_train
-from lightning_prune.targets import Target, Targets
+from lightning_prune.ranking import count
+from lightning_prune.targets import Target, Targets, plain_name
 
 
 class Chosen:
@@ -25,6 +26,8 @@ class Chosen:
         model: the model.
         trained: the parameters that optimizers step.
         needy: which targets need a layout that is not known, by idea.
+        zeros: weights that have zeros are taken in whether they train or not, so that they still have them when they
+            begin to: a look after the step that woke them would come too late.
 
     Attributes:
         found: what the rules select and trains.
@@ -43,10 +46,14 @@ class Chosen:
         model: nn.Module,
         trained: Trained,
         needy: Callable[[Sequence[Target]], Mapping[str, Sequence[Target]]],
+        zeros: bool = False,
     ) -> None:
         self._rules = rules
-        self._every, self.unread = with_layouts_used(candidates(rules, model), model, needy)
+        self._every, self.unread = with_layouts_used(candidates(rules, model, zeros), model, needy)
         self._waiting = Waiting(model, trained)
+        if zeros:
+            named = ((plain_name(name), p.detach()) for name, p in model.named_parameters())
+            self._waiting.wake(name for name, p in named if not p.is_meta and count(p != 0) < p.numel())
         self._coupling = pattern.couple(model) if isinstance(pattern, CoupledPattern) else None
         self._choose(self._waiting)
 

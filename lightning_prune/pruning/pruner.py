@@ -70,6 +70,7 @@ class Pruner(Engine[Attached]):
         self.reversible = reversible
         super().__init__(name)
         checks.check_ideas(schedule, criterion, pattern, scope, selection, targets, regularizer)
+        checks.check_holding(schedule, targets, regularizer, reversible)
 
     def __repr__(self) -> str:
         """Return the constructor call."""
@@ -81,7 +82,14 @@ class Pruner(Engine[Attached]):
     def _put(
         self, model: nn.Module, length: int | None, total_steps: int | None, trial: bool, trained: Trained
     ) -> Attached:
-        return Attached(self, model, length, total_steps, trial, trained)
+        on_model = Attached(self, model, length, total_steps, trial, trained)
+        if self._pending is None:  # a state brings its masks
+            try:
+                on_model.hold()
+            except BaseException:
+                self._take_off(on_model)
+                raise
+        return on_model
 
     def _take_off(self, on_model: Attached) -> None:
         on_model.masks.hide()

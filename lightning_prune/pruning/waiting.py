@@ -100,12 +100,14 @@ def some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def candidates(rules: Targets, model: nn.Module) -> Found:
+def candidates(rules: Targets, model: nn.Module, frozen: bool = False) -> Found:
     """Return what rules select of a model, frozen weights among it: all that may come to be pruned.
 
     Raises:
-        ValueError: they select nothing that is not frozen, or a pattern matches nothing.
+        ValueError: they select nothing that is not frozen, unless that is asked for, or a pattern matches nothing.
     """
+    if frozen and isinstance(rules, Targets):
+        return rules.find(model, frozen=True)
     found = rules.find(model)
     if not isinstance(rules, Targets) or FROZEN not in found.skipped.values():  # pyright: ignore
         return found

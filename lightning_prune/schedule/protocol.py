@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 class Schedule(Protocol):
@@ -28,4 +28,16 @@ class Schedule(Protocol):
 
     def sparsity(self, step: int) -> float:
         """Return the share of weights that should be zero at `step`, in [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class HoldingSchedule(Protocol):
+    """A schedule that has the masks read off the zeros of a model, and no weight ranked.
+
+    It is a `Schedule` besides, which asks for nothing.
+    """
+
+    def holding(self, sparsity: float) -> Schedule:
+        """Return the schedule for a model with that share of zeros, in [0, 1]."""
         ...

@@ -1,5 +1,7 @@
 """From zeros to a smaller model: dead units are taken out, the outputs stay, and the result can be stored."""
 
+from .pretrained import load_pretrained as load_pretrained
+from .pretrained import save_pretrained as save_pretrained
 from .report import ShrinkReport as ShrinkReport
 from .report import ShrunkGroup as ShrunkGroup
 from .shrink import NotEqualError as NotEqualError

@@ -30,6 +30,7 @@ class ShrinkReport:
         parameters: entries of all parameters, before and after.
         difference: the largest difference of an output on the example inputs, in evaluation and in training mode.
         relative: the same as a share of the largest output.
+        notes: what is to be known besides, a line each.
     """
 
     groups: Sequence[ShrunkGroup]
@@ -37,6 +38,7 @@ class ShrinkReport:
     parameters: tuple[int, int]
     difference: float
     relative: float
+    notes: Sequence[str] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain values that JSON can hold."""
@@ -52,4 +54,5 @@ class ShrinkReport:
         lines += [f"{group.name}: {group.reason}" for group in self.groups if group.reason]
         lines += by_reason("not shrunk", self.skipped)
         lines.append(f"outputs differ by {self.difference:.2g} at most, {self.relative:.2g} of the largest")
+        lines += self.notes
         return "\n".join(lines)

@@ -13,6 +13,7 @@ from lightning_prune.coupling.example import answer, distance, example_of, in_fu
 from lightning_prune.coupling.remove import put, remove, set_attributes
 from lightning_prune.coupling.trace import import_torch_pruning
 from lightning_prune.coupling.units import Group, Part, slices_of, tensors_of
+from lightning_prune.shrink.pretrained import pretrained_in, say_sizes
 from lightning_prune.shrink.report import ShrinkReport, ShrunkGroup
 from lightning_prune.shrink.stored import Shrunk, recipe_of
 from lightning_prune.shrink.taken import taken_of
@@ -63,7 +64,12 @@ def shrink(model: nn.Module, example_inputs: Any = None, tolerance: float = 1e-4
     ]
     sizes = tuple(sum(p.numel() for p in each.parameters()) for each in (model, smaller))
     report = ShrinkReport(
-        groups, coupling.refused | _frozen(model, smaller), (sizes[0], sizes[1]), difference, relative
+        groups,
+        coupling.refused | _frozen(model, smaller),
+        (sizes[0], sizes[1]),
+        difference,
+        relative,
+        say_sizes(smaller),
     )
     return Shrunk(smaller, report, recipe_of(smaller, attributes, report, taken))
 
@@ -76,6 +82,8 @@ def shrink_(
     old = tensors_of(model)
     put(model, {n: t for n, t in tensors_of(shrunk.model).items() if t.shape != old[n].shape})
     set_attributes(model, shrunk.recipe["attributes"])
+    for path, module in pretrained_in(shrunk.model).items():
+        vars(model.get_submodule(path).config).update(vars(module.config))  # pyright: ignore[reportArgumentType]
     return shrunk.report, shrunk.recipe
 
 

@@ -57,6 +57,13 @@ def recipe_of(
     }
 
 
+def shapes_recipe(model: nn.Module, attributes: Attributes) -> dict[str, Any]:
+    """Return the recipe of a model of which nobody knows what was taken out: shapes and attributes alone."""
+    passing = _passing(model)
+    tensors = {plain_name(n): list(t.shape) for n, t in tensors_of(model).items() if plain_name(n) not in passing}
+    return {"version": RECIPE_VERSION, "model": type(model).__name__, "tensors": tensors, "attributes": attributes}
+
+
 def _passing(model: nn.Module) -> set[str]:
     """Return the buffers that no state_dict holds: the model makes them anew, in whatever shape it needs."""
     held = {plain_name(name) for name in model.state_dict(keep_vars=True)}
@@ -119,12 +126,16 @@ def _shrinks(own: Tensor, shape: Sequence[int]) -> bool:
 
 def save_shrunk(shrunk: Shrunk, folder: str | Path) -> None:
     """Write weights (safetensors) and recipe (JSON) into a folder; nothing in it is pickled."""
+    write(shrunk.model, shrunk.recipe, Path(folder))
+
+
+def write(model: nn.Module, recipe: Mapping[str, Any], folder: Path) -> None:
+    """Write the weights of a smaller model and its recipe into a folder."""
     from safetensors.torch import save_file
 
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({n: t.detach().contiguous() for n, t in _saved(shrunk.model).items()}, folder / WEIGHTS)
-    (folder / RECIPE).write_text(json.dumps(shrunk.recipe, indent=1))
+    save_file({n: t.detach().contiguous() for n, t in _saved(model).items()}, folder / WEIGHTS)
+    (folder / RECIPE).write_text(json.dumps(recipe, indent=1))
 
 
 def load_shrunk(plain_model: nn.Module, folder: str | Path) -> nn.Module:

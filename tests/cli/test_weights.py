@@ -126,3 +126,24 @@ def test_plan_knows_a_run_of_no_steps(command: Command) -> None:
     said = command("plan", "-cn", "digits_mlp", *ONE_SHOT)
     assert said.status == 0
     assert "1 update of 0 steps, at step 0" in said.out
+
+
+def test_a_sparse_model_is_fine_tuned_with_its_zeros_held(command: Command) -> None:
+    train(command, "sparse", "pruner.schedule.final_sparsity=0.8")
+    hold = ("pruner/schedule=hold", "weights=sparse/model.pt")
+    planned = command("plan", "-cn", "digits_mlp", *SHORT, *hold)
+    assert "weights at zero, 80.00 %: they are held, and no more are pruned" in planned.out
+    said = train(command, "held", *hold)
+    assert (said.status, said.err) == (0, "")
+    before, after = model("sparse"), model("held")
+    assert all(torch.equal(before[n] == 0, after[n] == 0) for n in before if before[n].dim() >= 2)
+    assert any(not torch.equal(before[n], after[n]) for n in before)
+    report = json.loads(Path("held/report.json").read_text())
+    assert report["sparsity"] == report["final_sparsity"] == pytest.approx(0.8, abs=1e-4)
+
+
+def test_holding_the_zeros_of_a_dense_model_is_refused_before_training(command: Command) -> None:
+    said = train(command, "run", "pruner/schedule=hold")
+    assert said.status == 1
+    assert "Hold() found nothing that is zero in net.layers.0.weight" in said.err
+    assert not Path("run").exists()

@@ -28,7 +28,7 @@ from lightning_prune.learned import LearnedMasks
 from lightning_prune.mask_regularizer import Binarizer, ExpectedSparsity
 from lightning_prune.pattern import Channel, Element
 from lightning_prune.regularizer import NearThreshold
-from lightning_prune.schedule import Geometric, Polynomial
+from lightning_prune.schedule import Geometric, Hold, Polynomial
 from lightning_prune.scope import Uniform
 from lightning_prune.selection import Histogram
 from lightning_prune.targets import Targets
@@ -67,7 +67,18 @@ def _two() -> list[pl.Callback]:
     return [PruningCallback(first, tag="first"), PruningCallback(second, tag="second")]
 
 
+class Sparse(Net):
+    """A small network that comes with zeros: three in four of the one layer, one in three of the other."""
+
+    def __init__(self, optimizer: Any = adamw) -> None:
+        super().__init__(optimizer)
+        with torch.no_grad():
+            self.net[0].weight.flatten()[torch.arange(192) % 4 > 0] = 0.0
+            self.net[3].weight[:, ::3] = 0.0
+
+
 CASES = {
+    "hold": Case(_only(schedule=Hold()), model=Sparse),
     "adamw": Case(_only()),
     "momentum": Case(_only(), optimizer=momentum),
     "random": Case(_only(criterion=Random(seed=5))),

@@ -31,6 +31,7 @@ STRIPPED = (
     ("rewind_2", 7),
     ("histogram", 10),
     ("momentum", 4),
+    ("hold", 15),
     ("channels", 15),
     ("channels_first_order", 7),
 )

@@ -131,8 +131,12 @@ class Report:
         rows = self._rows()
         return "\n".join([columns(rows, rules={1, len(rows) - 1}), *self._footer()])
 
-    def _repr_html_(self) -> str:
+    def html(self) -> str:
+        """Return `table` as HTML, which notebooks show."""
         return html_table(self._rows(), self._footer())
+
+    def _repr_html_(self) -> str:
+        return self.html()
 
     def to_pandas(self) -> Any:
         """Return a `pandas.DataFrame`, a row a weight. Raises ModuleNotFoundError without pandas."""

@@ -21,7 +21,7 @@ class InNotebooks:
     def _repr_html_(self: _Has) -> str:
         report = self.pruner.report() if self.pruner.attached else self.report
         head = f"<div><code>{escape(repr(self.pruner))}</code></div>"
-        return head + ("<div>no fit yet</div>" if report is None else report._repr_html_())
+        return head + ("<div>no fit yet</div>" if report is None else report.html())
 
     def to_pandas(self: _Has) -> Any:
         """Return the report of the latest fit as a `pandas.DataFrame`, a row a weight.

@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.core_plugins import basic_sweeper
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, open_dict, read_write
 
 from lightning_prune.cli.arguments import Arguments
@@ -30,14 +33,20 @@ class _Aside(BaseException):
         self.error = error
 
 
-def run(arguments: Arguments, job: Callable[[DictConfig], None]) -> None:
-    """Let Hydra compose the config and call `job` with it, in a new run folder; once for each job of a sweep."""
+def run(arguments: Arguments, job: Callable[[DictConfig], Any], launched: Callable[[Launcher], Launcher]) -> None:
+    """Let Hydra compose the config and call `job` with it, in a new run folder; once for each job of a sweep.
+
+    Args:
+        arguments: the command line.
+        job: what to do; for a sweep it goes to other processes, if the launcher has some.
+        launched: what to put in place of a sweep's launcher.
+    """
     argv, full_error = sys.argv, os.environ.get(_FULL_ERROR)
 
-    def task(config: DictConfig) -> None:
+    def task(config: DictConfig) -> Any:
         with _argv(argv), environment(_FULL_ERROR, full_error):
             try:
-                job(config)
+                return job(config)
             except Exception as error:
                 raise _Aside(error) from None
 
@@ -45,6 +54,7 @@ def run(arguments: Arguments, job: Callable[[DictConfig], None]) -> None:
     app = hydra.main(version_base="1.3", config_path=str(first), config_name=arguments.recipe)(task)
     with ExitStack() as stack:
         stack.enter_context(_searched(others))
+        stack.enter_context(_launched(launched))
         stack.enter_context(_argv([argv[0], *arguments.rest]))
         stack.enter_context(environment(_FULL_ERROR, "1"))  # raise, do not print and exit
         try:
@@ -94,6 +104,29 @@ def _searched(folders: Sequence[Path]) -> Generator[None, None, None]:
             if Folders in classes:
                 classes.remove(Folders)
         plugins.class_name_to_class.pop(f"{Folders.__module__}.{Folders.__name__}", None)
+
+
+@contextmanager
+def _launched(by: Callable[[Launcher], Launcher]) -> Generator[None, None, None]:
+    """Have Hydra's sweepers hand their runs to what this makes of their launcher, which looks at them itself."""
+    plugins = Plugins.instance()
+    launcher, sweeper = plugins.instantiate_launcher, plugins.instantiate_sweeper
+
+    def made(**given: Any) -> Launcher:
+        return by(launcher(**given))
+
+    def swept(**given: Any) -> Sweeper:
+        found = sweeper(**given)
+        if isinstance(found, basic_sweeper.BasicSweeper):  # by the module: Hydra runs it anew to find its plugins
+            found.validate_batch_is_legal = lambda batch: None
+        return found
+
+    vars(plugins).update(instantiate_launcher=made, instantiate_sweeper=swept)
+    try:
+        yield
+    finally:
+        for name in ("instantiate_launcher", "instantiate_sweeper"):
+            vars(plugins).pop(name, None)
 
 
 @contextmanager

@@ -23,6 +23,8 @@ _EXTRAS = {
     "onnxscript": "export",
     "onnxruntime": "export",
 }
+_PLUGINS = {"joblib": "joblib", "submitit_local": "slurm", "submitit_slurm": "slurm", "ray": "ray", "optuna": "optuna"}
+"""Option of a group of Hydra's -> the extra that brings it."""
 _CHECKED = ("lightning_prune.", "pytorch_lightning.", "lightning_fabric.", "lightning.", "torch.optim.")
 """Modules whose errors are about what they were given."""
 
@@ -134,6 +136,8 @@ def _of_target(error: Any) -> str:
 def _of_option(error: Any) -> str:
     """An option that a group does not have."""
     group, _, option = str(error.missing_cfg_file).rpartition("/")
+    if group in ("hydra/launcher", "hydra/sweeper") and option in _PLUGINS:
+        return f"{group}={option} is not installed: pip install 'lightning-prune[{_PLUGINS[option]}]'"
     if not error.options:
         return str(error).partition("\n")[0]
     return f"{group} has no {option!r}; there are {', '.join(sorted(error.options))}"

@@ -6,46 +6,101 @@ import gc
 import json
 import os
 import shutil
+import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning_prune.cli.errors import UserError, explain, message
+from lightning_prune.cli.errors import explain, message
+from lightning_prune.cli.outcome import Outcome
 
 _FILES = (
     *("config.yaml", "metrics.csv", "hparams.yaml", "report.json", "report.png"),
     *("model.pt", "model.safetensors", "shrunk.json"),
 )
 _SHOWN = 3
+_GOOD = 12
 
 
 @dataclass
 class Sweep:
-    """The runs of one `train -m`, one after the other in this process."""
+    """The runs of one `train -m`: one after the other in this process, or in others, where this goes as a copy."""
 
     _dir: str = ""
-    _folders: set[Path] = field(default_factory=set[Path])
-    _runs: int = 0
-    _finished: int = 0
-    _failures: list[str] = field(default_factory=list[str])
+    _process: tuple[str, int] = field(default_factory=lambda: (socket.gethostname(), os.getpid()))
+    _before: set[Path] = field(default_factory=set[Path])
+    _outcomes: dict[int | str, Outcome] = field(default_factory=dict[int | str, Outcome])
 
-    def attempt(self, job: Callable[[], None], folder: Path, sweep_dir: str) -> None:
-        """Do one run; what it raises is shown, and kept for `end`."""
+    directions: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Objective -> minimize or maximize, where the sweeper optimizes."""
+
+    @property
+    def folder(self) -> str:
+        """Where the sweep goes; "" before its first run."""
+        return self._dir
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether this is the copy of another process."""
+        return self._process != (socket.gethostname(), os.getpid())
+
+    @property
+    def outcomes(self) -> Sequence[Outcome]:
+        """What is known of the runs so far."""
+        return list(self._outcomes.values())
+
+    def begin(self, sweep_dir: str) -> None:
+        """Say where the sweep goes: its first runs are about to start."""
         self._dir = sweep_dir
-        self._runs += 1
+
+    def attempt(self, job: Callable[[], tuple[float, ...]], number: int, folder: Path) -> Outcome:
+        """Do one run; what it raises is shown, and kept for `end`.
+
+        In another process nothing is raised, since each launcher would make something else of it.
+        """
         try:
-            job()
+            values = job()
         except Exception as error:
-            line = explain(error)
-            if line is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
-                traceback.print_exc()
-            self._failures.append(f"{from_here(folder)}: {line or f'{type(error).__name__}: {message(error)}'}")
-            print(f"failed: {self._failures[-1]}\n")
+            outcome = self._failed(error, number, folder)
+        except (SystemExit, KeyboardInterrupt):
+            self.add(Outcome(number, str(folder), "interrupted"))
+            if not self.elsewhere:
+                raise
+            outcome = self._outcomes[number]
+        else:
+            outcome = Outcome(
+                number, str(folder), "finished before" if folder in self._before else "finished", values=values
+            )
         finally:
             gc.collect()  # a trainer refers to itself, and would keep the run's data for long
+        self.add(outcome)
+        return outcome
+
+    def add(self, outcome: Outcome) -> None:
+        """Keep what became of a run, once, and show what its own process could not."""
+        if outcome.trace and not self.elsewhere:
+            print(outcome.trace, file=sys.stderr)
+        self._outcomes[outcome.number] = outcome
+
+    def refuse(self, folder: Path, line: str) -> None:
+        """Count a run that cannot be started."""
+        outcome = Outcome(-1, str(folder), "failed", line)
+        self._outcomes[f"{len(self._outcomes)} refused"] = outcome
+        print(f"failed: {_named(outcome)}\n")
+
+    def _failed(self, error: Exception, number: int, folder: Path) -> Outcome:
+        line, trace = explain(error), ""
+        if line is None or os.environ.get("HYDRA_FULL_ERROR") == "1":
+            if self.elsewhere:
+                trace = traceback.format_exc()
+            else:
+                traceback.print_exc()
+        outcome = Outcome(number, str(folder), "failed", line or f"{type(error).__name__}: {message(error)}", trace)
+        print(f"failed: {_named(outcome)}\n")
+        return outcome
 
     def due(self, folder: Path, config: str, started_from: Any, goes_on: bool = False) -> bool:
         """Return whether a run has yet to be done, and clear away what an earlier attempt has left of it.
@@ -55,20 +110,12 @@ class Sweep:
             config: its resolved config as YAML.
             started_from: what it says of the weights that it starts with.
             goes_on: it is gone on from there, so nothing is cleared away.
-
-        Raises:
-            UserError: another run of this sweep went there.
         """
         why = _unfinished(folder, config, started_from)
         if why is None:
-            self._finished += 1
+            self._before.add(folder)
             print(f"{from_here(folder)}: finished already")
             return False
-        if folder in self._folders:
-            raise UserError(
-                "two runs of this sweep go to that folder: name what tells them apart in hydra.sweep.subdir"
-            )
-        self._folders.add(folder)
         if why and not goes_on:
             print(f"{from_here(folder)}: done again, {why}")
             for name in _FILES:
@@ -77,21 +124,26 @@ class Sweep:
         return True
 
     def end(self, stopped: bool = False) -> int:
-        """Say what was done, name each failure, and return 1 if there is one."""
+        """Say what was done and where, name each failure, and return 1 if there is one."""
         if not self._dir:  # no sweep, or none of its runs began
             return 0
-        failed = len(self._failures)
-        numbers = {"finished before": self._finished, "failed": failed}
-        said = [
-            f"{self._runs} run{'' if self._runs == 1 else 's'}",
-            *(f"{n} {what}" for what, n in numbers.items() if n),
-        ]
+        runs = len(self._outcomes)
+        by_state = {state: [o for o in self.outcomes if o.state == state] for state in ("finished before", "failed")}
+        said = [f"{runs} run{'' if runs == 1 else 's'}", *(f"{len(o)} {state}" for state, o in by_state.items() if o)]
         print(f"\n{self._dir}: {', '.join(said)}" + (", stopped before the end" if stopped else ""))
-        if failed or stopped:
+        good = [str(from_here(Path(o.folder))) for o in self.outcomes if o.state.startswith("finished")]
+        if good and len(good) < runs:
+            more = f" and {len(good) - _GOOD} more" if len(good) > _GOOD else ""
+            print(f"good: {', '.join(good[:_GOOD])}{more}")
+        if by_state["failed"] or stopped:
             print(f"to do what is missing, run the same command with hydra.sweep.dir={self._dir}")
-        for line in self._failures:
-            print(f"lightning-prune: {line}", file=sys.stderr)
-        return int(failed > 0)
+        for outcome in by_state["failed"]:
+            print(f"lightning-prune: {_named(outcome)}", file=sys.stderr)
+        return int(bool(by_state["failed"]))
+
+
+def _named(outcome: Outcome) -> str:
+    return f"{from_here(Path(outcome.folder))}: {outcome.line}"
 
 
 def from_here(path: Path) -> Path:

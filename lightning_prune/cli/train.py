@@ -14,6 +14,7 @@ from typing import Any
 
 from lightning_prune.cli import claim
 from lightning_prune.cli.arguments import listing, read
+from lightning_prune.cli.outcome import Outcome
 from lightning_prune.cli.sweep import Sweep, from_here
 
 HELP = """\
@@ -70,30 +71,47 @@ def main(argv: list[str]) -> int:
         print(HELP + listing())
         return 0
     folder = [f"hydra.run.dir='{os.environ[_RUN_FOLDER]}'"] if _is_helper() else []
-    from lightning_prune.cli import compose, resume
+    from lightning_prune.cli import compose, front, launch, resume
 
     arguments = read([*resume.asked(argv), *folder])
 
     sweep = Sweep()
     try:
-        compose.run(arguments, lambda config: _run(config, sweep))
+        compose.run(arguments, lambda config: _run(config, sweep), lambda inner: launch.Watched(inner, sweep))
+    except KeyboardInterrupt:
+        if not sweep.outcomes:
+            raise
+        sweep.end(stopped=True)
+        return 130
     except SystemExit as stop:  # Lightning's way to end after Ctrl-C, and Hydra's after --cfg and the like
         status = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         sweep.end(stopped=status != 0)
         return status
+    except Exception:  # a sweeper that takes no more failures, say
+        front.say(sweep)
+        sweep.end(stopped=True)
+        raise
+    front.say(sweep)
     return sweep.end()
 
 
-def _run(config: Any, sweep: Sweep) -> None:
+def _run(config: Any, sweep: Sweep) -> Outcome | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
     hydra = HydraConfig.get()
     folder = Path(hydra.runtime.output_dir)
     if hydra.mode == RunMode.MULTIRUN:
-        sweep.attempt(lambda: _job(config, folder, sweep), folder, hydra.sweep.dir)
-    else:
-        _job(config, folder, None)
+        return sweep.attempt(lambda: _objectives(config, folder, sweep), int(hydra.job.num), folder)
+    _job(config, folder, None)
+    return None
+
+
+def _objectives(config: Any, folder: Path, sweep: Sweep) -> tuple[float, ...]:
+    from lightning_prune.cli import objectives
+
+    _job(config, folder, sweep)
+    return objectives.values(config.get("objectives") or (), folder) if not _rank() else ()
 
 
 def _job(config: Any, folder: Path, sweep: Sweep | None) -> None:
@@ -144,7 +162,7 @@ def _train(config: Any, folder: Path, sweep: Sweep | None) -> None:
         if sweep is not None and not _is_helper() and not sweep.due(folder, text, started_from, goes_on=bool(point)):
             return
         trainer = build.trainer(config, parts.prune, parts.task)
-        _check_comes_back(trainer)
+        _check_comes_back(trainer, elsewhere=sweep is not None and sweep.elsewhere)
         ckpt_path = str(point) if point is not None else build.checkpoint(config)
         if left is not None and trainer.is_global_zero:
             resume.tidy(folder, point)
@@ -173,8 +191,11 @@ def _train(config: Any, folder: Path, sweep: Sweep | None) -> None:
         _finish(parts, trainer, folder, facts | {"interrupted": False, "test": _test(parts, trainer)})
 
 
-def _check_comes_back(trainer: Any) -> None:
-    """Raise UserError if the report and the smaller model would end with the processes that train."""
+def _check_comes_back(trainer: Any, elsewhere: bool) -> None:
+    """Raise UserError if the report and the smaller model would end with the processes that train.
+
+    Also where Lightning would start this command anew for each device, from a process that a launcher started.
+    """
     from lightning_prune.callbacks.own_processes import own_processes
     from lightning_prune.cli.errors import UserError
 
@@ -183,6 +204,11 @@ def _check_comes_back(trainer: Any) -> None:
         raise UserError(
             f"trainer.strategy: {name} trains in processes of its own, which hand back to this command no smaller "
             "model and no history: use ddp, which starts this command once for each device"
+        )
+    if elsewhere and type(trainer.strategy.launcher).__name__ == "_SubprocessScriptLauncher":
+        raise UserError(
+            f"trainer.devices={trainer.num_devices}: a launcher gives each run of a sweep one process, which cannot "
+            "start others: set trainer.devices=1, or leave hydra/launcher out"
         )
 
 

@@ -94,6 +94,8 @@ class Targets:
                 except re.error as error:
                     raise ValueError(f"{key} has {pattern!r}, which is no regular expression: {error}") from None
         object.__setattr__(self, "sparsity", {pattern: plain(value) for pattern, value in self.sparsity.items()})
+        object.__setattr__(self, "layout", dict(self.layout))  # of a Hydra app these are nodes of its config
+        object.__setattr__(self, "follow", dict(self.follow))
         for pattern, value in self.sparsity.items():
             check_sparsity(f"sparsity[{pattern!r}]", value)
         for pattern, text in self.layout.items():

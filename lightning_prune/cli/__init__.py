@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
+from lightning_prune.cli import here
 from lightning_prune.cli.errors import explain
 
 HELP = """\
@@ -41,6 +42,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(HELP, end="")
         return 0 if arguments else 1
+    with here.searched(arguments):
+        return _run(arguments)
+
+
+def _run(arguments: list[str]) -> int:
     try:
         return _command(arguments[0])(arguments[1:])
     except BrokenPipeError:  # piped into head, say, which has read enough

@@ -36,12 +36,7 @@ def read(argv: Sequence[str]) -> Arguments:
     """Return the command line read. Raises UserError for a recipe or a folder that is not there."""
     name, rest = _take(argv, "-cn", "--config-name")
     given, rest = _take(rest, "-cd", "--config-dir")
-    folders = (folder("recipes"), folder("conf"))
-    if given is not None:
-        own = Path(given).absolute()
-        if not given or not own.is_dir():
-            raise UserError(f"--config-dir={given}: there is no such folder")
-        folders = (own, *folders)
+    folders = (*_own(given), folder("recipes"), folder("conf"))
     known = recipes(folders)
     if not name:
         meant = next((word for word in rest if word.removesuffix(".yaml") in known), None)
@@ -65,11 +60,26 @@ def recipes(folders: Sequence[Path] = ()) -> dict[str, str]:
     return {f.stem: _comment(f) for f in found if f.parent != folder("conf")}
 
 
-def listing() -> str:
-    """Return the recipes for a help text, a line each."""
-    listed = recipes()
+def listing(argv: Sequence[str] = ()) -> str:
+    """Return the recipes for a help text, a line each; those of the command line's `--config-dir` come first.
+
+    Raises:
+        UserError: it is not there.
+    """
+    own = _own(_take(argv, "-cd", "--config-dir")[0])
+    listed = recipes((*own, folder("recipes")))
     width = max(map(len, listed))
     return "\n".join(f"  {name:<{width}}  {what}" for name, what in listed.items())
+
+
+def _own(given: str | None) -> tuple[Path, ...]:
+    """Return the user's folder, if one is given. Raises UserError if it is not there."""
+    if given is None:
+        return ()
+    own = Path(given).absolute()
+    if not given or not own.is_dir():
+        raise UserError(f"--config-dir={given}: there is no such folder")
+    return (own,)
 
 
 def folder(name: str) -> Path:

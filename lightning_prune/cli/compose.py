@@ -6,7 +6,8 @@ import copy
 import os
 import sys
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, open_dict, read_write
 
 from lightning_prune.cli.arguments import Arguments
+from lightning_prune.cli.constructor_keys import adding_missing, as_added, one_of_each
 from lightning_prune.cli.errors import UserError
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -33,7 +35,11 @@ class _Aside(BaseException):
         self.error = error
 
 
-def run(arguments: Arguments, job: Callable[[DictConfig], Any], launched: Callable[[Launcher], Launcher]) -> None:
+Launched = Callable[[Launcher], Launcher]
+"""What to put in place of a sweep's launcher."""
+
+
+def run(arguments: Arguments, job: Callable[[DictConfig], Any], launched: Launched) -> None:
     """Let Hydra compose the config and call `job` with it, in a new run folder; once for each job of a sweep.
 
     Args:
@@ -41,6 +47,28 @@ def run(arguments: Arguments, job: Callable[[DictConfig], Any], launched: Callab
         job: what to do; for a sweep it goes to other processes, if the launcher has some.
         launched: what to put in place of a sweep's launcher.
     """
+    words = arguments.rest
+    if not {"-m", "--multirun"} & set(words):
+        adding_missing(words, lambda each: _run(replace(arguments, rest=each), job, launched))
+        return
+    with suppress(Exception):  # a sweep's folder is made before its jobs are composed; it will say itself what is wrong
+        words = as_added(words, adding_missing(one_of_each(words), lambda each: _kept(arguments, each)))
+    _run(replace(arguments, rest=words), job, launched)
+
+
+def _kept(arguments: Arguments, words: tuple[str, ...]) -> tuple[str, ...]:
+    """Return overrides if a config can be composed with them."""
+    _compose(arguments, words)
+    return words
+
+
+def _compose(arguments: Arguments, words: Sequence[str]) -> DictConfig:
+    first, *others = arguments.folders
+    with _searched(others), hydra.initialize_config_dir(str(first), version_base="1.3"):
+        return hydra.compose(arguments.recipe, overrides=list(words), return_hydra_config=True)
+
+
+def _run(arguments: Arguments, job: Callable[[DictConfig], Any], launched: Launched) -> None:
     argv, full_error = sys.argv, os.environ.get(_FULL_ERROR)
 
     def task(config: DictConfig) -> Any:
@@ -72,9 +100,7 @@ def composed(arguments: Arguments) -> Generator[DictConfig, None, None]:
     options = [word for word in arguments.rest if word.startswith("-")]
     if options:
         raise UserError(f"{options[0]}: this command takes -cn, --config-dir and key=value")
-    first, *others = arguments.folders
-    with _searched(others), hydra.initialize_config_dir(str(first), version_base="1.3"):
-        config = hydra.compose(arguments.recipe, overrides=list(arguments.rest), return_hydra_config=True)
+    config = adding_missing(arguments.rest, lambda words: _compose(arguments, words))
     here = HydraConfig.instance()
     before = here.cfg
     here.set_config(config)

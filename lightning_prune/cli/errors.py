@@ -126,6 +126,13 @@ def _of_target(error: Any) -> str:
     """A constructor's complaint: which key, and what it said."""
     first, *rest = str(error).split("\n")
     key = next((line.split(":", 1)[1].strip() for line in rest if line.startswith("full_key:")), "")
+    if first.startswith("Error locating target"):
+        from lightning_prune.cli.here import why_not_found
+
+        target = first.partition("'")[2].partition("'")[0]
+        missing = why_not_found(target)
+        if missing is not None:
+            return f"{f'{key}.' if key else ''}_target_={target}: {missing}"
     first = first.partition(", set env var")[0].removesuffix(":")
     causes = [cause for cause in _chain(error) if type(cause) is not type(error)]
     said = message(causes[-1]) if causes else ""
@@ -158,15 +165,24 @@ def _of_key(error: Any) -> str:
             meant = [name.replace(".", "/") for name in near(key.replace("/", "."), known, number=1)]
             return f"unknown group {key!r}" + (f": did you mean {meant[0]}?" if meant else "")
         above = key.rpartition(".")[0]
-        siblings = [f"{above}.{name}" for name in parent] if above in known else []
+        siblings = [f"{above}.{name}" for name in [*parent, *_takes(parent)]] if above in known else []
         meant = near(key, siblings or known)
         hint = (
-            f"did you mean {' or '.join(meant)}?" if meant else f"there are {', '.join(siblings or parent) or 'none'}"
+            f"did you mean {' or '.join(meant)}?"
+            if meant
+            else f"there are {', '.join(dict.fromkeys(siblings or parent)) or 'none'}"
         )
         return f"unknown key {key!r}: {hint} (+{key}=... adds a new one)"
     if cause is not None:
         return f"{text.partition(chr(10))[0]} {message(cause)}"
     return text.partition("To append")[0]
+
+
+def _takes(node: Any) -> tuple[str, ...]:
+    """Return what the constructor of a config's node takes."""
+    from lightning_prune.cli.constructor_keys import taken
+
+    return taken(node.get("_target_")) if hasattr(node, "get") and node.get("_target_") else ()
 
 
 def _keys(node: Any, prefix: str = "") -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from lightning_prune.cli.arguments import listing, read
@@ -34,14 +35,13 @@ _PARTS = 10_000
 def main(argv: list[str]) -> int:
     """Run the command."""
     if "-h" in argv or "--help" in argv:
-        print(HELP + listing())
+        print(HELP + listing(argv))
         return 0
     as_json = "--json" in argv
     arguments = read([word for word in argv if word != "--json"])
     from lightning_prune.cli import compose, family
 
-    with compose.composed(arguments) as config, quiet():
-        family.begin(config)
+    with compose.composed(arguments) as config, nullcontext(family.begin(config)), quiet():
         from lightning_prune.cli import build
 
         parts = build.parts(config)

@@ -28,6 +28,8 @@ called, whatever it is: with --config-dir, name folders that you trust.
   -cn RECIPE             a recipe, listed below
   --config-dir FOLDER    your own recipes and config groups; what is found there goes first
   key=value              change a value: trainer.max_epochs=5 pruner.schedule.final_sparsity=0.95
+                         Any argument that a constructor takes by name is a key; modules are looked for in the current
+                         folder first
   group=option           change an idea: pruner/schedule=geometric pruner/pattern=n_of_m logger=wandb
                          callbacks=sparse_checkpoint callbacks=none
   pruning_hparams=...    the older system's string in place of the pruner:
@@ -68,7 +70,7 @@ _NOISE = (
 def main(argv: list[str]) -> int:
     """Run the command."""
     if "-h" in argv or "--help" in argv:
-        print(HELP + listing())
+        print(HELP + listing(argv))
         return 0
     folder = [f"hydra.run.dir='{os.environ[_RUN_FOLDER]}'"] if _is_helper() else []
     from lightning_prune.cli import compose, front, launch, resume

@@ -8,7 +8,6 @@ beforehand, and every `_target_` is looked at before anything is imported.
 from __future__ import annotations
 
 import argparse
-import importlib
 import inspect
 import re
 import sys
@@ -16,10 +15,10 @@ import typing
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from lightning_prune.cli.errors import UserError, printable
+from lightning_prune.cli.here import located, why_not_found
 
 _DOTTED = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _TRAINERS = ("pytorch_lightning.Trainer", "lightning.pytorch.Trainer", "lightning.Trainer")
@@ -65,9 +64,9 @@ class Trust:
                 remedy = f"if you trust that package, add --trust {top}"
             raise UserError(f"{said} is not called: a run that is read gets our own classes and PyTorch's; {remedy}")
         try:
-            found = _locate(target)
+            found = located(target)
         except ImportError as error:
-            raise UserError(f"{said}: {error}") from error
+            raise UserError(f"{said}: {why_not_found(target) or error}") from error
         reason = self._refused(found)
         if reason is not None:
             raise UserError(f"{said} is not called: {reason}")
@@ -189,23 +188,3 @@ def _makes_a_part(function: Any) -> bool:
     made = typing.get_type_hints(function).get("return")
     recipes = _below(function.__module__, ("lightning_prune.tasks",))
     return recipes and inspect.isclass(made) and issubclass(made, (*_kinds(), Tensor))
-
-
-def _locate(target: str) -> Any:
-    """Return what a dotted name stands for, the way Hydra finds it; no module of another name is imported.
-
-    Raises:
-        ImportError: there is no such thing.
-    """
-    first, *rest = target.split(".")
-    found: Any = importlib.import_module(first)
-    path = first
-    for part in rest:
-        path = f"{path}.{part}"
-        try:
-            found = getattr(found, part)
-        except AttributeError:
-            if not isinstance(found, ModuleType):
-                raise ImportError(f"there is no {path}") from None
-            found = importlib.import_module(path)
-    return found

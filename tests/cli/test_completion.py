@@ -16,7 +16,7 @@ from .conftest import Command
 
 OFFERED = {
     "lightning-prune pl": ["plan"],
-    "lightning-prune train -cn digits_m": ["digits_mlp"],
+    "lightning-prune train -cn digits_mlp_f": ["digits_mlp_front"],
     "lightning-prune train ": ["-cn"],
     "lightning-prune plan -cn digits_mlp pruner/sched": ["pruner/schedule="],
     "lightning-prune plan -cn digits_mlp pruner/schedule=geo": ["pruner/schedule=geometric"],

@@ -21,17 +21,17 @@ THREE = "pruner.schedule.final_sparsity=0.5,2,0.8"
 class Dies(Callback):
     """Takes the whole process along, as the system does when memory runs out."""
 
-    def on_train_start(self, *_: Any) -> None:
+    def on_train_start(self, *_: Any, **__: Any) -> None:
         os._exit(9)
 
 
 class Wrong(Callback):
-    def on_train_start(self, *_: Any) -> None:
+    def on_train_start(self, *_: Any, **__: Any) -> None:
         raise KeyError("mine")
 
 
 class CtrlC(Callback):
-    def on_train_batch_end(self, *_: Any) -> None:
+    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
 

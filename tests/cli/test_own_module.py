@@ -134,7 +134,7 @@ ADDED = {
     "trainer.max_time=00:00:01:00": "max_time: 00:00:01:00",
     "pruner.criterion._target_=lightning_prune.criterion.filter_norm.FilterNorm pruner.criterion.p=2": "p: 2",
     "pruner.criterion.p=2 pruner.criterion._target_=lightning_prune.criterion.filter_norm.FilterNorm": "p: 2",
-    "callbacks=checkpoint callbacks.checkpoint.save_last=true": "save_last: true",
+    "logger.csv.flush_logs_every_n_steps=7": "flush_logs_every_n_steps: 7",
 }
 
 

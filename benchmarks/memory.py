@@ -36,13 +36,13 @@ def start_afresh() -> int:
     """Give back what is free, forget the peak so far, and return the memory that this process has, in bytes."""
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     return peak()
 
 
 def peak() -> int:
     """Return the most memory that this process has had since then, in bytes."""
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 

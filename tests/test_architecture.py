@@ -23,7 +23,7 @@ from tests.guarantees.helpers import Net, adamw, fit
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lightning_prune"
-PAGE = (ROOT / "ARCHITECTURE.md").read_text()
+PAGE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 WAY: list[tuple[str, str]] = re.findall(r"^\| (\w+/\w+\.py) \| `([\w.]+)` \| .+ \|$", PAGE, re.MULTILINE)
 
 
@@ -40,7 +40,9 @@ def test_the_tree_names_every_wing_and_nothing_else() -> None:
 
 
 def test_the_floors_are_those_that_are_checked() -> None:
-    listed = re.search(r"^layers = (\[.*?^\])", (ROOT / "pyproject.toml").read_text(), re.MULTILINE | re.DOTALL)
+    listed = re.search(
+        r"^layers = (\[.*?^\])", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
     assert listed
     layers = [set(layer.split(" | ")) for layer in ast.literal_eval(listed[1]) if "__main__" not in layer]
     rows = re.findall(r"^\| \d \| (.+) \|$", PAGE, re.MULTILINE)
@@ -91,10 +93,10 @@ def copy_with_the_criterion_of_the_page(tmp_path_factory: pytest.TempPathFactory
         shutil.copy(ROOT / name, copy)
     section = PAGE.partition("## Adding a criterion")[2]
     code, line, yaml = re.findall(r"^```\w*\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
-    (copy / "lightning_prune/criterion/spread.py").write_text(code)
-    (copy / "conf/pruner/criterion/spread.yaml").write_text(yaml)
+    (copy / "lightning_prune/criterion/spread.py").write_text(code, encoding="utf-8")
+    (copy / "conf/pruner/criterion/spread.yaml").write_text(yaml, encoding="utf-8")
     noun = copy / "lightning_prune/criterion/__init__.py"
-    noun.write_text(noun.read_text() + line)
+    noun.write_text(noun.read_text(encoding="utf-8") + line)
     assert len(code.splitlines()) < 25
     assert line.count("\n") == 1
     return copy
@@ -121,13 +123,15 @@ def test_one_file_one_yaml_and_one_line_add_a_criterion(copy_with_the_criterion_
 def test_the_laws_notice_a_criterion_that_is_not_listed_or_not_right(copy_with_the_criterion_of_the_page: Path) -> None:
     copy = copy_with_the_criterion_of_the_page
     noun, file = copy / "lightning_prune/criterion/__init__.py", copy / "lightning_prune/criterion/spread.py"
-    listed, right = noun.read_text(), file.read_text()
+    listed, right = noun.read_text(encoding="utf-8"), file.read_text(encoding="utf-8")
     try:
-        noun.write_text(listed.replace("from .spread import", "from .magnitude import Magnitude as Other  # "))
+        noun.write_text(
+            listed.replace("from .spread import", "from .magnitude import Magnitude as Other  # "), encoding="utf-8"
+        )
         assert "says_what_it_is_and_lists_every_idea" in laws(copy, "-k", "every_noun and criterion").stdout
-        noun.write_text(listed)
-        file.write_text(right.replace(".view_as(weight)", ".sum()"))
+        noun.write_text(listed, encoding="utf-8")
+        file.write_text(right.replace(".view_as(weight)", ".sum()"), encoding="utf-8")
         assert laws(copy, "-k", "spread").returncode == 1
     finally:
-        noun.write_text(listed)
-        file.write_text(right)
+        noun.write_text(listed, encoding="utf-8")
+        file.write_text(right, encoding="utf-8")

@@ -51,12 +51,14 @@ FILE_OR_TEST = re.compile(r"\]\(([^)\s]+\.py)\)|`(test_\w+)`")
 @cache
 def functions(file: Path) -> set[str]:
     """Return the names of the test functions of a file."""
-    return {node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.FunctionDef)}
+    return {
+        node.name for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.FunctionDef)
+    }
 
 
 def lines() -> list[str]:
     """Return the rows of the tables, and what else names a test."""
-    every = GUARANTEES.read_text().splitlines()
+    every = GUARANTEES.read_text(encoding="utf-8").splitlines()
     heads = {line for line, below in pairwise(every) if below.startswith("| ---")}
     return [
         line
@@ -171,11 +173,13 @@ STAND_INS = {
 }
 
 
-@pytest.mark.parametrize("document", [d for d in DOCUMENTS if "```python" in d.read_text()], ids=name_of)
+@pytest.mark.parametrize(
+    "document", [d for d in DOCUMENTS if "```python" in d.read_text(encoding="utf-8")], ids=name_of
+)
 def test_python_code_runs(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of a document share their names, in order."""
     monkeypatch.chdir(tmp_path)
-    text = document.read_text()
+    text = document.read_text(encoding="utf-8")
     assert text.count("```python") == len(PYTHON.findall(text)), "a block is not closed"
     stand_in = STAND_INS[name_of(document)]
     names = stand_in.names() | {"__name__": "document"}
@@ -193,13 +197,13 @@ LINK = re.compile(r"\]\((?!\w+:)([^)\s#]*)(?:#([^)\s]+))?\)")
 
 def anchors(document: Path) -> set[str]:
     """Return what links may name after `#`."""
-    titles = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    titles = re.findall(r"^#+ (.+)$", document.read_text(encoding="utf-8"), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 @EVERY_DOCUMENT
 def test_links_lead_somewhere(document: Path) -> None:
-    for path, anchor in LINK.findall(document.read_text()):
+    for path, anchor in LINK.findall(document.read_text(encoding="utf-8")):
         target = (document.parent / path).resolve() if path else document
         assert target.exists(), f"{document.name} links to {path}"
         assert target.is_relative_to(ROOT), f"{document.name} links out of the project: {path}"

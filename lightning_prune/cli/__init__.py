@@ -50,7 +50,7 @@ def _run(arguments: list[str]) -> int:
     try:
         return _command(arguments[0])(arguments[1:])
     except BrokenPipeError:  # piped into head, say, which has read enough
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the interpreter's last flush
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for the interpreter's last flush
         return 1
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":

@@ -149,5 +149,5 @@ def _take(argv: Sequence[str], *flags: str) -> tuple[str | None, list[str]]:
 
 
 def _comment(file: Path) -> str:
-    first = file.read_text().partition("\n")[0]
+    first = file.read_text(encoding="utf-8").partition("\n")[0]
     return first.removeprefix("#").strip() if first.startswith("#") else ""

@@ -60,7 +60,7 @@ def _locked(file: Path) -> int:
 
 
 def _taken(file: Path) -> UserError:
-    who = file.read_text(errors="replace") if file.is_file() else ""
+    who = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
     return UserError(
         f"{file.parent}: another run is going on there ({who or 'its process is starting'}): "
         "wait for its end, or choose another hydra.run.dir"

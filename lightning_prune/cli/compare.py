@@ -127,7 +127,7 @@ def _rows(curves: Curves) -> list[dict[str, Any]]:
 
 
 def _save_table(rows: Sequence[dict[str, Any]], file: Path) -> Path:
-    with file.open("w", newline="") as stream:
+    with file.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, rows[0])
         writer.writeheader()
         writer.writerows(rows)

@@ -35,7 +35,7 @@ def save_model(model: nn.Module, folder: Path) -> Path:
 def save_recipe(recipe: Mapping[str, Any], folder: Path) -> Path:
     """Write `shrunk.json`: how a plain model gets the shapes of the one in `model.pt`."""
     path = folder / RECIPE
-    path.write_text(json.dumps(recipe, indent=1) + "\n")
+    path.write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
     return path
 
 
@@ -49,7 +49,7 @@ def save_learned(masks: LearnedMasks, folder: Path, title: str) -> None:
 def save_report(report: Report, folder: Path, **facts: Any) -> Path:
     """Write `report.json`: the report, and these facts about the run."""
     path = folder / "report.json"
-    path.write_text(json.dumps(facts | report.to_dict() | {"versions": versions()}, indent=2) + "\n")
+    path.write_text(json.dumps(facts | report.to_dict() | {"versions": versions()}, indent=2) + "\n", encoding="utf-8")
     return path
 
 
@@ -58,7 +58,7 @@ def read_metrics(folder: Path) -> Curves:
     path = folder / "metrics.csv"
     curves: Curves = {}
     if path.is_file():
-        with path.open(newline="") as stream:
+        with path.open(encoding="utf-8", newline="") as stream:
             for row in csv.DictReader(stream):
                 for name, value in row.items():
                     if value and name not in ("step", "epoch"):

@@ -68,7 +68,7 @@ def look(folder: Path, config: str) -> Left:
     file = folder / "config.yaml"
     if not file.is_file():
         return Left(None, False, f"{from_here(folder)}: there is no run yet, so it starts from the beginning")
-    before, now = (saved_config.flat(text) for text in (file.read_text(), config))
+    before, now = (saved_config.flat(text) for text in (file.read_text(encoding="utf-8"), config))
     differ = [key for key in now | before if now.get(key) != before.get(key) and key not in _MAY_DIFFER]
     if differ:
         key, more = differ[0], f" and {len(differ) - _SHOWN} more keys" if len(differ) > _SHOWN else ""
@@ -117,6 +117,6 @@ def _known(checkpoint: Path) -> set[str]:
 
 def _finished(folder: Path) -> bool:
     try:
-        return json.loads((folder / "report.json").read_text()).get("interrupted") is False
+        return json.loads((folder / "report.json").read_text(encoding="utf-8")).get("interrupted") is False
     except (OSError, ValueError, AttributeError):
         return False

@@ -55,7 +55,7 @@ def train(config: DictConfig, folder: Path, sweep: Sweep | None, helper: bool) -
             _make_room(folder, text, sweep)
             if sweep is not None and not sweep.due(folder, text, started_from):
                 return
-            (folder / "config.yaml").write_text(text)
+            (folder / "config.yaml").write_text(text, encoding="utf-8")
     except BaseException:
         _clear(folder)
         raise
@@ -118,7 +118,7 @@ def _make_room(folder: Path, text: str, sweep: Sweep | None) -> None:
     """See that the rounds in a folder, if any, are of this config; a sweep clears others away."""
     if not (folder / "config.yaml").exists():
         return
-    before, now = (saved_config.flat(each) for each in ((folder / "config.yaml").read_text(), text))
+    before, now = (saved_config.flat(each) for each in ((folder / "config.yaml").read_text(encoding="utf-8"), text))
     differ = [key for key in now | before if now.get(key) != before.get(key) and key not in _WHEN_TO_STOP]
     if differ and sweep is None:
         raise UserError(f"{folder} holds a run with another {', '.join(differ[:3])}: choose another hydra.run.dir")
@@ -151,7 +151,7 @@ def _finish(history: History, parts: build.Parts, folder: Path, facts: dict[str,
         **history.to_dict(),
         "versions": outputs.versions(),
     }
-    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n")
+    (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     print(f"\n{history.table()}\n")
     for name, file in _RESULTS.items():
         print(f"{name:<16} {from_here(folder / file)}")

@@ -96,7 +96,7 @@ def _read(folder: Path) -> Run:
         raise Unfit("unfinished", "failed or unfinished: it has no report.json")
     try:
         report = saved.load_json(file)
-        config = saved_config.flat((folder / "config.yaml").read_text())
+        config = saved_config.flat((folder / "config.yaml").read_text(encoding="utf-8"))
         saved.integer("config.yaml: seed", saved.at("config.yaml", config, "seed"))
         interrupted = saved.boolean("interrupted", saved.at("report.json", report, "interrupted"))
         sparsity = saved.number("sparsity", saved.at("report.json", report, "sparsity"), 0.0, 1.0)

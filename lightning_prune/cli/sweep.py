@@ -156,7 +156,7 @@ def _unfinished(folder: Path, config: str, started_from: Any) -> str | None:
     if not (folder / "config.yaml").exists():
         return ""
     try:
-        report = json.loads((folder / "report.json").read_text())
+        report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return "it did not finish"
     if report.get("interrupted", True):
@@ -165,7 +165,7 @@ def _unfinished(folder: Path, config: str, started_from: Any) -> str | None:
         return "the weights that it starts with are others now"
     from lightning_prune.cli import saved_config
 
-    before, now = (saved_config.flat(text) for text in ((folder / "config.yaml").read_text(), config))
+    before, now = (saved_config.flat(text) for text in ((folder / "config.yaml").read_text(encoding="utf-8"), config))
     differ = [key for key in now | before if now.get(key) != before.get(key)]
     if not differ:
         return None

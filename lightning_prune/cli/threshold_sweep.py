@@ -63,7 +63,9 @@ def main(argv: list[str]) -> int:
     from lightning_prune.cli.threshold_picture import save_picture
 
     shown = sorted({point.threshold: point for point in points}.values(), key=lambda point: point.threshold)
-    (run / "threshold_sweep.json").write_text(json.dumps([asdict(point) for point in shown], indent=1) + "\n")
+    (run / "threshold_sweep.json").write_text(
+        json.dumps([asdict(point) for point in shown], indent=1) + "\n", encoding="utf-8"
+    )
     save_picture(shown, run / "threshold_sweep.png", f"{run.name}: units with p > T")
     print(f"{table(shown)}\n\n{run / 'threshold_sweep.png'}")
     if options.extract is not None:

@@ -31,7 +31,7 @@ def save_semi_structured(dense: nn.Module, result: SemiStructured, folder: Path)
     moved = {v: v.detach().cpu() for v in state.values() if isinstance(v, Tensor)}  # a tied weight is written once
     torch.save({name: moved[v] if isinstance(v, Tensor) else v for name, v in state.items()}, folder / _WEIGHTS)
     facts = {"format": "2:4", "layers": result.converted}
-    (folder / _LAYERS).write_text(json.dumps(facts, indent=2) + "\n")
+    (folder / _LAYERS).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def load_semi_structured(

@@ -146,7 +146,7 @@ def share_gone(before: Mapping[str, int], after: Mapping[str, int]) -> float:
 def save(history: History, folder: Path) -> None:
     """Write `rounds.json` at once or not at all."""
     unfinished = folder / f".{FILE}.unfinished"
-    unfinished.write_text(json.dumps(history.to_dict(), indent=1) + "\n")
+    unfinished.write_text(json.dumps(history.to_dict(), indent=1) + "\n", encoding="utf-8")
     os.replace(unfinished, folder / FILE)
 
 

@@ -290,4 +290,4 @@ def _save(shrunk: Shrunk, history: History, place: Path | None) -> None:
 def _load(model: nn.Module, folder: Path) -> dict[str, Any]:
     """Load a round's model, and return its recipe."""
     load_shrunk(model, folder)
-    return json.loads((folder / RECIPE).read_text())
+    return json.loads((folder / RECIPE).read_text(encoding="utf-8"))

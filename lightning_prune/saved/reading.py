@@ -24,7 +24,7 @@ def load(file: Path) -> Any:
 def load_json(file: Path) -> dict[str, Any]:
     """Return the object in a JSON file. Raises ValueError if it holds none or is damaged."""
     try:
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is no JSON, or damaged: {error}") from error
     return mapping(str(file), found)

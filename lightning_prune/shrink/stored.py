@@ -135,7 +135,7 @@ def write(model: nn.Module, recipe: Mapping[str, Any], folder: Path) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     save_file({n: t.detach().contiguous() for n, t in _saved(model).items()}, folder / WEIGHTS)
-    (folder / RECIPE).write_text(json.dumps(recipe, indent=1))
+    (folder / RECIPE).write_text(json.dumps(recipe, indent=1), encoding="utf-8")
 
 
 def load_shrunk(plain_model: nn.Module, folder: str | Path) -> nn.Module:

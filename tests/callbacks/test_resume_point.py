@@ -105,7 +105,7 @@ def test_G2_a_run_that_goes_on_from_a_point_ends_with_the_same_bits(
     cut = fit(tmp_path / "cut", loader, resume=True, **options)
     for (name, one), other in zip(whole.state_dict().items(), cut.state_dict().values(), strict=True):
         assert torch.equal(one, other), name
-    one, other = ((tmp_path / folder / "metrics.csv").read_text() for folder in ("whole", "cut"))
+    one, other = ((tmp_path / folder / "metrics.csv").read_text(encoding="utf-8") for folder in ("whole", "cut"))
     assert one == other
     assert "loss_epoch" in one
 

@@ -49,7 +49,7 @@ def in_header() -> Callable[[], None]:
     def emptied(writer: Any, columns: list[str]) -> None:
         if not any("test/" in name for name in columns):
             return before(writer, columns)
-        Path(writer.metrics_file_path).write_text("")
+        Path(writer.metrics_file_path).write_text("", encoding="utf-8")
         return die()
 
     def put() -> None:

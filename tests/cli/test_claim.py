@@ -89,7 +89,7 @@ def test_what_a_killed_process_has_left_is_no_claim(tmp_path: Path) -> None:
     holder.communicate(timeout=60)
     assert (tmp_path / claim.FILE).is_file()
     with claim.claimed(tmp_path):
-        assert f"process {os.getpid()} on " in (tmp_path / claim.FILE).read_text()
+        assert f"process {os.getpid()} on " in (tmp_path / claim.FILE).read_text(encoding="utf-8")
     assert not (tmp_path / claim.FILE).exists()
 
 
@@ -98,7 +98,7 @@ def test_train_leaves_a_folder_that_is_taken_as_it_is(command: Command, sweep: b
     words = ("-m", "hydra.sweep.dir=runs", "seed=0") if sweep else ("hydra.run.dir=runs/0",)
     folder = Path("runs/0")
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text("of the other run")
+    (folder / "config.yaml").write_text("of the other run", encoding="utf-8")
     holder = start(HOLD, folder)
     try:
         assert said(holder) == "claimed"
@@ -109,7 +109,7 @@ def test_train_leaves_a_folder_that_is_taken_as_it_is(command: Command, sweep: b
     assert found.status == 1
     assert found.err.count("\n") == 1
     assert "another run is going on there" in found.err
-    assert (folder / "config.yaml").read_text() == "of the other run"
+    assert (folder / "config.yaml").read_text(encoding="utf-8") == "of the other run"
     assert {file.name for file in folder.iterdir()} == {"config.yaml", claim.FILE}
 
 

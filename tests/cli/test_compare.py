@@ -24,16 +24,16 @@ def write(folder: str, sparsity: float = 0.9, accuracy: float = 0.5, seed: int =
         OmegaConf.update(config, key.replace("__", "."), value)
     path = Path(folder)
     path.mkdir(parents=True)
-    path.joinpath("config.yaml").write_text(OmegaConf.to_yaml(config))
+    path.joinpath("config.yaml").write_text(OmegaConf.to_yaml(config), encoding="utf-8")
     facts = {"interrupted": False, "sparsity": sparsity, "final_sparsity": sparsity, "steps": 7}
     metrics = {"test/accuracy": accuracy, "test/loss": 1 - accuracy}
-    path.joinpath("report.json").write_text(json.dumps(facts | {"test": metrics}))
+    path.joinpath("report.json").write_text(json.dumps(facts | {"test": metrics}), encoding="utf-8")
     return path
 
 
 def change(folder: Path, **facts: Any) -> None:
     file = folder / "report.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | facts))
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | facts))
 
 
 def table(text: str) -> list[list[str]]:
@@ -51,11 +51,11 @@ def test_real_runs(command: Command) -> None:
     head, geometric, polynomial = table(said.out)
     assert head == ["test/accuracy, %", "0 %", "80 %"]
     assert (geometric[0], polynomial[0]) == ("Geometric", "Polynomial")
-    report = json.loads(Path("sweep/geometric/1/report.json").read_text())
+    report = json.loads(Path("sweep/geometric/1/report.json").read_text(encoding="utf-8"))
     assert geometric[2] == f"{100 * report['test']['test/accuracy']:.2f}"
     assert "along with pruner.schedule._target_ differ: pruner.schedule" in said.out
     assert Path("sweep/compare.png").read_bytes()[1:4] == b"PNG"
-    with Path("sweep/compare.csv").open(newline="") as stream:
+    with Path("sweep/compare.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [(row["curve"], float(row["final_sparsity"])) for row in rows] == [
         *(("Geometric", 0.0), ("Geometric", 0.8), ("Polynomial", 0.0), ("Polynomial", 0.8))
@@ -91,7 +91,7 @@ def test_seeds_are_averaged(command: Command) -> None:
         for sparsity in (0.5, 0.9):
             write(f"runs/{seed}/{sparsity}", sparsity, accuracy, seed)
     assert table(command("compare", "runs").out)[1] == ["all runs (mean of 2)", "65.00", "65.00"]
-    assert len(Path("runs/compare.csv").read_text().splitlines()) == 5
+    assert len(Path("runs/compare.csv").read_text(encoding="utf-8").splitlines()) == 5
 
 
 def test_a_run_named_twice_counts_once(command: Command) -> None:
@@ -104,7 +104,7 @@ def test_failed_and_unfinished_runs_are_named_and_left_out(command: Command) -> 
     write("runs/0")
     (write("runs/1") / "report.json").unlink()
     change(write("runs/2"), interrupted=True)
-    (write("runs/3") / "report.json").write_text('{"interr')
+    (write("runs/3") / "report.json").write_text('{"interr', encoding="utf-8")
     change(write("runs/4"), test={})
     change(write("runs/5"), test={}, sparsity=None)
     said = command("compare", "runs")
@@ -160,8 +160,8 @@ def test_broken_runs_are_counted_by_reason_and_stop_nothing(command: Command) ->
 
 def test_a_damaged_config_leaves_its_run_out(command: Command) -> None:
     write("runs/good")
-    (write("runs/seed") / "config.yaml").write_text("defaults:\n- run_folder\n- _self_\nrecipe: x\n")
-    (write("runs/yaml") / "config.yaml").write_text("defaults:\n- run_folder\n- {_self_\n")
+    (write("runs/seed") / "config.yaml").write_text("defaults:\n- run_folder\n- _self_\nrecipe: x\n", encoding="utf-8")
+    (write("runs/yaml") / "config.yaml").write_text("defaults:\n- run_folder\n- {_self_\n", encoding="utf-8")
     said = command("compare", "runs")
     assert (said.status, said.err) == (0, "")
     assert "left out: runs/seed: its report or config cannot be read: config.yaml has no 'seed'" in said.out
@@ -182,7 +182,7 @@ def test_names_from_files_cannot_move_the_cursor(command: Command) -> None:
 def test_without_a_test_the_validation_counts(command: Command) -> None:
     folder = write("runs/0")
     change(folder, test={})
-    folder.joinpath("metrics.csv").write_text("step,val/accuracy,train/loss\n1,0.25,3\n2,0.75,2\n")
+    folder.joinpath("metrics.csv").write_text("step,val/accuracy,train/loss\n1,0.25,3\n2,0.75,2\n", encoding="utf-8")
     assert table(command("compare", "runs").out) == [["val/accuracy, %", "90 %"], ["all runs", "75.00"]]
 
 
@@ -207,14 +207,14 @@ def test_wandb_gets_table_and_picture(command: Command, monkeypatch: pytest.Monk
     run = read(Path("out"))
     (picture,), (rows,) = run.media("compare/picture"), run.media("compare/runs")
     assert picture.read_bytes() == Path("out/compare.png").read_bytes()
-    assert [row[3] for row in json.loads(rows.read_text())["data"]] == [0.5, 0.9]
+    assert [row[3] for row in json.loads(rows.read_text(encoding="utf-8"))["data"]] == [0.5, 0.9]
 
 
 @pytest.mark.parametrize("argument", ["gone", "empty", "unfinished", "conf"])
 def test_nothing_to_compare_is_an_error_of_one_line(command: Command, argument: str) -> None:
     Path("empty").mkdir()
     Path("conf").mkdir()
-    Path("conf/config.yaml").write_text("defaults:\n  - pruner: default\n")
+    Path("conf/config.yaml").write_text("defaults:\n  - pruner: default\n", encoding="utf-8")
     (write("unfinished/0") / "report.json").unlink()
     said = command("compare", argument)
     assert said.status == 1

@@ -34,8 +34,8 @@ def test_words_that_may_come_next(line: str) -> None:
 
 def test_recipes_and_groups_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "pruner" / "criterion").mkdir(parents=True)
-    (tmp_path / "pruner" / "criterion" / "mine.yaml").write_text("_target_: mine.Mine\n")
-    (tmp_path / "my_recipe.yaml").write_text("defaults:\n- digits_mlp\n- _self_\n")
+    (tmp_path / "pruner" / "criterion" / "mine.yaml").write_text("_target_: mine.Mine\n", encoding="utf-8")
+    (tmp_path / "my_recipe.yaml").write_text("defaults:\n- digits_mlp\n- _self_\n", encoding="utf-8")
     line = f"lightning-prune train --config-dir {tmp_path}"
     assert words(f"{line} -cn my_") == ["my_recipe"]
     assert words(f"{line} -cn my_recipe pruner/criterion=mi") == ["pruner/criterion=mine"]
@@ -59,7 +59,7 @@ def test_in_bash(line: str, offered: list[str], tmp_path: Path) -> None:
     bash = shutil.which("bash")
     assert bash is not None
     program = tmp_path / "lightning-prune"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m lightning_prune "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m lightning_prune "$@"\n', encoding="utf-8")
     program.chmod(0o755)
     script = (
         'eval "$(lightning-prune completion bash)"; compopt() { :; }; '

@@ -46,8 +46,8 @@ PACKAGES = ("pytorch_lightning", "lightning.pytorch", "lightning")
 @pytest.fixture(params=PACKAGES)
 def package(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Write a task of the package, and a recipe whose trainer and checkpoint are named as those of the other."""
-    (tmp_path / "mine.py").write_text(MINE.format(package=request.param))
-    (tmp_path / "mine.yaml").write_text(RECIPE)
+    (tmp_path / "mine.py").write_text(MINE.format(package=request.param), encoding="utf-8")
+    (tmp_path / "mine.yaml").write_text(RECIPE, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield request.param
     sys.modules.pop("mine", None)
@@ -63,7 +63,7 @@ def test_a_run_is_of_the_package_that_the_task_is_of(command: Command, package: 
 
 def test_what_is_of_the_other_package_is_named(command: Command, package: str, tmp_path: Path) -> None:
     other = "lightning.pytorch" if package == "pytorch_lightning" else "pytorch_lightning"
-    (tmp_path / "theirs.py").write_text(MINE.format(package=other))
+    (tmp_path / "theirs.py").write_text(MINE.format(package=other), encoding="utf-8")
     try:
         said = command("train", "--config-dir", ".", "-cn", "mine", "callbacks.mine._target_=theirs.Noted")
     finally:

@@ -37,7 +37,7 @@ hydra: {{searchpath: ["{ours}"], run: {{dir: .}}, output_subdir: null}}
 
 def test_a_recipe_of_the_users_own(command: Command) -> None:
     Path("mine").mkdir()
-    Path("mine/my_recipe.yaml").write_text("defaults: [digits_mlp, _self_]\nseed: 5\n")
+    Path("mine/my_recipe.yaml").write_text("defaults: [digits_mlp, _self_]\nseed: 5\n", encoding="utf-8")
     said = command("train", "-cn", "my_recipe", "--config-dir", "mine", "--cfg", "job")
     assert said.status == 0
     assert "seed: 5" in said.out
@@ -47,17 +47,17 @@ def test_a_recipe_of_the_users_own(command: Command) -> None:
 def test_an_option_of_the_users_own_goes_first(command: Command) -> None:
     Path("mine/pruner/schedule").mkdir(parents=True)
     Path("mine/pruner/schedule/polynomial.yaml").write_text(
-        "_target_: lightning_prune.schedule.one_shot.OneShot\nfinal_sparsity: 0.7\nstep: 3\n"
+        "_target_: lightning_prune.schedule.one_shot.OneShot\nfinal_sparsity: 0.7\nstep: 3\n", encoding="utf-8"
     )
     said = command("plan", "-cn", "digits_mlp", "-cd", "mine")
     assert "1 update of 1,170 steps, at step 3" in said.out
     assert command("train", "-cn", "digits_mlp", "--config-dir=mine", *SHORT, "hydra.run.dir=run").status == 0
-    assert "OneShot" in Path("run/config.yaml").read_text()
+    assert "OneShot" in Path("run/config.yaml").read_text(encoding="utf-8")
 
 
 def test_a_recipe_of_the_same_name_goes_first(command: Command) -> None:
     Path("mine").mkdir()
-    Path("mine/digits_mlp.yaml").write_text("defaults: [config, _self_]\nseed: 7\n")
+    Path("mine/digits_mlp.yaml").write_text("defaults: [config, _self_]\nseed: 7\n", encoding="utf-8")
     assert "seed: 7" in command("train", "-cn", "digits_mlp", "-cd", "mine", "--cfg", "job").out
 
 
@@ -88,8 +88,8 @@ def test_other_arguments_stay_as_they_are() -> None:
 def test_a_hydra_app_of_the_users_own_takes_our_groups(tmp_path: Path) -> None:
     installed = importlib.util.find_spec("lightning_prune.conf") is not None
     ours = "pkg://lightning_prune.conf" if installed else f"file://{folder('conf')}"
-    (tmp_path / "app.py").write_text(APP)
-    (tmp_path / "app.yaml").write_text(CONFIG.format(ours=ours))
+    (tmp_path / "app.py").write_text(APP, encoding="utf-8")
+    (tmp_path / "app.yaml").write_text(CONFIG.format(ours=ours), encoding="utf-8")
     overrides = ("pruner/pattern=n_of_m", "pruner/regularizer=l1", "pruner.regularizer.strength=0.5")
     done = subprocess.run(
         [sys.executable, "app.py", *overrides], cwd=tmp_path, capture_output=True, text=True, env=_environment()

@@ -131,7 +131,7 @@ def test_refuses_what_only_running_code_could_load(command: Command) -> None:
 
 def test_several_files_and_a_broken_one_among_them(command: Command) -> None:
     torch.save(sparse(), "a.pt")
-    Path("b.txt").write_text("no checkpoint\n")
+    Path("b.txt").write_text("no checkpoint\n", encoding="utf-8")
     torch.save({"w": torch.zeros(2, 2)}, "c.pt")
     said = command("inspect", "a.pt", "b.txt", "c.pt")
     assert said.status == 1

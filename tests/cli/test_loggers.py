@@ -64,7 +64,7 @@ def test_a_sweep_in_wandb_is_a_group_of_runs_that_say_what_they_are(command: Com
 def test_a_resumed_run_is_the_same_run_in_wandb(command: Command) -> None:
     kill(killed.at_batch, (20,), [*RUN, "hydra.run.dir=run", "logger=wandb", "seed=3", "logger.wandb.group=mine"])
     assert command("train", "run", "--resume").status == 0
-    known = yaml.safe_load(Path("run/loggers.json").read_text())["wandb"]
+    known = yaml.safe_load(Path("run/loggers.json").read_text(encoding="utf-8"))["wandb"]
     files = sorted(Path("run").glob("wandb/offline-run-*/run-*.wandb"))
     assert len(files) == 2
     assert {file.stem for file in files} == {f"run-{known['id']}"}
@@ -114,12 +114,14 @@ def test_mlflow_read_back(command: Command, monkeypatch: pytest.MonkeyPatch) -> 
     assert run.data.tags["recipe"] == "digits_mlp"
     history = client.get_metric_history(run.info.run_id, "pruning/sparsity")
     assert max(history, key=lambda metric: metric.step).value == pytest.approx(0.8, abs=1e-4)
-    assert yaml.safe_load(Path("run/loggers.json").read_text()) == {"mlflow": {"run_id": run.info.run_id}}
+    assert yaml.safe_load(Path("run/loggers.json").read_text(encoding="utf-8")) == {
+        "mlflow": {"run_id": run.info.run_id}
+    }
 
 
 def test_the_csv_loggers_hyper_parameters(command: Command) -> None:
     assert command("train", *RUN, "hydra.run.dir=run", *ADDS).status == 0
-    said_of(yaml.safe_load(Path("run/hparams.yaml").read_text()), 0.8)
+    said_of(yaml.safe_load(Path("run/hparams.yaml").read_text(encoding="utf-8")), 0.8)
     assert not Path("run/loggers.json").exists()
 
 

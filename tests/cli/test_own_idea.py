@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .conftest import SHORT, Command
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "guide.md").read_text()
+GUIDE = (Path(__file__).parents[2] / "docs" / "guide.md").read_text(encoding="utf-8")
 AT_ONCE = (
     *("pruner/schedule=one_shot", "pruner.schedule.step=0", "pruner/pattern=row", "pruner/scope=uniform"),
     *("task.lr=1e-30", "task.weight_decay=0"),
@@ -31,7 +31,7 @@ def own_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     for language in ("python", "yaml"):
         for name, text in re.findall(rf"^```{language}\n# (\S+\.(?:py|yaml))\n(.*?)^```$", GUIDE, re.M | re.S):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-            (tmp_path / name).write_text(text)
+            (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield
     sys.modules.pop("my_criteria", None)

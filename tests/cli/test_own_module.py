@@ -16,7 +16,7 @@ from lightning_prune.cli import constructor_keys, here
 
 from .conftest import Command
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "guide.md").read_text()
+GUIDE = (Path(__file__).parents[2] / "docs" / "guide.md").read_text(encoding="utf-8")
 SCRIPT = Path(sys.executable).parent / "lightning-prune"
 OURS = ("-cn", "net", "--config-dir", "mine")
 HALF = ("pruner.schedule.final_sparsity=0.5",)
@@ -30,7 +30,7 @@ def own_files(tmp_path: Path) -> Iterator[None]:
         found = re.search(rf"^```\w+\n# {re.escape(name)}\n(.*?)^```$", GUIDE, re.M | re.S)
         assert found is not None
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(found[1])
+        (tmp_path / name).write_text(found[1], encoding="utf-8")
     yield
     assert sys.path == path
     for name in set(sys.modules) - before:
@@ -41,7 +41,7 @@ def own_files(tmp_path: Path) -> Iterator[None]:
 @pytest.mark.usefixtures("own_files")
 def test_nine_lines_train_a_model_of_the_users_own(tmp_path: Path) -> None:
     """The console script, in a process of its own, in the folder where the module lies."""
-    assert len((tmp_path / "mine/net.yaml").read_text().splitlines()) == 9
+    assert len((tmp_path / "mine/net.yaml").read_text(encoding="utf-8").splitlines()) == 9
     words = ("train", *OURS, "task.hidden=12", "trainer.gradient_clip_algorithm=norm", "trainer.max_epochs=2")
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"} | {
         "PYTHONWARNINGS": "ignore"
@@ -61,12 +61,14 @@ def test_nine_lines_train_a_model_of_the_users_own(tmp_path: Path) -> None:
         "net.2.weight": (4, 12),
     }
     assert sum(int((weight == 0).sum()) for weight in state.values() if weight.dim() > 1) == round(0.9 * 144)
-    assert "gradient_clip_algorithm: norm" in (tmp_path / "run/config.yaml").read_text()
+    assert "gradient_clip_algorithm: norm" in (tmp_path / "run/config.yaml").read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("own_files")
 def test_help_lists_the_users_recipes_first(command: Command) -> None:
-    Path("mine/net.yaml").write_text("# My net.\n" + Path("mine/net.yaml").read_text())
+    Path("mine/net.yaml").write_text(
+        "# My net.\n" + Path("mine/net.yaml").read_text(encoding="utf-8"), encoding="utf-8"
+    )
     for name in ("train", "plan"):
         listed = command(name, "--config-dir", "mine", "--help").out.partition("recipes:\n")[2].splitlines()
         assert listed[0].split() == ["net", "My", "net."]
@@ -91,9 +93,9 @@ NOT_FOUND = {
 @pytest.mark.usefixtures("own_files")
 def test_what_is_not_found_says_where_it_was_looked_for(command: Command, word: str) -> None:
     Path("sub").mkdir()
-    Path("sub/nested.py").write_text("")
-    Path("needy.py").write_text("import no_such_package\n")
-    Path("broken.py").write_text("raise RuntimeError('a mistake of its own')\n")
+    Path("sub/nested.py").write_text("", encoding="utf-8")
+    Path("needy.py").write_text("import no_such_package\n", encoding="utf-8")
+    Path("broken.py").write_text("raise RuntimeError('a mistake of its own')\n", encoding="utf-8")
     said = command("plan", *OURS, word)
     assert (said.status, said.err.count("\n")) == (1, 1)
     assert NOT_FOUND[word].format(here=Path.cwd()) in said.err

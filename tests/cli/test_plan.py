@@ -28,7 +28,7 @@ def test_the_run_does_what_its_plan_says(command: Command) -> None:
     said = command("plan", "-cn", "digits_mlp", *short, "pruner/schedule=iterative")
     assert "5 updates of 20 steps, the first at step 1, the last at step 8" in said.out
     assert command("train", "-cn", "digits_mlp", *short, "pruner/schedule=iterative", "hydra.run.dir=run").status == 0
-    with Path("run/metrics.csv").open() as stream:
+    with Path("run/metrics.csv").open(encoding="utf-8") as stream:
         names, *rows = [line.rstrip("\n").split(",") for line in stream]
     logged = [row[names.index("step")] for row in rows if row[names.index("pruning/sparsity")]]
     assert (logged[0], logged[-1], len(logged)) == ("1", "8", 5)

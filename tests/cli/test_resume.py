@@ -54,7 +54,7 @@ def same(one: str, other: str) -> None:
     first, second = (torch.load(Path(folder) / "model.pt", weights_only=True) for folder in (one, other))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[key], second[key]) for key in first)
-    texts = [(Path(folder) / "metrics.csv").read_text() for folder in (one, other)]
+    texts = [(Path(folder) / "metrics.csv").read_text(encoding="utf-8") for folder in (one, other)]
     if not any(word in texts[0] for word in MEASURED):
         assert texts[0] == texts[1]
     tables = [list(csv.DictReader(io.StringIO(text))) for text in texts]
@@ -62,7 +62,7 @@ def same(one: str, other: str) -> None:
         row |= {name: "" for name in row if any(word in name for word in MEASURED)}
     assert tables[0] == tables[1]
     assert (Path(one) / "config.yaml").read_bytes() == (Path(other) / "config.yaml").read_bytes()
-    reports = [json.loads((Path(folder) / "report.json").read_text()) for folder in (one, other)]
+    reports = [json.loads((Path(folder) / "report.json").read_text(encoding="utf-8")) for folder in (one, other)]
     for report in reports:
         report.get("cost", {}).clear()  # its latencies are measured
     assert reports[0] == reports[1]
@@ -202,7 +202,7 @@ def test_a_damaged_checkpoint_is_named(command: Command) -> None:
     found = command("train", "run", "--resume")
     assert found.status == 1
     assert "last.ckpt is no checkpoint" in found.err
-    assert going_on.look(Path("run"), Path("run/config.yaml").read_text()).checkpoint is not None
+    assert going_on.look(Path("run"), Path("run/config.yaml").read_text(encoding="utf-8")).checkpoint is not None
 
 
 @pytest.mark.slow

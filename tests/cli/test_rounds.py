@@ -40,7 +40,7 @@ def train(command: Command, folder: str, *overrides: str) -> Said:
 
 
 def read(path: str) -> Any:
-    return json.loads(Path(path).read_text())
+    return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
 def test_a_run_leaves_rounds_report_picture_and_the_shrunk_model(command: Command) -> None:
@@ -52,7 +52,7 @@ def test_a_run_leaves_rounds_report_picture_and_the_shrunk_model(command: Comman
     for number in range(3):
         held = {path.name for path in Path(f"run/rounds/{number}").iterdir()}
         assert held == {"model.safetensors", "shrunk.json", "metrics.csv", "hparams.yaml"}
-        with Path(f"run/rounds/{number}/metrics.csv").open(newline="") as stream:
+        with Path(f"run/rounds/{number}/metrics.csv").open(encoding="utf-8", newline="") as stream:
             steps = [int(row["step"]) for row in csv.DictReader(stream) if row["val/loss"]]
         assert steps == ([7, 15] if number == 0 else [7])
 
@@ -99,7 +99,9 @@ def test_goes_on_where_ctrl_c_stopped_it(command: Command) -> None:
     assert "parts holds a run with another" in other.err
     assert "task.lr" in other.err
 
-    Path("parts/config.yaml").write_text(Path("whole/config.yaml").read_text())  # without what interrupted it
+    Path("parts/config.yaml").write_text(
+        Path("whole/config.yaml").read_text(encoding="utf-8"), encoding="utf-8"
+    )  # without what interrupted it
     again = train(command, "parts")
     assert (again.status, again.err) == (0, "")
     assert "going on after round 1" in again.out
@@ -121,7 +123,7 @@ def test_the_saved_config_reproduces_the_run_to_the_bit(command: Command) -> Non
     said = command("train", "-cd", "one", "-cn", "config", "hydra.run.dir=two")
     assert (said.status, said.err) == (0, "")
     for file in ("config.yaml", "rounds.json", "report.json"):
-        assert Path("one", file).read_text() == Path("two", file).read_text()
+        assert Path("one", file).read_text(encoding="utf-8") == Path("two", file).read_text(encoding="utf-8")
 
 
 def test_a_sweep_does_again_what_has_another_config(command: Command) -> None:

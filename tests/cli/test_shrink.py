@@ -24,7 +24,7 @@ def sizes(path: Path) -> dict[str, tuple[int, ...]]:
 def test_a_run_leaves_a_smaller_model_and_says_how_much_smaller(command: Command) -> None:
     said = command("train", "-cn", "digits_cnn", "hydra.run.dir=run", "prune.shrink=true", *CHANNELS, *SHORT)
     assert said.status == 0, said.err
-    report = json.loads(Path("run/report.json").read_text())
+    report = json.loads(Path("run/report.json").read_text(encoding="utf-8"))
     before, after = report["shrink"]["parameters"]
     assert after < 0.6 * before
     assert sum(torch.Size(shape).numel() for name, shape in sizes(Path("run/model.pt")).items() if "running" not in name

@@ -26,7 +26,7 @@ def digits(batch_size: int, seed: int, **_: Any) -> Digits:
 def study(command: Command) -> Command:
     Path("mine/weight_vs_unit/dataset").mkdir(parents=True)
     Path("mine/weight_vs_unit/dataset/digits.yaml").write_text(
-        "# @package _global_\ndataset: digits\ndata: {_target_: tests.cli.test_study.digits}\n"
+        "# @package _global_\ndataset: digits\ndata: {_target_: tests.cli.test_study.digits}\n", encoding="utf-8"
     )
     sizes = f"task.net.sizes=[{','.join(map(str, SIZES))}]"
     words = ("train", "-m", "-cn", "weight_vs_unit", "--config-dir=mine", "hydra.sweep.dir=study", sizes, *SHORT)
@@ -40,7 +40,7 @@ def model(method: str, unit: str, sparsity: float) -> dict[str, torch.Tensor]:
 
 
 def report(method: str, unit: str, sparsity: float) -> dict[str, Any]:
-    return json.loads((folder(method, unit, sparsity) / "report.json").read_text())
+    return json.loads((folder(method, unit, sparsity) / "report.json").read_text(encoding="utf-8"))
 
 
 def folder(method: str, unit: str, sparsity: float) -> Path:

@@ -22,8 +22,8 @@ def test_goes_on_where_it_was_stopped(command: Command) -> None:
     assert sweep(command, HALF).status == 0
     first = written(0)
     Path("sweep/1/report.json").unlink()
-    Path("sweep/1/checkpoints/old.ckpt").write_text("of the attempt before")
-    Path("sweep/1/notes.txt").write_text("mine")
+    Path("sweep/1/checkpoints/old.ckpt").write_text("of the attempt before", encoding="utf-8")
+    Path("sweep/1/notes.txt").write_text("mine", encoding="utf-8")
     said = sweep(command, HALF)
     assert (said.status, said.err) == (0, "")
     assert "sweep/0: finished already" in said.out
@@ -39,7 +39,7 @@ def test_runs_of_another_config_are_done_again(command: Command) -> None:
     sweep(command, HALF)
     said = sweep(command, MOST)
     assert "sweep/0: done again, its config had another pruner.schedule.final_sparsity" in said.out
-    assert json.loads(Path("sweep/0/report.json").read_text())["final_sparsity"] == 0.8
+    assert json.loads(Path("sweep/0/report.json").read_text(encoding="utf-8"))["final_sparsity"] == 0.8
 
 
 def test_a_run_that_was_broken_off_is_done_again(command: Command) -> None:
@@ -76,4 +76,4 @@ def test_two_runs_in_one_folder_are_an_error(command: Command) -> None:
     said = sweep(command, HALF, "hydra.sweep.subdir=same")
     assert said.status == 1
     assert "lightning-prune: sweep/same: two runs of this sweep go to that folder" in said.err
-    assert json.loads(Path("sweep/same/report.json").read_text())["final_sparsity"] == 0.5
+    assert json.loads(Path("sweep/same/report.json").read_text(encoding="utf-8"))["final_sparsity"] == 0.5

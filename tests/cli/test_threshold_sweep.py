@@ -21,10 +21,12 @@ def test_a_sweep_needs_no_training_and_extracts_what_it_shows(command: Command) 
     said = command(*LEARNED, "prune.shrink=true", *SHORT)
     assert said.status == 0, said.err
     assert "run/learned.pt" in said.out
-    report = json.loads(Path("run/report.json").read_text())
+    report = json.loads(Path("run/report.json").read_text(encoding="utf-8"))
     said = command("threshold-sweep", "run", "--thresholds", "0,0.5,0.8", "--extract", "0.8")
     assert (said.status, said.err) == (0, "")
-    points = {point["threshold"]: point for point in json.loads(Path("run/threshold_sweep.json").read_text())}
+    points = {
+        point["threshold"]: point for point in json.loads(Path("run/threshold_sweep.json").read_text(encoding="utf-8"))
+    }
     assert list(points) == [0.0, 0.5, 0.8]
     assert points[0.0]["parameters"] == report["shrink"]["parameters"][0]  # a p above 0 keeps all
     assert points[0.5]["parameters"] == report["shrink"]["parameters"][1]  # the T of the run
@@ -47,7 +49,7 @@ def test_a_schedule_leaves_no_choice_of_a_threshold(command: Command) -> None:
         *SHORT,
     )
     assert said.status == 0, said.err
-    assert json.loads(Path("run/report.json").read_text())["sparsity"] == pytest.approx(0.5, abs=0.01)
+    assert json.loads(Path("run/report.json").read_text(encoding="utf-8"))["sparsity"] == pytest.approx(0.5, abs=0.01)
     said = command("threshold-sweep", "run")
     assert (said.status, said.out) == (1, "")
     assert "learned.pt is missing: train with pruner=learned and pruner/schedule=none" in said.err

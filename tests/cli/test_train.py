@@ -42,12 +42,12 @@ def train(command: Command, folder: str, *overrides: str) -> Said:
 
 
 def rows(folder: str) -> list[dict[str, str]]:
-    with (Path(folder) / "metrics.csv").open(newline="") as stream:
+    with (Path(folder) / "metrics.csv").open(encoding="utf-8", newline="") as stream:
         return list(csv.DictReader(stream))
 
 
 def report(folder: str) -> dict[str, Any]:
-    return json.loads((Path(folder) / "report.json").read_text())
+    return json.loads((Path(folder) / "report.json").read_text(encoding="utf-8"))
 
 
 def model(folder: str) -> dict[str, torch.Tensor]:
@@ -99,7 +99,9 @@ def test_g25_the_saved_config_reproduces_the_run_to_the_bit(command: Command) ->
     assert said.status == 0
     assert same(model("one"), model("two"))
     for file in ("metrics.csv", "config.yaml", "report.json"):
-        assert (Path("one") / file).read_text() == (Path("two") / file).read_text(), file
+        assert (Path("one") / file).read_text(encoding="utf-8") == (Path("two") / file).read_text(encoding="utf-8"), (
+            file
+        )
 
 
 def test_g25_editing_the_saved_config_has_an_effect(command: Command) -> None:

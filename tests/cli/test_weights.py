@@ -37,7 +37,7 @@ def test_prunes_a_trained_model_without_training_it(command: Command) -> None:
         for name, weight in dense.items():
             kept = weight.abs() >= boundary if weight.dim() >= 2 else torch.ones_like(weight, dtype=torch.bool)
             assert torch.equal(pruned[name], weight * kept), name
-        report = json.loads(Path(f"pruned{number}/report.json").read_text())
+        report = json.loads(Path(f"pruned{number}/report.json").read_text(encoding="utf-8"))
         assert (report["steps"], report["step"]) == (0, 0)
         digest = hashlib.sha256(Path(file).read_bytes()).hexdigest()
         assert report["started_from"] == {"file": file, "sha256": digest}
@@ -138,7 +138,7 @@ def test_a_sparse_model_is_fine_tuned_with_its_zeros_held(command: Command) -> N
     before, after = model("sparse"), model("held")
     assert all(torch.equal(before[n] == 0, after[n] == 0) for n in before if before[n].dim() >= 2)
     assert any(not torch.equal(before[n], after[n]) for n in before)
-    report = json.loads(Path("held/report.json").read_text())
+    report = json.loads(Path("held/report.json").read_text(encoding="utf-8"))
     assert report["sparsity"] == report["final_sparsity"] == pytest.approx(0.8, abs=1e-4)
 
 

@@ -65,4 +65,4 @@ def test_a_recipe_runs_with_lightning_alone(tmp_path: Path) -> None:
     assert "90.00 %" in done.stdout
     assert (folder / "metrics.csv").is_file()
     assert list(folder.glob("checkpoints/*.ckpt"))
-    assert '"lightning": ' in (folder / "report.json").read_text()
+    assert '"lightning": ' in (folder / "report.json").read_text(encoding="utf-8")

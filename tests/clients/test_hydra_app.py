@@ -13,7 +13,7 @@ import yaml
 
 HERE = Path(__file__).parent / "hydra_app"
 ROOT = HERE.parents[2]
-DOCS = (ROOT / "docs" / "hydra_app.md").read_text()
+DOCS = (ROOT / "docs" / "hydra_app.md").read_text(encoding="utf-8")
 
 
 def zeros(folder: Path, *words: str) -> list[int]:
@@ -32,11 +32,11 @@ def test_the_app_has_the_five_lines_of_the_docs() -> None:
         said = yaml.safe_load(text)
         assert len(text.splitlines()) in (3, 4)
         if name == "train.yaml":
-            app = yaml.safe_load((HERE / "configs" / name).read_text())
+            app = yaml.safe_load((HERE / "configs" / name).read_text(encoding="utf-8"))
             assert all(each in app["defaults"] for each in said["defaults"])
             assert said["hydra"].items() <= app["hydra"].items()
         else:
-            assert said == yaml.safe_load((HERE / "configs/callbacks/pruning.yaml").read_text())
+            assert said == yaml.safe_load((HERE / "configs/callbacks/pruning.yaml").read_text(encoding="utf-8"))
 
 
 WAYS = {

@@ -59,7 +59,7 @@ def test_takes_inputs_by_place_and_by_name(tmp_path: Path, by_name: bool) -> Non
 
 def test_a_file_that_differs_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "net.onnx"
-    file.write_text("the one before")
+    file.write_text("the one before", encoding="utf-8")
 
     def wrong(*_: Any) -> list[Tensor]:
         return [torch.ones(2, 3)]
@@ -68,4 +68,4 @@ def test_a_file_that_differs_is_not_left_behind(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(ValueError, match="outputs of the ONNX file differ by"):
         to_onnx(nn.Linear(6, 3), file, torch.randn(2, 6))
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
-    assert file.read_text() == "the one before"
+    assert file.read_text(encoding="utf-8") == "the one before"

@@ -209,7 +209,7 @@ def test_comes_back_from_plain_files(gpu: StandIn, tmp_path: Path) -> None:
     result = to_semi_structured(net)
     save_semi_structured(net, result, tmp_path / "new" / "folder")
     assert {path.name for path in (tmp_path / "new/folder").iterdir()} == {"model.pt", "semi_structured.json"}
-    facts = json.loads((tmp_path / "new/folder/semi_structured.json").read_text())
+    facts = json.loads((tmp_path / "new/folder/semi_structured.json").read_text(encoding="utf-8"))
     assert facts == {"format": "2:4", "layers": ["0", "2"]}
     plain = copy.deepcopy(sparse_net())
     plain.load_state_dict(torch.load(tmp_path / "new/folder/model.pt", weights_only=True))

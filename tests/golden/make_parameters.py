@@ -77,12 +77,14 @@ def made(architecture: str) -> nn.Module:
 
 def main() -> None:
     """Write the table."""
-    table = {architecture: rows_of(made(architecture)) for architecture in json.loads(TABLE.read_text())}
+    table = {
+        architecture: rows_of(made(architecture)) for architecture in json.loads(TABLE.read_text(encoding="utf-8"))
+    }
     lines = (
         f"{json.dumps(name)}: [\n" + ",\n".join(f"  {json.dumps(row)}" for row in rows) + "\n]"
         for name, rows in table.items()
     )
-    TABLE.write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    TABLE.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

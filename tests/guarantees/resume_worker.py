@@ -230,5 +230,5 @@ def run(
 if __name__ == "__main__":
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
-    for job in json.loads(Path(sys.argv[1]).read_text()):
+    for job in json.loads(Path(sys.argv[1]).read_text(encoding="utf-8")):
         run(**job)

@@ -82,14 +82,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[str, 
     resume("first_order-killed", "first_order", last)
 
     resumed = _process(jobs, folder, "resume")
-    assert resumed.wait(timeout=300) == 0, (folder / "resume.log").read_text()[-3000:]
+    assert resumed.wait(timeout=300) == 0, (folder / "resume.log").read_text(encoding="utf-8")[-3000:]
     ends = {name: torch.load(folder / f"{name}.pt", weights_only=True) for name in names}
     return {name: (whole[made], ends[name]) for name, made in names.items()}
 
 
 def _process(jobs: list[dict[str, Any]], folder: Path, name: str) -> subprocess.Popen[bytes]:
     file = folder / f"{name}.json"
-    file.write_text(json.dumps(jobs))
+    file.write_text(json.dumps(jobs), encoding="utf-8")
     command = [sys.executable, "-m", "tests.guarantees.resume_worker", str(file)]
     with (folder / f"{name}.log").open("w") as log:
         return subprocess.Popen(command, cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT)}, stdout=log, stderr=log)

@@ -21,7 +21,7 @@ from lightning_prune.targets import Targets
 from tests.guarantees.helpers import Net, fit, ramp
 
 TABLE: dict[str, list[tuple[str, list[int], str, str, int]]] = json.loads(
-    (Path(__file__).parents[1] / "golden" / "parameters.json").read_text()
+    (Path(__file__).parents[1] / "golden" / "parameters.json").read_text(encoding="utf-8")
 )
 
 

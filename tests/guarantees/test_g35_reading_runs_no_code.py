@@ -53,7 +53,7 @@ def write(folder: Path, **changes: Any) -> Path:
     """Write what a run would leave: a config, with changes, and a model some of whose units are dead."""
     folder.mkdir()
     values = {"defaults": ["run_folder", "_self_"], "recipe": "mine", "seed": 0, "task": task()} | changes
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(values)))
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(OmegaConf.create(values)), encoding="utf-8")
     net: Any = digits_cnn()
     with torch.no_grad():
         for layer in (m for m in net.modules() if isinstance(m, torch.nn.Conv2d)):
@@ -70,7 +70,7 @@ def write(folder: Path, **changes: Any) -> Path:
 def own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Put a package of the user's where Python looks for it."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mypackage.py").write_text(PACKAGE)
+    (tmp_path / "mypackage.py").write_text(PACKAGE, encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield
     sys.modules.pop("mypackage", None)
@@ -142,7 +142,7 @@ def test_G35_what_is_trusted_is_built(tmp_path: Path, capsys: pytest.CaptureFixt
     run = write(tmp_path / "run", task=task(net={"_target_": "mypackage.net"}))
     assert main(["shrink", str(run), "--trust", "elsewhere,mypackage"]) == 0, capsys.readouterr().err
     assert Path("imported").exists()
-    recipe = json.loads((run / "shrunk" / "shrunk.json").read_text())
+    recipe = json.loads((run / "shrunk" / "shrunk.json").read_text(encoding="utf-8"))
     assert recipe["model"] == "Classifier"
     with pytest.raises(UserError, match="neither a class nor a function"):
         config_of(write(tmp_path / "other", task={"_target_": "mypackage.os.system"}), ("task",), Trust(("mypackage",)))
@@ -168,7 +168,9 @@ def test_G35_hydra_does_not_compose_what_is_read(tmp_path: Path, monkeypatch: py
         )
     ):
         run = write(tmp_path / str(number), **changes)
-        (run / "run_folder.yaml").write_text(OmegaConf.to_yaml({"hydra": {"callbacks": {"evil": evil}}}))
+        (run / "run_folder.yaml").write_text(
+            OmegaConf.to_yaml({"hydra": {"callbacks": {"evil": evil}}}), encoding="utf-8"
+        )
         assert set(config_of(run, ("task",), Trust())) == {"seed", "task", "ckpt_path", "weights"}
         assert main(["export", str(run), "--format", "2:4"]) in (0, 1)
         assert not Path("called").exists()
@@ -197,7 +199,7 @@ def test_G35_references_are_resolved_and_the_folder_is_known(tmp_path: Path, mon
     ],
 )
 def test_G35_a_damaged_config_is_one_line(text: str, said: str, tmp_path: Path) -> None:
-    (tmp_path / "config.yaml").write_text(text)
+    (tmp_path / "config.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=said):
         config_of(tmp_path, ("task",), Trust())
 
@@ -215,7 +217,7 @@ NAMED = {
     target
     for folder in ("recipes", "conf/pruner")
     for file in (ROOT / folder).rglob("*.yaml")
-    for target in re.findall(r"_target_: *([\w.]+)", file.read_text())
+    for target in re.findall(r"_target_: *([\w.]+)", file.read_text(encoding="utf-8"))
 }
 
 

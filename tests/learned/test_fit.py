@@ -168,7 +168,7 @@ def test_G19_logged_numbers_are_those_of_the_report(tmp_path: Path) -> None:
     model, callback = Units(), learned(schedule=Polynomial(0.5, 0.0, 1.0, 0.2))
     logger = CSVLogger(tmp_path)
     fit(model, callback, max_epochs=4, logger=logger, log_every_n_steps=1)
-    rows = [m for m in (Path(logger.log_dir) / "metrics.csv").read_text().splitlines() if m]
+    rows = [m for m in (Path(logger.log_dir) / "metrics.csv").read_text(encoding="utf-8").splitlines() if m]
     assert callback.report is not None
     names = ["pruning/sparsity", "pruning/undecided", "pruning/regularizer", "pruning/changed"]
     assert set(names) <= set(rows[0].split(","))

@@ -21,7 +21,7 @@ SOUND: dict[str, Any] = {"version": 1, "settings": {}, "rounds": [ROUND], "stopp
 
 
 def write(folder: Path, found: Any) -> None:
-    (folder / FILE).write_text(json.dumps(found))
+    (folder / FILE).write_text(json.dumps(found), encoding="utf-8")
 
 
 def test_a_sound_record_is_read(tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_G35_a_damaged_field_is_named(change: dict[str, Any], said: str, tmp_pat
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"version": 1}'])
 def test_G35_a_damaged_file_is_named(text: str, tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text(text)
+    (tmp_path / FILE).write_text(text, encoding="utf-8")
     for read in (lambda: load(tmp_path, {}), lambda: finished(tmp_path)):
         with pytest.raises(ValueError, match=FILE):
             read()

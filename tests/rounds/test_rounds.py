@@ -165,7 +165,7 @@ def test_goes_on_after_the_last_finished_round_to_the_bit(data: Digits, tmp_path
 
     with pytest.raises(RuntimeError, match="out of time"):
         rounds.run(new_model(), until_the_second, data, tmp_path / "parts")
-    assert len(json.loads((tmp_path / "parts" / "rounds.json").read_text())["rounds"]) == 2
+    assert len(json.loads((tmp_path / "parts" / "rounds.json").read_text(encoding="utf-8"))["rounds"]) == 2
     torch.manual_seed(99)
     ended = new_model(3)  # its values do not matter
     history = rounds.run(ended, QUIET, data, tmp_path / "parts")

@@ -88,7 +88,7 @@ def test_a_config_that_can_say_the_sizes_says_them(family: str, tmp_path: Path) 
         loaded = kind.from_pretrained(tmp_path / folder)
         assert same_outputs(shrunk.model, loaded.eval(), inputs())
     assert same_outputs(shrunk.model, load_pretrained(tmp_path / "ours"), inputs())
-    width = json.loads((tmp_path / "ours" / "config.json").read_text())
+    width = json.loads((tmp_path / "ours" / "config.json").read_text(encoding="utf-8"))
     assert (width["n_inner"] if family == "gpt2" else width["intermediate_size"]) < 24 + 40 * (family == "gpt2")
 
 
@@ -171,10 +171,10 @@ def test_G13_what_cannot_be_saved_or_loaded_is_refused_by_name(tmp_path: Path) -
     with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
         load_pretrained(tmp_path)
     save_pretrained(smaller(bert, words()).model, tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["Mine"]}))
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"architectures": ["Mine"]}), encoding="utf-8")
     with pytest.raises(ValueError, match=r"names no class of transformers \(Mine\): give kind="):
         load_pretrained(tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_size": 8}))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_size": 8}), encoding="utf-8")
     with pytest.raises(ValueError, match="does not shrink to"):
         load_pretrained(tmp_path)

@@ -95,11 +95,11 @@ DAMAGE: dict[str, tuple[Callable[[Recipe], Any], str]] = {
 @pytest.mark.parametrize("case", DAMAGE)
 def test_G35_a_damaged_recipe_is_refused_by_field(case: str, folder: Path) -> None:
     change, said = DAMAGE[case]
-    recipe = json.loads((folder / "shrunk.json").read_text())
+    recipe = json.loads((folder / "shrunk.json").read_text(encoding="utf-8"))
     change(recipe)
     model = Plain()
     unchanged(model, lambda: rebuild(model, recipe), said)
-    (folder / "shrunk.json").write_text(json.dumps(recipe))
+    (folder / "shrunk.json").write_text(json.dumps(recipe), encoding="utf-8")
     unchanged(model, lambda: load_shrunk(model, folder), said)
 
 
@@ -137,7 +137,7 @@ def test_G35_weights_that_are_not_the_recipes_are_refused(folder: Path) -> None:
 
 
 def test_G35_a_checkpoints_weights_are_looked_at_too(folder: Path) -> None:
-    recipe = json.loads((folder / "shrunk.json").read_text())
+    recipe = json.loads((folder / "shrunk.json").read_text(encoding="utf-8"))
     weights: dict[str, Any] = load_file(folder / "model.safetensors")
     file = folder / "run.ckpt"
     model = Plain()

@@ -69,7 +69,7 @@ def test_an_address_that_sends_no_whole_archive_is_named(tmp_path: Path, site: S
     address, published = site
     for name in ("set.tar", "set.tar.gz"):
         pack(published / name, {"set/one": CONTENT["one"], "set/two": CONTENT["two"]})
-    (published / "page.tar.gz").write_text("<html>not found</html>")
+    (published / "page.tar.gz").write_text("<html>not found</html>", encoding="utf-8")
     with pytest.raises(DataNotFound, match=rf"could not fetch {address}/{path} \(.+\); try again, or put one, two "):
         fetch_members(f"{address}/{path}", tmp_path / "raw", FILES)
     assert names(tmp_path / "raw") <= {"one"}

@@ -16,7 +16,7 @@ from lightning_prune.tasks.data.text import Shakespeare
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     (tmp_path / "shakespeare").mkdir()
-    (tmp_path / "shakespeare" / "shakespeare.txt").write_text("to be or not to be, " * 400)
+    (tmp_path / "shakespeare" / "shakespeare.txt").write_text("to be or not to be, " * 400, encoding="utf-8")
     return tmp_path
 
 

@@ -66,7 +66,7 @@ def test_attention_without_a_head_is_attention_with_that_head_silent() -> None:
 
 def test_a_text_is_learned(make_trainer: Callable[..., Trainer], tmp_path: Path) -> None:
     (tmp_path / "shakespeare").mkdir()
-    (tmp_path / "shakespeare" / "shakespeare.txt").write_text("to be or not to be, " * 400)
+    (tmp_path / "shakespeare" / "shakespeare.txt").write_text("to be or not to be, " * 400, encoding="utf-8")
     seed_everything(0)
     model = CharacterModel(GPT(vocab=8, length=20, width=32, heads=2, layers=2), lr=0.01)
     trainer = make_trainer(max_epochs=5)

@@ -191,4 +191,4 @@ def test_two_processes_share_out_every_epoch_and_resume_inside_it(tmp_path: Path
 
 
 def read(folder: Path, name: str, rank: int) -> Batches:
-    return json.loads((folder / f"{name}.{rank}.json").read_text())
+    return json.loads((folder / f"{name}.{rank}.json").read_text(encoding="utf-8"))

@@ -61,7 +61,7 @@ def main(folder: Path) -> None:
             callbacks=[ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)],
         )
         trainer.fit(model, datamodule=Numbers(), ckpt_path=resume)
-        (folder / f"{name}.{trainer.global_rank}.json").write_text(json.dumps(model.seen))
+        (folder / f"{name}.{trainer.global_rank}.json").write_text(json.dumps(model.seen), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -137,7 +137,7 @@ def test_each_form_is_read_and_printed_so_that_it_is_read_again(
     with pytest.raises(SystemExit):
         cli(family, monkeypatch, *words, "--print_config")
     printed = tmp_path / "printed.yaml"
-    printed.write_text(capsys.readouterr().out)
+    printed.write_text(capsys.readouterr().out, encoding="utf-8")
     first = found(cli(family, monkeypatch, *words))
     again = found(cli(family, monkeypatch, f"--config={printed}"))
     assert what(first) == what(wanted) == what(again)
@@ -160,7 +160,7 @@ OWN = {
 
 def test_a_file_of_class_paths(family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "mine.yaml"
-    file.write_text(yaml.safe_dump({"trainer": {"callbacks": [OWN]}}))
+    file.write_text(yaml.safe_dump({"trainer": {"callbacks": [OWN]}}), encoding="utf-8")
     made = found(cli(family, monkeypatch, f"--config={file}"))
     wanted = LearnedMasks(gate=SoftThreshold(), mask_regularizer=None, pattern=Element())
     assert what(made) == what(PruningCallback(wanted))

@@ -28,7 +28,7 @@ class Mine(Classifier):
 
 def told(make_trainer: MakeTrainer, folder: Path, model: Classifier, *callbacks: PruningCallback) -> dict[str, Any]:
     make_trainer(callbacks, logger=CSVLogger(folder, name="", version="")).fit(model)
-    return yaml.safe_load((folder / "hparams.yaml").read_text())
+    return yaml.safe_load((folder / "hparams.yaml").read_text(encoding="utf-8"))
 
 
 def test_the_pruner_is_there_with_its_schedule_in_steps(make_trainer: MakeTrainer, tmp_path: Path) -> None:

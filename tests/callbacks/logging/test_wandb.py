@@ -129,7 +129,7 @@ def test_the_summary_is_filled(fitted: Fitted) -> None:
 def test_the_table_by_layer(fitted: Fitted) -> None:
     """G19: one row a weight."""
     (file,) = fitted.run.media("pruning/layers")
-    table = json.loads(file.read_text())
+    table = json.loads(file.read_text(encoding="utf-8"))
     assert table["columns"] == ["weight", "shape", "weights", "zeros", "sparsity", "threshold"]
     assert [row[0] for row in table["data"]] == NAMES
     for row in table["data"]:
@@ -153,7 +153,7 @@ def test_the_pictures_can_be_read(fitted: Fitted) -> None:
 
 def test_other_loggers_get_the_same_numbers(fitted: Fitted) -> None:
     """Several loggers at once: the CSV file holds what wandb holds."""
-    lines = (fitted.folder / "csv" / "metrics.csv").read_text().splitlines()
+    lines = (fitted.folder / "csv" / "metrics.csv").read_text(encoding="utf-8").splitlines()
     names = lines[0].split(",")
     rows = [dict(zip(names, line.split(","), strict=True)) for line in lines[1:]]
     sparsity = [(int(row["step"]), float(row["pruning/sparsity"])) for row in rows if row["pruning/sparsity"]]

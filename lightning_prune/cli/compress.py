@@ -22,8 +22,8 @@ usage: lightning-prune compress CHECKPOINT -cn RECIPE TARGET [batch=N] [--config
 
 Make a trained model smaller: find the sparsity at which it meets the target, prune whole units to it while the recipe's
 trainer fine-tunes, take them out, and show the model before and after. A target that cannot be met is refused before
-anything is trained. The run's folder, runs/RECIPE/TIME, is that of train, with the small weights in model.pt, their shapes
-in shrunk.json, and the table at the end in compressed.json.
+anything is trained. The run's folder, runs/RECIPE/TIME, is that of train, with the small weights in model.pt, their
+shapes in shrunk.json, and the table at the end in compressed.json.
 
   CHECKPOINT             a .ckpt, a model.pt or a run's folder, whose weights fit the recipe's task
   -cn RECIPE             the task, its data, and how it is fine-tuned: one listed below, or of your own
@@ -84,7 +84,9 @@ def main(argv: list[str]) -> int:
         device = _device(config, parts)
         found = sparsity_for(parts.task.to(device).eval(), pruner, asked.target, inputs)
     sparsity = -(-found.sparsity // 1e-5) / 1e5  # up, to what a command line can show
-    print(f"{asked.target}: a sparsity of {sparsity:g} meets it without training, with {asked.target.of_share(found.share)}")
+    print(
+        f"{asked.target}: a sparsity of {sparsity:g} meets it without training, with {asked.target.of_share(found.share)}"
+    )
     words = [*asked.words(asked.checkpoint, sparsity), f"hydra.run.dir='{folder}'"]
     with _as_train(words):
         status = train.main(words)
@@ -175,8 +177,8 @@ def _pruner(config: Any, parts: Parts) -> Any:
         raise UserError(f"{config.recipe} learns its masks, for which no sparsity can be set: choose pruner=default")
     if not isinstance(pruner.pattern, CoupledPattern) or pruner.schedule.final_sparsity != 0.5:
         raise UserError(
-            f"{config.recipe}: prune.pruner is {pruner}, whatever pruner says: let it be ${{pruner}}, and leave pattern "
-            "and final_sparsity to compress"
+            f"{config.recipe}: prune.pruner is {pruner}, whatever pruner says: let it be ${{pruner}}, and leave "
+            "pattern and final_sparsity to compress"
         )
     return pruner
 

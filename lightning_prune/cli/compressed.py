@@ -55,7 +55,9 @@ class Compressed:
         if self.share > asked * (1 + tolerance):
             nearer = self.target.of_share(asked * asked / self.share)
             if self.target.kind == "speedup":
-                return f"missed: {met}, where {self.target} was asked for; ask for {nearer}, or measure on an idle machine"
+                return (
+                    f"missed: {met}, where {self.target} was asked for; ask for {nearer}, or measure on an idle machine"
+                )
             why = "training changed which units go"
         elif self.target.kind != "speedup" and self.share < self.found.share * (1 - tolerance):
             nearer = self.target.of_share(min(0.99, asked * self.found.share / self.share))

@@ -9,9 +9,10 @@ def least_sparsity(cost: Callable[[float], float], at_most: float, precision: fl
     """Return the least sparsity at which a cost is no more than asked, or None if it is more even at 1.
 
     Args:
-        cost: of a sparsity in [0, 1]; it does not rise.
+        cost: of a sparsity in [0, 1]. Where it does not fall all the way, the answer meets what is asked for, but may
+            not be the least that does.
         at_most: what is asked for.
-        precision: how near the answer is to the least one; it always meets what is asked for.
+        precision: how near the answer is to the least one.
     """
     if cost(0.0) <= at_most:
         return 0.0

@@ -13,12 +13,12 @@ from lightning_prune.cost import count, latency
 from lightning_prune.coupling.example import example_of
 from lightning_prune.pruning import Pruner
 from lightning_prune.rounds.bisect import least_sparsity
-from lightning_prune.rounds.one_shot import OneShotTrial
+from lightning_prune.rounds.trial import Trial
 from lightning_prune.shown import by_reason
 
 Kind = Literal["macs", "parameters", "speedup"]
 _BLOCKS, _FORWARDS = 8, 5
-_FINE, _COARSE = 1e-4, 5e-3
+_FINE, _COARSE = 1e-3, 5e-3
 """How near the sparsity is found: where the cost is counted, and where it is measured."""
 
 
@@ -77,14 +77,14 @@ class Found:
 
 
 def sparsity_for(model: nn.Module, pruner: Pruner, target: CostTarget, example_inputs: Any = None) -> Found:
-    """Return the least sparsity at which a copy, pruned at once and made smaller, meets a target.
+    """Return the least sparsity at which a copy, pruned along the schedule and made smaller, meets a target.
 
     MACs and parameters are counted. Latencies are measured, of the copy and of the model in turn, where the model is;
     what they say is measured again, and while it does not hold, a little more goes.
 
     Args:
         model: trained; it stays as it is.
-        pruner: not attached; its pattern, criterion, scope, selection and targets say what goes.
+        pruner: not attached; its ideas say what goes, and its schedule's final sparsity is what is looked for.
         target: what to meet.
         example_inputs: what one forward takes; None for the module's `example_input_array`.
 
@@ -94,7 +94,7 @@ def sparsity_for(model: nn.Module, pruner: Pruner, target: CostTarget, example_i
         ValueError: there are no example inputs, or no units that can be taken out.
     """
     inputs = example_of(model, example_inputs)
-    trial = OneShotTrial(model, pruner)
+    trial = Trial(model, pruner)
     dense = float("nan") if target.kind == "speedup" else float(getattr(count(model, inputs), target.kind))
 
     def share(sparsity: float, blocks: int = _BLOCKS) -> float:
@@ -126,7 +126,7 @@ def steady_latency(models: Sequence[nn.Module], example_inputs: Any, blocks: int
     return [min(times) for times in zip(*each, strict=True)]
 
 
-def _unreachable(target: CostTarget, least: float, trial: OneShotTrial) -> str:
+def _unreachable(target: CostTarget, least: float, trial: Trial) -> str:
     units = "one unit" if trial.multiple == 1 else f"{trial.multiple} units"
     stays = "; ".join(by_reason("left whole", trial.skipped)) or "no weight is left whole"
     hint = "; a forward of a larger batch gains more than a small one" if target.kind == "speedup" else ""

@@ -62,7 +62,7 @@ class Asked:
     def words(self, weights: Path, sparsity: float) -> list[str]:
         """Return the words for `train` that prune these weights to a sparsity and take dead units out."""
         escaped = str(weights).replace("\\", "\\\\").replace("'", "\\'")
-        ours = (f"++weights='{escaped}'", f"pruner.schedule.final_sparsity={sparsity}", "++prune.shrink=true")
+        ours = (f"++weights='{escaped}'", f"++pruner.schedule.final_sparsity={sparsity}", "++prune.shrink=true")
         return [*self.rest, "pruner/pattern=channel", *ours]
 
 
@@ -84,9 +84,8 @@ def main(argv: list[str]) -> int:
         device = _device(config, parts)
         found = sparsity_for(parts.task.to(device).eval(), pruner, asked.target, inputs)
     sparsity = -(-found.sparsity // 1e-5) / 1e5  # up, to what a command line can show
-    print(
-        f"{asked.target}: a sparsity of {sparsity:g} meets it without training, with {asked.target.of_share(found.share)}"
-    )
+    met = asked.target.of_share(found.share)
+    print(f"{asked.target}: a sparsity of {sparsity:g} comes to {met} without training")
     words = [*asked.words(asked.checkpoint, sparsity), f"hydra.run.dir='{folder}'"]
     with _as_train(words):
         status = train.main(words)
@@ -141,14 +140,22 @@ def _number(word: str, text: str) -> float:
 def _built(words: Sequence[str]) -> Generator[tuple[Any, Parts], None, None]:
     """Give a config and what it names, with the weights loaded."""
     arguments = read(words)
+    from omegaconf import OmegaConf
+
     from lightning_prune.cli import compose, family
     from lightning_prune.cli.quiet import quiet
 
     with compose.composed(arguments) as config, quiet():
         if config.get("rounds") is not None:
             raise UserError(f"{config.recipe} prunes in rounds, which have no one sparsity: name another recipe")
-        if "pruner" not in config or not config.pruner or config.pruner.get("schedule") is None:
-            raise UserError(f"{config.recipe} has no pruner with a schedule whose final_sparsity could meet a target")
+        if "LearnedMasks" in str(OmegaConf.select(config, "prune.pruner._target_")):
+            raise UserError(f"{config.recipe} learns its masks, for which no sparsity can be set: choose pruner=default")
+        schedule = OmegaConf.select(config, "prune.pruner.schedule")
+        if schedule is None or set(schedule) <= {"_target_", "final_sparsity"}:
+            raise UserError(
+                f"{config.recipe}: its schedule has no final_sparsity that could meet a target: choose another, such "
+                "as pruner/schedule=polynomial"
+            )
         family.begin(config)
         from lightning_prune.cli import build
 

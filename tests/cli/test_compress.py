@@ -29,7 +29,7 @@ def compress(command: Command, recipe: str, target: str, *words: str, file: str 
 
 def saved(recipe: str) -> Classifier:
     torch.manual_seed(0)
-    task = Classifier(digits_cnn() if recipe == "digits_cnn" else MLP([64, 256, 256, 10]))
+    task = Classifier(digits_cnn() if recipe == "digits_cnn" else MLP([64, 128, 64, 10]))
     torch.save(task.state_dict(), "dense.pt")
     return task
 
@@ -46,7 +46,8 @@ def test_a_checkpoint_comes_out_smaller_by_the_target(command: Command, recipe: 
     x = torch.randn(16, *dense.example_input_array.shape[1:])  # pyright: ignore
     costs = count(small, x), facts["cost"]["dense"]
     assert 0.9 * float(value) < getattr(costs[0], kind) / costs[1][kind] == facts["share"] <= float(value)
-    assert facts["met"] and facts["target"] == {kind: float(value)}
+    assert facts["met"]
+    assert facts["target"] == {kind: float(value)}
     assert facts["after"]["test/accuracy"] > facts["before"]["test/accuracy"]  # untrained before
     assert facts["after"] == pytest.approx(json.loads(Path("small/report.json").read_text())["test"], rel=1e-4)
     assert f"{target} asked for, {kind}=0." in said.out
@@ -74,8 +75,7 @@ def test_a_speed_up_is_met_where_a_forward_takes_what_its_macs_say(
 
 def test_a_lightning_checkpoint_with_hyper_parameters_will_do(command: Command) -> None:
     task = saved("digits_mlp")
-    content = {"state_dict": task.state_dict(), "hyper_parameters": {"lr": 0.1, "sizes": [64, 256]}, "epoch": 3}
-    Path("epoch=3-step=9.ckpt").write_bytes(b"")
+    content = {"state_dict": task.state_dict(), "hyper_parameters": {"lr": 0.1, "sizes": [64, 128]}, "epoch": 3}
     torch.save(content, "epoch=3-step=9.ckpt")
     said = compress(command, "digits_mlp", "macs=0.5", file="epoch=3-step=9.ckpt")
     assert (said.status, said.err) == (0, "")
@@ -93,9 +93,9 @@ REFUSED = {
     "a sparsity": (("macs=0.5", "pruner.schedule.final_sparsity=0.3"), "the target decides it, so leave it out"),
     "weights": (("macs=0.5", "weights=a.pt"), "CHECKPOINT stands for it"),
     "a sweep": (("macs=0.5", "-m"), "-m: this command takes -cn"),
-    "masks that are learned": (("macs=0.5", "pruner=learned"), ""),
+    "masks that are learned": (("macs=0.5", "pruner=learned"), "digits_mlp learns its masks"),
+    "zeros that are held": (("macs=0.5", "pruner/schedule=hold"), "has no final_sparsity"),
     "another task": (("macs=0.5", "task.net.sizes=[64,32,10]"), "weights=dense.pt: Error(s) in loading"),
-    "no such recipe": (("macs=0.5", "-cn", "digits_mlpp"), ""),
 }
 
 

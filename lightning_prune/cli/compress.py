@@ -149,7 +149,9 @@ def _built(words: Sequence[str]) -> Generator[tuple[Any, Parts], None, None]:
         if config.get("rounds") is not None:
             raise UserError(f"{config.recipe} prunes in rounds, which have no one sparsity: name another recipe")
         if "LearnedMasks" in str(OmegaConf.select(config, "prune.pruner._target_")):
-            raise UserError(f"{config.recipe} learns its masks, for which no sparsity can be set: choose pruner=default")
+            raise UserError(
+                f"{config.recipe} learns its masks, for which no sparsity can be set: choose pruner=default"
+            )
         schedule = OmegaConf.select(config, "prune.pruner.schedule")
         if schedule is None or set(schedule) <= {"_target_", "final_sparsity"}:
             raise UserError(

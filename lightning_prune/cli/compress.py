@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,7 +69,7 @@ class Asked:
 def main(argv: list[str]) -> int:
     """Run the command."""
     if "-h" in argv or "--help" in argv:
-        print(HELP + listing())
+        print(HELP + listing(argv))
         return 0
     asked = _asked(argv)
     from lightning_prune.cli import train
@@ -145,7 +145,7 @@ def _built(words: Sequence[str]) -> Generator[tuple[Any, Parts], None, None]:
     from lightning_prune.cli import compose, family
     from lightning_prune.cli.quiet import quiet
 
-    with compose.composed(arguments) as config, quiet():
+    with compose.composed(arguments) as config, nullcontext(family.begin(config)), quiet():
         if config.get("rounds") is not None:
             raise UserError(f"{config.recipe} prunes in rounds, which have no one sparsity: name another recipe")
         if "LearnedMasks" in str(OmegaConf.select(config, "prune.pruner._target_")):
@@ -158,7 +158,6 @@ def _built(words: Sequence[str]) -> Generator[tuple[Any, Parts], None, None]:
                 f"{config.recipe}: its schedule has no final_sparsity that could meet a target: choose another, such "
                 "as pruner/schedule=polynomial"
             )
-        family.begin(config)
         from lightning_prune.cli import build
 
         parts = build.parts(config)

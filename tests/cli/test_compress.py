@@ -187,5 +187,5 @@ def test_help_and_tab(command: Command) -> None:
     assert said.status == 0
     assert all(word in said.out for word in ("macs=0.5", "parameters=0.4", "speedup=2", "batch=N", "digits_cnn"))
     assert words("lightning-prune compr") == ["compress"]
-    assert words("lightning-prune compress dense.pt -cn digits_m") == ["digits_mlp"]
+    assert words("lightning-prune compress dense.pt -cn fashion_lenet5_l") == ["fashion_lenet5_l0"]
     assert words("lightning-prune compress dense.pt -cn digits_mlp pruner/sco") == ["pruner/scope="]

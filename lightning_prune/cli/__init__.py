@@ -13,6 +13,7 @@ HELP = """\
 usage: lightning-prune COMMAND ...
 
   train -cn RECIPE [key=value ...]    train and prune; writes a folder with config, metrics, report, picture, model
+  compress CHECKPOINT -cn RECIPE ...  a trained model made smaller to a target: speedup=2, macs=0.5 or parameters=0.4
   plan -cn RECIPE [key=value ...]     what would be pruned, and when, without training; --json
   inspect FILE|RUN ... [--json]       sparsity by layer of checkpoints, this library's or any other
   compare FOLDER ...                  accuracy and loss against sparsity, of any set of runs: table, picture, wandb
@@ -67,6 +68,10 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from lightning_prune.cli import train
 
         return train.main
+    if name == "compress":
+        from lightning_prune.cli import compress
+
+        return compress.main
     if name == "plan":
         from lightning_prune.cli import plan
 
@@ -98,8 +103,8 @@ def _command(name: str) -> Callable[[list[str]], int]:
     if name == "--version":
         return _version
     raise ValueError(
-        f"unknown command {name!r}: there are train, plan, inspect, compare, export, shrink, threshold-sweep and "
-        "completion; see lightning-prune --help"
+        f"unknown command {name!r}: there are train, compress, plan, inspect, compare, export, shrink, "
+        "threshold-sweep and completion; see lightning-prune --help"
     )
 
 

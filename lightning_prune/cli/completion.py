@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-COMMANDS = ("train", "plan", "inspect", "compare", "export", "shrink", "threshold-sweep", "completion")
-_OF_RECIPE = ("train", "plan")
+COMMANDS = ("train", "compress", "plan", "inspect", "compare", "export", "shrink", "threshold-sweep", "completion")
+_OF_RECIPE = ("train", "compress", "plan")
 _OPTIONS = {
     "train": ("-cn", "--config-dir", "--multirun", "--help"),
+    "compress": ("-cn", "--config-dir", "--help"),
     "plan": ("-cn", "--config-dir", "--json", "--help"),
     "inspect": ("--json", "--trust", "--help"),
     "completion": ("bash", "zsh", "fish"),

@@ -78,9 +78,13 @@ class UnitUpdate:
         Raises:
             ValueError: a score is not finite or has another shape than its weight; the message names the weight.
         """
+        return self.masks(*self.keep(step))
+
+    def keep(self, step: int) -> tuple[list[Tensor], list[float]]:
+        """Return which units of each group stay at `step`, and the thresholds. Raises what `decide` raises."""
         units = [group.units for group in self.groups]
         share = nearest(lambda r: self.zeros([r * n for n in units]), self._goal(step), 1e-9)
-        return self.masks(*self.choose(step, self._scores([self._alive(group) for group in self.groups], step, share)))
+        return self.choose(step, self._scores([self._alive(group) for group in self.groups], step, share))
 
     def choose(self, step: int, worth: Sequence[Tensor]) -> tuple[list[Tensor], list[float]]:
         """Return which units of each group stay at `step` if they are worth so much, and the thresholds."""

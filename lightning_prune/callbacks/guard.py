@@ -28,9 +28,11 @@ class Guard:
         self._warned = False
         self._update_behind: int | None = None
         self._late = False
+        self._began = False
 
     def look(self, pruner: Pruner | LearnedMasks) -> None:
         """Mask what is alive again before a batch, and name it in a warning the first time."""
+        self._began = True
         closely = self._uncounted or pruner.last_update != self._update
         self._update = pruner.last_update
         counted = [name for name, weight in pruner.masks.items() if weight.written_to]
@@ -48,12 +50,13 @@ class Guard:
             )
 
     def look_behind(self, pruner: Pruner | LearnedMasks) -> None:
-        """Name what was alive in a forward in a warning, the first time; backward needs its values as they are."""
-        if self._late:
+        """Name what was alive in a batch's first forward, once; its backward needs the values as they are."""
+        if self._late or not self._began:
             return
+        self._began = False  # forwards to come in this batch are of a step begun: LBFGS writes between them
         closely = pruner.last_update != self._update_behind
         self._update_behind = pruner.last_update
-        alive = [name for name, weight in pruner.masks.items() if (closely or weight.written_to) and weight.alive]
+        alive = pruner.alive(closely)
         if alive:
             self._late = True
             warnings.warn(

@@ -179,6 +179,15 @@ class Engine(ABC, Generic[OnModelT]):
         self.mask_weights()  # before anything is ranked: what got into a pruned entry must not count
         return self.update(step, optimizers)
 
+    def alive(self, closely: bool = True) -> list[str]:
+        """Return the names of weights whose pruned entries are not all zero now; nothing is written or followed.
+
+        Args:
+            closely: look at the values of all, else only of those with a write that torch counts.
+        """
+        weights = self._on_model.masks.items()
+        return [name for name, weight in weights if (closely or weight.written_to) and weight.alive]
+
     @property
     def moves_between_updates(self) -> bool:
         """Whether the masks are decided anew at steps without an update, too: those that follow the weights."""

@@ -39,9 +39,9 @@ def test_a_checkpoint_comes_out_smaller_by_the_target(command: Command, recipe: 
     dense = saved(recipe)
     said = compress(command, recipe, target, "pruner/scope=uniform", "batch=16")
     assert (said.status, said.err) == (0, "")
-    facts = json.loads(Path("small/compressed.json").read_text())
+    facts = json.loads(Path("small/compressed.json").read_text(encoding="utf-8"))
     kind, _, value = target.partition("=")
-    small = rebuild(Classifier(dense.net), json.loads(Path("small/shrunk.json").read_text()))
+    small = rebuild(Classifier(dense.net), json.loads(Path("small/shrunk.json").read_text(encoding="utf-8")))
     small.load_state_dict(torch.load("small/model.pt", weights_only=True))
     x = torch.randn(16, *dense.example_input_array.shape[1:])  # pyright: ignore
     costs = count(small, x), facts["cost"]["dense"]
@@ -49,7 +49,9 @@ def test_a_checkpoint_comes_out_smaller_by_the_target(command: Command, recipe: 
     assert facts["met"]
     assert facts["target"] == {kind: float(value)}
     assert facts["after"]["test/accuracy"] > facts["before"]["test/accuracy"]  # untrained before
-    assert facts["after"] == pytest.approx(json.loads(Path("small/report.json").read_text())["test"], rel=1e-4)
+    assert facts["after"] == pytest.approx(
+        json.loads(Path("small/report.json").read_text(encoding="utf-8"))["test"], rel=1e-4
+    )
     assert f"{target} asked for, {kind}=0." in said.out
     assert "batch of 16 on cpu with" in said.out
     assert "missed" not in said.out
@@ -68,7 +70,7 @@ def test_a_speed_up_is_met_where_a_forward_takes_what_its_macs_say(
     saved("digits_mlp")
     said = compress(command, "digits_mlp", "speedup=2", "pruner/scope=uniform")
     assert (said.status, said.err) == (0, "")
-    facts = json.loads(Path("small/compressed.json").read_text())
+    facts = json.loads(Path("small/compressed.json").read_text(encoding="utf-8"))
     assert 2 <= facts["cost"]["measured_speedup"] < 2.2
     assert "speedup=2 asked for, speedup=2" in said.out
 
@@ -79,7 +81,10 @@ def test_a_lightning_checkpoint_with_hyper_parameters_will_do(command: Command) 
     torch.save(content, "epoch=3-step=9.ckpt")
     said = compress(command, "digits_mlp", "macs=0.5", file="epoch=3-step=9.ckpt")
     assert (said.status, said.err) == (0, "")
-    assert json.loads(Path("small/report.json").read_text())["started_from"]["file"] == "epoch=3-step=9.ckpt"
+    assert (
+        json.loads(Path("small/report.json").read_text(encoding="utf-8"))["started_from"]["file"]
+        == "epoch=3-step=9.ckpt"
+    )
 
 
 REFUSED = {
@@ -129,7 +134,7 @@ def test_what_is_missing_is_said(command: Command, argv: tuple[str, ...], error:
 
 
 def test_a_file_that_is_no_checkpoint_is_one_line(command: Command) -> None:
-    Path("dense.pt").write_text("not one")
+    Path("dense.pt").write_text("not one", encoding="utf-8")
     said = compress(command, "digits_mlp", "macs=0.5")
     assert (said.status, said.err.count("\n")) == (1, 1)
     assert "dense.pt is no checkpoint of torch" in said.err

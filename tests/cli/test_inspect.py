@@ -68,7 +68,6 @@ def test_shows_the_state_of_pruning_in_a_checkpoint(command: Command) -> None:
     assert command(*run, "pruner.schedule.end_step=1.0").status == 0
     file = "run/checkpoints/last.ckpt"
     found = json.loads(command("inspect", file, "--json").out)
-    assert found["global_step"] == 36
     (state,) = found["pruning"]
     assert (state["last_update"], state["end_step"], state["masks"], state["masked"]) == (36, 36, 3, found["zeros"])
     said = command("inspect", file)

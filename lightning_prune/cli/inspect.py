@@ -95,7 +95,7 @@ class _Found:
 
 
 def _found(file: Path, trusted: bool) -> _Found:
-    content = checkpoints.load(file, trusted)
+    content = checkpoints.load(file, trusted, "inspect it with --trust, or ")
     counts = [_count(printable(name), tensor) for name, tensor in checkpoints.tensors(content)]
     if not counts:
         raise UserError(f"{file}: there is no tensor in it")

@@ -68,7 +68,7 @@ def load(file: Path, trusted: bool = False, way_out: str = "") -> Any:
             raise UserError(f"{file} is no checkpoint of torch, or damaged: {_first_sentence(error)}") from error
         raise UserError(
             f"{file} holds more than tensors and plain values ({found.group(1)}); loading that could run code, so it "
-            "is not loaded. If you trust who made it, {way_out}save the model's state_dict() alone: "
+            f"is not loaded. If you trust who made it, {way_out}save the model's state_dict() alone: "
             f"torch.save(torch.load({str(file)!r}, weights_only=False)['state_dict'], 'weights.pt')"
         ) from error
     except Exception as error:  # a file of another kind breaks the loader in whatever way

@@ -3,7 +3,7 @@
 import os
 
 import pytest
-import pytorch_lightning  # noqa: F401 - first: where a process has both packages, this one is the default for all tests
+import pytorch_lightning as _  # first: where a process has both packages, this one is the default for all tests
 import torch
 
 os.environ.setdefault("WANDB_MODE", "offline")  # no test needs an account

@@ -14,6 +14,8 @@ from pytorch_lightning import Callback
 
 from .conftest import SHORT, Command, Said
 
+pytestmark = pytest.mark.slow  # many processes or whole trainings
+
 JOBLIB = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
 THREE = "pruner.schedule.final_sparsity=0.5,2,0.8"
 

@@ -16,6 +16,8 @@ from . import killed
 from .conftest import SHORT, Command
 from .test_resume import kill
 
+pytestmark = pytest.mark.slow  # many processes or whole trainings
+
 RUN = ("-cn", "digits_mlp", *SHORT, "callbacks.checkpoint.share=1.0")
 ADDS = ("pruner/schedule=geometric", "pruner.schedule.final_sparsity=0.8", "seed=3")
 

@@ -25,6 +25,8 @@ from . import killed
 from .conftest import SHORT, Command
 from .test_claim import HOLD, said, start
 
+pytestmark = pytest.mark.slow  # many processes or whole trainings
+
 OVERRIDES = (*SHORT, "callbacks.checkpoint.share=1.0")
 RECIPES = {
     "digits_mlp": ("digits_mlp",),

@@ -18,7 +18,7 @@ class Task(pl.LightningModule):
         return self.generator(noise)
 
     def training_step(self, batch, batch_idx):
-        generator, critic = self.optimizers()
+        generator, critic = self.optimizers()  # pyright: ignore[reportGeneralTypeIssues] - as users write it
         real, fake = self.critic(batch[0]), self.critic(self.fakes(batch).detach())
         critic.zero_grad()
         self.manual_backward(softplus(-real).mean() + softplus(fake).mean())

@@ -22,6 +22,8 @@ from lightning_prune.scope import Uniform
 
 from . import byol_client, gan_client, unet_client
 
+pytestmark = pytest.mark.slow  # many processes or whole trainings
+
 
 @dataclass(frozen=True)
 class Client:

@@ -11,6 +11,8 @@ transformers: Any = pytest.importorskip("transformers")
 from tests.clients.transformers_classifier import Classifier, batches, fine_tune, make_smaller  # noqa: E402
 from tests.guarantees.helpers import differences  # noqa: E402
 
+pytestmark = pytest.mark.slow  # many processes or whole trainings
+
 
 def test_fine_tuned_pruned_tested_and_resumed(tmp_path: Path) -> None:
     model, prune, accuracy = fine_tune(tmp_path / "whole")

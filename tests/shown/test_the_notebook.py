@@ -23,6 +23,7 @@ def test_it_is_kept_with_its_tables_and_pictures() -> None:
     notebook: Any = nbformat.read(NOTEBOOK, as_version=4)
     assert looked_at(notebook) == SHOWN
     assert all(o["output_type"] != "error" for c in notebook.cells for o in c.get("outputs", []))
+    assert "site-packages" not in NOTEBOOK.read_text(encoding="utf-8"), "run it with PYTHONWARNINGS=ignore"
 
 
 @pytest.mark.slow

@@ -22,4 +22,4 @@ class Net(L.LightningModule):
         self.log("test/loss", self.training_step(batch, batch_idx))
 
     def configure_optimizers(self):
-        return self.optimizer(params=self.trainer.model.parameters())
+        return self.optimizer(params=self.trainer.model.parameters())  # pyright: ignore[reportOptionalMemberAccess]

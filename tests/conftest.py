@@ -1,11 +1,12 @@
 """What holds for every test."""
 
+import importlib
 import os
 
 import pytest
-import pytorch_lightning as _  # first: where a process has both packages, this one is the default for all tests
 import torch
 
+importlib.import_module("pytorch_lightning")  # first: where a process has both, it is the default for all tests
 os.environ.setdefault("WANDB_MODE", "offline")  # no test needs an account
 
 

@@ -20,7 +20,7 @@ def test_G13_a_strategy_that_shards_is_refused_by_name(kind: type[Strategy]) -> 
 def test_G13_it_is_refused_before_anything_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     model, callback = Net(), PruningCallback(0.5)
     before = bits(model)
-    monkeypatch.setattr("lightning_prune.callbacks.starting.FSDPStrategy", SingleDeviceStrategy)
+    monkeypatch.setattr("pytorch_lightning.strategies.FSDPStrategy", SingleDeviceStrategy)
     with pytest.raises(ValueError, match="SingleDeviceStrategy takes parameters apart"):
         fit(model, callback, max_steps=4)
     assert_plain(model, callback=callback)

@@ -13,6 +13,7 @@ from tests.guarantees.helpers import Units, assert_plain, fit
 from tests.guarantees.whole_units import channels
 
 
+@pytest.mark.filterwarnings("ignore:.*were not zero in a forward:UserWarning")  # which is true
 def test_G24_a_diverged_weight_is_named() -> None:
     model, callback = Units(), channels()
 

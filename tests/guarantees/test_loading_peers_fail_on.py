@@ -9,6 +9,7 @@ from torch import Tensor
 from tests.guarantees.helpers import RAMP, Net, fit, ramp, zeros
 
 
+@pytest.mark.filterwarnings("ignore:.*were not zero in a forward:UserWarning")  # which is true
 @pytest.mark.parametrize("at", [1, 7, 8, 12, 15])
 def test_a_dense_state_dict_loaded_in_the_middle_is_pruned_by_the_next_step(at: int) -> None:
     """Before the window, between updates, right before one, before the last, and after it."""

@@ -70,7 +70,7 @@ def test_a_resumed_run_is_the_same_run_in_wandb(command: Command) -> None:
     files = sorted(Path("run").glob("wandb/offline-run-*/run-*.wandb"))
     assert len(files) == 2
     assert {file.stem for file in files} == {f"run-{known['id']}"}
-    finished = read(Path("run"), newest=True)
+    finished = read(Path("run"), timeout=120.0, newest=True)
     assert finished.about["id"] == known["id"]
     assert finished.about["name"] == known["name"]
     assert "seed=3" in known["name"]

@@ -121,7 +121,7 @@ class ResumePoint(Callback):
         self._writing = {"version": VERSION, "random": random, "metrics": metrics}
         new = self.dirpath / f"{FILE}.new"
         try:
-            trainer.save_checkpoint(new)
+            trainer.save_checkpoint(new, weights_only=False)
         finally:
             self._writing = {}
         if trainer.is_global_zero:

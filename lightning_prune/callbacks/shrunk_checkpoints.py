@@ -91,7 +91,7 @@ def save_small(trainer: pl.Trainer, callback: pl.Callback) -> str | None:
     while checkpoint.file_exists(path, trainer):
         version += 1
         path = os.path.join(folder, f"{NAME}-v{version}.ckpt")
-    trainer.save_checkpoint(path)
+    trainer.save_checkpoint(path, weights_only=False)
     rank_zero_info(f"the smaller model is saved in {path}")
     return path
 

@@ -61,6 +61,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def test_g19_a_run_leaves_files_that_agree(command: Command) -> None:
     said = train(command, "run")
     assert (said.status, said.err) == (0, "")
+    assert "was not set, defaulting" not in said.out  # Lightning's, of every checkpoint written
     files = {"config.yaml", "metrics.csv", "hparams.yaml", "report.json", "report.png", "model.pt"}
     assert {path.name for path in Path("run").iterdir()} == files | {"checkpoints"}
 

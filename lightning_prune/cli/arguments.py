@@ -102,6 +102,12 @@ def quoted(argument: str) -> str:
     return f"{key}='{escaped}'"
 
 
+def in_quotes(value: object) -> str:
+    """Return any text, a path say, as the quoted value of an override; Hydra reads backslashes before quotes alone."""
+    doubled = re.sub(r"(\\+)(?='|$)", r"\1\1", str(value))
+    return "'" + doubled.replace("'", "\\'") + "'"
+
+
 def _check_options(rest: Sequence[str]) -> None:
     for word in rest:
         option = word.partition("=")[0]

@@ -101,15 +101,11 @@ def composed(arguments: Arguments) -> Generator[DictConfig, None, None]:
     if options:
         raise UserError(f"{options[0]}: this command takes -cn, --config-dir and key=value")
     config = adding_missing(arguments.rest, lambda words: _compose(arguments, words))
-    here = HydraConfig.instance()
-    before = here.cfg
-    here.set_config(config)
-    try:
+    with known(None):
+        HydraConfig.instance().set_config(config)
         with open_dict(config):
             del config["hydra"]
         yield config
-    finally:
-        here.cfg = before
 
 
 @contextmanager
@@ -165,10 +161,10 @@ def _argv(argv: Sequence[str]) -> Generator[None, None, None]:
 
 
 @contextmanager
-def hidden() -> Generator[None, None, None]:
-    """Hide Hydra from Lightning, which would start helper processes with a command line of Hydra's, not ours."""
-    here = HydraConfig.instance()
-    before, here.cfg = here.cfg, None
+def known(config: DictConfig | None) -> Generator[None, None, None]:
+    """Let this be what Hydra knows of the run, whose `hydra` section `${hydra:...}` is read from; None: nothing."""
+    here: Any = HydraConfig.instance()
+    before, here.cfg = here.cfg, config
     try:
         yield
     finally:
@@ -176,17 +172,20 @@ def hidden() -> Generator[None, None, None]:
 
 
 @contextmanager
+def hidden() -> Generator[None, None, None]:
+    """Hide Hydra from Lightning, which would start helper processes with a command line of Hydra's, not ours."""
+    with known(None):
+        yield
+
+
+@contextmanager
 def output_folder(hydra_config: DictConfig, folder: Path) -> Generator[None, None, None]:
     """Let `hydra:runtime.output_dir` be this folder, for what is built meanwhile."""
-    here: Any = HydraConfig.instance()
     ours = copy.deepcopy(hydra_config)
     with read_write(ours.hydra):
         ours.hydra.runtime.output_dir = str(folder)
-    before, here.cfg = here.cfg, ours
-    try:
+    with known(ours):
         yield
-    finally:
-        here.cfg = before
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_prune.cli.arguments import listing, read
+from lightning_prune.cli.arguments import in_quotes, listing, read
 from lightning_prune.cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -61,8 +61,11 @@ class Asked:
 
     def words(self, weights: Path, sparsity: float) -> list[str]:
         """Return the words for `train` that prune these weights to a sparsity and take dead units out."""
-        escaped = str(weights).replace("\\", "\\\\").replace("'", "\\'")
-        ours = (f"++weights='{escaped}'", f"++pruner.schedule.final_sparsity={sparsity}", "++prune.shrink=true")
+        ours = (
+            f"++weights={in_quotes(weights)}",
+            f"++pruner.schedule.final_sparsity={sparsity}",
+            "++prune.shrink=true",
+        )
         return [*self.rest, "pruner/pattern=channel", *ours]
 
 
@@ -86,7 +89,7 @@ def main(argv: list[str]) -> int:
     sparsity = -(-found.sparsity // 1e-5) / 1e5  # up, to what a command line can show
     met = asked.target.of_share(found.share)
     print(f"{asked.target}: a sparsity of {sparsity:g} comes to {met} without training")
-    words = [*asked.words(asked.checkpoint, sparsity), f"hydra.run.dir='{folder}'"]
+    words = [*asked.words(asked.checkpoint, sparsity), f"hydra.run.dir={in_quotes(folder)}"]
     with _as_train(words):
         status = train.main(words)
     if status:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from lightning_prune import families
-from lightning_prune.cli import build
+from lightning_prune.cli import build, evaluation
 from lightning_prune.cost import CostReport, compare
 from lightning_prune.coupling.example import tensors
 from lightning_prune.report import columns
@@ -106,7 +105,7 @@ class Compressed:
             "after": dict(self.metrics[1]),
             "cost": self.cost.to_dict(),
         }
-        (folder / FILE).write_text(json.dumps(facts, indent=2) + "\n")
+        (folder / FILE).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
 
 
 def compressed(
@@ -133,13 +132,9 @@ def compressed(
 
 def evaluated(config: Any, parts: Parts) -> dict[str, float]:
     """Return the metrics of the test, or else of the validation; none where task and data have neither."""
-    overridden = families.part(families.of(parts.task), "utilities.model_helpers.is_overridden")
-    for name, loader in (("test", "test_dataloader"), ("validation", "val_dataloader")):
-        if overridden(f"{name}_step", parts.task) and overridden(loader, parts.data):
-            trainer = build.plain_trainer(on_one_device(config), parts.task)
-            run = trainer.test if name == "test" else trainer.validate
-            results = run(parts.task, datamodule=parts.data, verbose=False)
-            return {key: float(value) for each in results for key, value in each.items()}
+    for stage in ("test", "validation"):
+        if evaluation.has(parts, stage):
+            return evaluation.metrics(build.plain_trainer(on_one_device(config), parts.task), parts, stage)
     return {}
 
 

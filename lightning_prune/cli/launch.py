@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins import basic_launcher
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from lightning_prune.cli import objectives, together
+from lightning_prune.cli import compose, objectives, together
 from lightning_prune.cli.errors import UserError, message, one_line
 from lightning_prune.cli.outcome import Outcome
 from lightning_prune.cli.sweep import Sweep
@@ -116,14 +115,10 @@ class Watched(Launcher):
 
 def _folder(config: DictConfig, number: int) -> Path:
     """Return where Hydra will put a run."""
-    here: Any = HydraConfig.instance()
     with open_dict(config):
         config.hydra.job.num, config.hydra.job.id = number, str(number)
-    before, here.cfg = here.cfg, config
-    try:
+    with compose.known(config):
         return (Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)).absolute()
-    finally:
-        here.cfg = before
 
 
 def _outcome(returned: JobReturn, run: _Run) -> Outcome:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_prune.cli import saved_config
+from lightning_prune.cli.arguments import in_quotes
 from lightning_prune.cli.errors import UserError
 from lightning_prune.cli.sweep import from_here
 
 FOLDER, FILE = "checkpoints", "last.ckpt"
 _MAY_DIFFER = {"trainer.enable_progress_bar", "trainer.enable_model_summary"}
 """Keys without an effect on what comes out."""
-_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -51,8 +51,7 @@ def asked(argv: Sequence[str]) -> list[str]:
     if not (run / "config.yaml").is_file():
         what = "no config.yaml in it" if run.is_dir() else "no such folder"
         raise UserError(f"{rest[0]} --resume: there is {what}; name the folder of a run")
-    escaped = str(run).replace("\\", "\\\\").replace("'", "\\'")
-    return ["-cd", str(run), "-cn", "config", f"hydra.run.dir='{escaped}'", "++resume=true", *rest[1:]]
+    return ["-cd", str(run), "-cn", "config", f"hydra.run.dir={in_quotes(run)}", "++resume=true", *rest[1:]]
 
 
 def look(folder: Path, config: str) -> Left:
@@ -68,13 +67,12 @@ def look(folder: Path, config: str) -> Left:
     file = folder / "config.yaml"
     if not file.is_file():
         return Left(None, False, f"{from_here(folder)}: there is no run yet, so it starts from the beginning")
-    before, now = (saved_config.flat(text) for text in (file.read_text(encoding="utf-8"), config))
-    differ = [key for key in now | before if now.get(key) != before.get(key) and key not in _MAY_DIFFER]
+    differ = saved_config.differing(file.read_text(encoding="utf-8"), config, _MAY_DIFFER)
     if differ:
-        key, more = differ[0], f" and {len(differ) - _SHOWN} more keys" if len(differ) > _SHOWN else ""
+        key, (there, here) = next(iter(differ.items()))
         raise UserError(
-            f"{folder} holds a run with another {', '.join(differ[:_SHOWN])}{more} ({key}={before.get(key)} there, "
-            f"{now.get(key)} here): resume it with the config that it has, 'train {from_here(folder)} --resume', or "
+            f"{folder} holds a run with another {saved_config.named(differ)} ({key}={there} there, {here} here): "
+            f"resume it with the config that it has, 'train {from_here(folder)} --resume', or "
             "start another run from its checkpoint with ckpt_path=FILE and another hydra.run.dir"
         )
     if _finished(folder):

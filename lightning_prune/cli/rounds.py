@@ -118,10 +118,10 @@ def _make_room(folder: Path, text: str, sweep: Sweep | None) -> None:
     """See that the rounds in a folder, if any, are of this config; a sweep clears others away."""
     if not (folder / "config.yaml").exists():
         return
-    before, now = (saved_config.flat(each) for each in ((folder / "config.yaml").read_text(encoding="utf-8"), text))
-    differ = [key for key in now | before if now.get(key) != before.get(key) and key not in _WHEN_TO_STOP]
+    before = (folder / "config.yaml").read_text(encoding="utf-8")
+    differ = saved_config.differing(before, text, _WHEN_TO_STOP)
     if differ and sweep is None:
-        raise UserError(f"{folder} holds a run with another {', '.join(differ[:3])}: choose another hydra.run.dir")
+        raise UserError(f"{folder} holds a run with another {saved_config.named(differ)}: choose another hydra.run.dir")
     if differ:
         (folder / FILE).unlink(missing_ok=True)
         shutil.rmtree(folder / FOLDER, ignore_errors=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
+
+_SHOWN = 3
 
 
 def to_yaml(config: DictConfig) -> str:
@@ -37,6 +39,25 @@ def _value(parent: DictConfig | ListConfig, key: Any) -> Any:
 def flat(text: str) -> dict[str, Any]:
     """Return a saved config as dotted key -> value; references stay as they are, and lists are values."""
     return dict(_flat(OmegaConf.to_container(OmegaConf.create(text), resolve=False), ""))
+
+
+def differing(before: str, now: str, may: Collection[str] = ()) -> dict[str, tuple[Any, Any]]:
+    """Return the keys in which two saved configs differ, with both values; None stands for a key that is not there.
+
+    Args:
+        before: a config as text.
+        now: another one, whose keys come first.
+        may: keys that do not count.
+    """
+    one, other = flat(before), flat(now)
+    found = {key: (one.get(key), other.get(key)) for key in other | one}
+    return {key: pair for key, pair in found.items() if pair[0] != pair[1] and key not in may}
+
+
+def named(keys: Collection[str]) -> str:
+    """Return keys for people: the first few, and how many more there are."""
+    more = f" and {len(keys) - _SHOWN} more keys" if len(keys) > _SHOWN else ""
+    return ", ".join(list(keys)[:_SHOWN]) + more
 
 
 def _flat(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:

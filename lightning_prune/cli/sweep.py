@@ -21,7 +21,6 @@ _FILES = (
     *("config.yaml", "metrics.csv", "hparams.yaml", "report.json", "report.png"),
     *("model.pt", "model.safetensors", "shrunk.json"),
 )
-_SHOWN = 3
 _GOOD = 12
 
 
@@ -165,9 +164,5 @@ def _unfinished(folder: Path, config: str, started_from: Any) -> str | None:
         return "the weights that it starts with are others now"
     from lightning_prune.cli import saved_config
 
-    before, now = (saved_config.flat(text) for text in ((folder / "config.yaml").read_text(encoding="utf-8"), config))
-    differ = [key for key in now | before if now.get(key) != before.get(key)]
-    if not differ:
-        return None
-    more = f" and {len(differ) - _SHOWN} more keys" if len(differ) > _SHOWN else ""
-    return f"its config had another {', '.join(differ[:_SHOWN])}{more}"
+    differ = saved_config.differing((folder / "config.yaml").read_text(encoding="utf-8"), config)
+    return f"its config had another {saved_config.named(differ)}" if differ else None

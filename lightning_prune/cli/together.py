@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 from hydra.core.config_loader import ConfigLoader
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ValueType
 from omegaconf import DictConfig, open_dict
 
+from lightning_prune.cli import compose
 from lightning_prune.cli.errors import UserError, explain, message, one_line
 
 _LENGTH = 1_000_000
@@ -111,17 +110,13 @@ def _build(config: DictConfig) -> None:
 @contextmanager
 def _current(config: DictConfig) -> Generator[DictConfig, None, None]:
     """Let `${hydra:...}` be of this run, and give its config without Hydra's own part."""
-    here: Any = HydraConfig.instance()
     ours = copy.deepcopy(config)
     with open_dict(config):
         config.hydra.job.num, config.hydra.job.id = 0, "0"
-    before, here.cfg = here.cfg, config
-    try:
-        with open_dict(ours):
-            del ours["hydra"]
+    with open_dict(ours):
+        del ours["hydra"]
+    with compose.known(config):
         yield ours
-    finally:
-        here.cfg = before
 
 
 def _say(left_out: dict[str, str], all_: int) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_prune.cli import claim
-from lightning_prune.cli.arguments import listing, read
+from lightning_prune.cli.arguments import in_quotes, listing, read
 from lightning_prune.cli.outcome import Outcome
 from lightning_prune.cli.sweep import Sweep, from_here
 
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
     if "-h" in argv or "--help" in argv:
         print(HELP + listing(argv))
         return 0
-    folder = [f"hydra.run.dir='{os.environ[_RUN_FOLDER]}'"] if _is_helper() else []
+    folder = [f"hydra.run.dir={in_quotes(os.environ[_RUN_FOLDER])}"] if _is_helper() else []
     from lightning_prune.cli import compose, front, launch, resume
 
     arguments = read([*resume.asked(argv), *folder])
@@ -222,13 +222,9 @@ def _clear(folder: Path) -> None:
 
 def _test(parts: Any, trainer: Any) -> Mapping[str, float]:
     """Return the test's metrics; none where the task or the data has no test."""
-    from lightning_prune import families
+    from lightning_prune.cli import evaluation
 
-    is_overridden = families.part(families.of(parts.task), "utilities.model_helpers.is_overridden")
-    if not (is_overridden("test_step", parts.task) and is_overridden("test_dataloader", parts.data)):
-        return {}
-    results = trainer.test(parts.task, datamodule=parts.data, verbose=False)
-    return {name: float(value) for result in results for name, value in result.items()}
+    return evaluation.metrics(trainer, parts, "test") if evaluation.has(parts, "test") else {}
 
 
 def _finish(parts: Any, trainer: Any, folder: Path, facts: dict[str, Any]) -> None:

@@ -35,9 +35,10 @@ class Guard:
         self._began = True
         closely = self._uncounted or pruner.last_update != self._update
         self._update = pruner.last_update
-        counted = [name for name, weight in pruner.masks.items() if weight.written_to]
-        refilled = {name for name in counted if pruner.masks[name].refilled}
-        alive = [name for name, weight in pruner.masks.items() if (closely or name in counted) and weight.mend()]
+        masks = pruner.masks  # each time it is asked for, it looks whether the model's weights are still those
+        counted = [name for name, weight in masks.items() if weight.written_to]
+        refilled = {name for name in counted if masks[name].refilled}
+        alive = [name for name, weight in masks.items() if (closely or name in counted) and weight.mend()]
         self._uncounted |= not set(alive) <= set(counted)
         written = [name for name in alive if name not in refilled]
         if written and not self._warned:

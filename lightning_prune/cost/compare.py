@@ -89,12 +89,11 @@ class CostReport:
         """Return a matplotlib figure of what is left, of the dense model. Raises ModuleNotFoundError without it."""
         made = new_figure(7, 2.6)
         axis = made.subplots()
-        names, dense, smaller, _ = zip(*self._whole()[1:], strict=True)
-        numbers = [(float(x.replace(",", "")), float(y.replace(",", ""))) for x, y in zip(dense, smaller, strict=True)]
+        names = list(self._totals())
         axis.barh(names, [100] * len(names), color="#eeeeee", height=0.6)
-        axis.barh(names, [100 * y / max(x, 1e-12) for x, y in numbers], color=BLUE, height=0.6)
-        for place, (x, y) in enumerate(zip(dense, smaller, strict=True)):
-            axis.text(101, place, f"{y} of {x}", va="center", fontsize=8)
+        axis.barh(names, [100 * y / max(x, 1e-12) for x, y in self._totals().values()], color=BLUE, height=0.6)
+        for place, (_, dense, smaller, _) in enumerate(self._whole()[1:]):
+            axis.text(101, place, f"{smaller} of {dense}", va="center", fontsize=8)
         axis.invert_yaxis()
         axis.set(title=self._speedup().partition(" (")[0], xlabel="of the dense model, %")
         plain_spines(axis)
@@ -112,17 +111,21 @@ class CostReport:
         rows += [(shown(b.name), "none", f"{b.parameters:,}", "none", f"{b.macs:,}", "") for b in smaller.values()]
         return "\n".join([columns(rows, rules={1}), "", columns(self._whole(), rules={1}), self._speedup()])
 
-    def _whole(self) -> list[tuple[str, str, str, str]]:
+    def _totals(self) -> dict[str, tuple[float, float]]:
         one, other = self.dense, self.smaller
-        whole = [("", "dense", "smaller", "times less")]
-        for name, x, y in (
-            ("parameters", one.parameters, other.parameters),
-            ("file, bytes", one.file_bytes, other.file_bytes),
-            ("MACs", one.macs, other.macs),
-        ):
-            whole.append((name, f"{x:,}", f"{y:,}", f"{_times(x, y):.2f}"))
-        ms = (f"{self.dense_ms:.3f}", f"{self.smaller_ms:.3f}", f"{self.measured_speedup:.2f}")
-        return [*whole, ("latency, ms", *ms)]
+        return {
+            "parameters": (one.parameters, other.parameters),
+            "file, bytes": (one.file_bytes, other.file_bytes),
+            "MACs": (one.macs, other.macs),
+            "latency, ms": (self.dense_ms, self.smaller_ms),
+        }
+
+    def _whole(self) -> list[tuple[str, str, str, str]]:
+        rows = [("", "dense", "smaller", "times less")]
+        for name, (x, y) in self._totals().items():
+            digits = ".3f" if name == "latency, ms" else ","
+            rows.append((name, f"{x:{digits}}", f"{y:{digits}}", f"{_times(x, y):.2f}"))
+        return rows
 
     def _speedup(self) -> str:
         return (

@@ -20,7 +20,7 @@ from lightning_prune.pruning.held_update import HeldUpdate, note_of_held, share_
 from lightning_prune.pruning.layout_check import check_layouts, in_need
 from lightning_prune.pruning.saved_window import check_saved
 from lightning_prune.pruning.state_schema import check_body, check_position, check_thresholds
-from lightning_prune.pruning.unit_update import UnitUpdate
+from lightning_prune.pruning.unit_update import UnitUpdate, sliced
 from lightning_prune.pruning.waiting import Trained
 from lightning_prune.pruning.weight_reports import weight_reports
 from lightning_prune.pruning.weight_update import Decision, WeightUpdate
@@ -64,8 +64,8 @@ class Attached:
         self, ideas: Ideas, model: nn.Module, length: int | None, total_steps: int | None, trial: bool, trained: Trained
     ) -> None:
         self._ideas = ideas
-        holds = isinstance(ideas.schedule, HoldingSchedule)
-        self._chosen = Chosen(ideas.targets, ideas.pattern, model, trained, self._in_need, holds)
+        self._holds = isinstance(ideas.schedule, HoldingSchedule)
+        self._chosen = Chosen(ideas.targets, ideas.pattern, model, trained, self._in_need, self._holds)
         self._parameters = sum(p.numel() for p in model.parameters())
         self.step: int | None = None
         self.changed = 0.0
@@ -167,10 +167,9 @@ class Attached:
         return in_need(targets, ideas.pattern, ideas.criterion, ideas.scope, ideas.regularizer)
 
     def _of_units(self, schedule: Schedule, members: Sequence[Group], pattern: CoupledPattern) -> UnitUpdate:
-        ideas, sliced = self._ideas, {part.name for group in members for part in group.parts} & self.counted
-        counted = [weight for name, weight in self.masks.items() if name in sliced]
+        ideas = self._ideas
         ways = (ideas.criterion, pattern, ideas.scope, ideas.selection, ideas.reversible)
-        return UnitUpdate(schedule, members, self.masks, counted, *ways)
+        return UnitUpdate(schedule, members, self.masks, sliced(members, self.masks, self.counted), *ways)
 
     def follow(self) -> None:
         """Act on the parameters that lie in the model now."""
@@ -186,7 +185,7 @@ class Attached:
         changed = sum(d.weight.write(d.mask, d.threshold) for d in self._decide(due))
         self.step, self.changed = due, changed / sum(weight.mask.numel() for weight in self.masks.values())
         self.masks.apply_to_followers()
-        if changed or isinstance(self._ideas.schedule, HoldingSchedule):
+        if changed or self._holds:
             for weight in self.masks.values():
                 weight.apply_to_moments(stepping)
         if getattr(self._ideas.regularizer, "needs_going", False):
@@ -291,7 +290,7 @@ class Attached:
         length = state["total_steps"] or self.length
         schedule = self._ideas.schedule.resolve(length)
         check_position(state, schedule)
-        if not isinstance(schedule, HoldingSchedule):  # it asks for what the state has
+        if not self._holds:  # it asks for what the state has
             check_saved(state, schedule, self._ideas.reversible)
         self._set_up_updates(self._resolve(length))
         thresholds = state["thresholds"]
@@ -308,7 +307,7 @@ class Attached:
                 weight.dense = dense.to(device)
             weight.write(state["masks"][name].to(device), thresholds[name])
         self.masks.apply_to_followers()
-        if isinstance(self._ideas.schedule, HoldingSchedule):  # what is held is what the state has masked
+        if self._holds:  # what is held is what the state has masked
             self._set_up_updates(self._by_rule())
         devices = {name: weight.mask.device for name, weight in self.masks.items()}
         self._going = {name: going.to(devices[name]) for name, going in state.get("going", {}).items()}

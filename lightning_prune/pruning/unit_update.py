@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -13,13 +13,19 @@ from torch import Tensor
 
 from lightning_prune.coupling.units import Group, Part, Role, alive_along, slices_of
 from lightning_prune.criterion import Criterion, SitedCriterion
-from lightning_prune.masks import MaskedWeight
+from lightning_prune.masks import MaskedWeight, Masks
 from lightning_prune.pattern import CoupledPattern
 from lightning_prune.pruning.unit_budget import UnitBudget, nearest
 from lightning_prune.pruning.weight_update import Decision, scores_of
 from lightning_prune.schedule import Schedule
 from lightning_prune.scope import Layer, Scope
 from lightning_prune.selection import Selection, Units
+
+
+def sliced(groups: Sequence[Group], masks: Masks, counted: Collection[str]) -> list[MaskedWeight]:
+    """Return the weights that groups of units slice, of those that are counted, in the model's order."""
+    parts = {part.name for group in groups for part in group.parts} & set(counted)
+    return [weight for name, weight in masks.items() if name in parts]
 
 
 @dataclass(frozen=True)

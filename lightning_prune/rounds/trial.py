@@ -10,7 +10,7 @@ from lightning_prune.coupling.units import Group
 from lightning_prune.masks import Masks
 from lightning_prune.pattern import CoupledPattern
 from lightning_prune.pruning import Pruner
-from lightning_prune.pruning.unit_update import UnitUpdate
+from lightning_prune.pruning.unit_update import UnitUpdate, sliced
 from lightning_prune.rounds.best_units import units_of
 from lightning_prune.schedule import OneShot, Schedule
 from lightning_prune.targets import plain_name, targets_named
@@ -76,8 +76,7 @@ class Trial:
         return keeps
 
     def _update(self, members: tuple[Group, ...], masks: Masks, sparsity: float) -> UnitUpdate:
-        pruner, sliced = self._pruner, {part.name for group in members for part in group.parts} & self._units.counted
-        counted = [weight for name, weight in masks.items() if name in sliced]
+        pruner, counted = self._pruner, sliced(members, masks, self._units.counted)
         ways = (pruner.criterion, self._pattern, pruner.scope, pruner.selection, pruner.reversible)
         return UnitUpdate(OneShot(sparsity, 0), members, masks, counted, *ways)
 

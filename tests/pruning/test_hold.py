@@ -109,6 +109,16 @@ def test_what_remembers_the_zeros_forgets_them() -> None:
         assert int((optimizer.state[weight.parameter]["momentum_buffer"][~weight.mask] != 0).sum()) == 0, name
 
 
+@pytest.mark.parametrize("pattern", [None, Row()])
+def test_nothing_was_ranked_so_thresholds_are_0(pattern: Any) -> None:
+    model = sparse(pattern)
+    pruner = Pruner(Hold(), **({"pattern": pattern} if pattern else {}))
+    pruner.attach(model)
+    assert [float(weight.threshold) for weight in pruner.masks.values()] == [0.0] * len(pruner.masks)
+    assert pruner.after_step(0)
+    assert {weight.threshold for weight in pruner.strip().weights} == {0.0}
+
+
 def test_the_plan_says_how_sparse_the_model_came() -> None:
     pruner = Pruner(Hold())
     pruner.attach(sparse(share=0.75))

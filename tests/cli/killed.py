@@ -69,6 +69,7 @@ def train(folder: str, argv: list[str], moment: Callable[..., Callable[[], None]
     """Run the command in a folder until the moment; for a process of its own."""
     os.chdir(folder)
     os.environ.pop("LIGHTNING_PRUNE_DATA", None)
+    os.environ.pop("WANDB_SERVICE", None)  # of the tests' process, which would hold the run after the kill
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     moment(*args)()
     main(["train", *argv])

@@ -120,6 +120,7 @@ def test_one_file_one_yaml_and_one_line_add_a_criterion(copy_with_the_criterion_
     assert int(passed[1]) >= 10, done.stdout
 
 
+@pytest.mark.slow
 def test_the_laws_notice_a_criterion_that_is_not_listed_or_not_right(copy_with_the_criterion_of_the_page: Path) -> None:
     copy = copy_with_the_criterion_of_the_page
     noun, file = copy / "lightning_prune/criterion/__init__.py", copy / "lightning_prune/criterion/spread.py"

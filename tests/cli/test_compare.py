@@ -42,6 +42,7 @@ def table(text: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.split("  ") if cell.strip()] for row in rows if not row.startswith("--")]
 
 
+@pytest.mark.slow
 def test_real_runs(command: Command) -> None:
     for schedule in ("polynomial", "geometric"):
         words = ("train", "-m", "-cn", "digits_mlp", f"hydra.sweep.dir=sweep/{schedule}", f"pruner/schedule={schedule}")

@@ -28,6 +28,7 @@ def test_a_front_holds_what_no_other_point_beats() -> None:
     assert front([(3.0,), (1.0,), (2.0,)], [False]) == [1]
 
 
+@pytest.mark.slow
 def test_optuna_says_the_front_goes_past_failures_and_on_where_it_was_stopped(command: Command) -> None:
     failing = "pruner.schedule.final_sparsity=choice(0.5,2,0.7)"
     said = sweep(command, failing)

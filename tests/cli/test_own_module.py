@@ -167,6 +167,7 @@ def test_a_slip_is_still_an_error(command: Command, word: str) -> None:
         assert SLIPS[word] in said.err
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_files")
 def test_a_sweep_over_a_key_that_no_yaml_names(command: Command) -> None:
     said = command("train", *OURS, "-m", "task.hidden=20,24", "trainer.max_epochs=1", *HALF, "hydra.sweep.dir=sweep")

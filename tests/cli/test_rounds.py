@@ -126,6 +126,7 @@ def test_the_saved_config_reproduces_the_run_to_the_bit(command: Command) -> Non
         assert Path("one", file).read_text(encoding="utf-8") == Path("two", file).read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_sweep_does_again_what_has_another_config(command: Command) -> None:
     sweep = (
         "train",

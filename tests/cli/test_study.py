@@ -47,6 +47,7 @@ def folder(method: str, unit: str, sparsity: float) -> Path:
     return Path("study/digits/seed0") / method / unit / str(sparsity)
 
 
+@pytest.mark.slow
 def test_the_study_prunes_as_the_original_did(study: Command) -> None:
     dense = model("gradual", "weights", 0)
     for sparsity in SPARSITIES:

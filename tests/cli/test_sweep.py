@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from .conftest import SHORT, Command, Said
 
 HALF, MOST = "pruner.schedule.final_sparsity=0.5,0.8", "pruner.schedule.final_sparsity=0.8,0.5"
@@ -35,6 +37,7 @@ def test_goes_on_where_it_was_stopped(command: Command) -> None:
     assert not Path("sweep/1/checkpoints/old.ckpt").exists()
 
 
+@pytest.mark.slow
 def test_runs_of_another_config_are_done_again(command: Command) -> None:
     sweep(command, HALF)
     said = sweep(command, MOST)
@@ -42,6 +45,7 @@ def test_runs_of_another_config_are_done_again(command: Command) -> None:
     assert json.loads(Path("sweep/0/report.json").read_text(encoding="utf-8"))["final_sparsity"] == 0.8
 
 
+@pytest.mark.slow
 def test_a_run_that_was_broken_off_is_done_again(command: Command) -> None:
     stop = ("+callbacks.stop._target_=tests.cli.test_train.CtrlC", "+callbacks.stop.after=8")
     said = sweep(command, HALF, *stop)

@@ -55,6 +55,7 @@ def test_a_schedule_leaves_no_choice_of_a_threshold(command: Command) -> None:
     assert "learned.pt is missing: train with pruner=learned and pruner/schedule=none" in said.err
 
 
+@pytest.mark.slow
 def test_masks_on_single_weights_are_swept_too(command: Command) -> None:
     assert command(*LEARNED, "pruner/pattern=element", *SHORT).status == 0
     said = command("threshold-sweep", "run", "--thresholds", "0.5")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from .conftest import SHORT, Command, Said
 
 FEW = (*SHORT, "trainer.max_epochs=1", "trainer.limit_train_batches=4")
@@ -46,6 +48,7 @@ def test_schedules_that_lack_the_key_set_are_left_out(command: Command) -> None:
     assert done()
 
 
+@pytest.mark.slow
 def test_a_fault_of_all_options_is_a_failure_of_each(command: Command) -> None:
     said = sweep(command, "pruner/criterion=glob(ma*)", "pruner.schedule.final_sparsity=0.5,2")
     assert said.status == 1
@@ -53,6 +56,7 @@ def test_a_fault_of_all_options_is_a_failure_of_each(command: Command) -> None:
     assert "sweep: 2 runs, 1 failed" in said.out
 
 
+@pytest.mark.slow
 def test_what_is_named_is_not_left_out(command: Command) -> None:
     said = sweep(command, HALF, "pruner/criterion=magnitude,norm_scale")
     assert said.status == 1

@@ -52,6 +52,7 @@ def test_trains_on_from_them(command: Command) -> None:
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
+@pytest.mark.slow
 def test_a_sweep_does_a_run_again_when_its_weights_are_others(command: Command) -> None:
     words = ("train", "-m", "-cn", "digits_mlp", "hydra.sweep.dir=sweep", "weights=dense/model.pt", *SHORT, *ONE_SHOT)
     train(command, "dense", "pruner.schedule.final_sparsity=0")

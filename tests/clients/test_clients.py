@@ -55,6 +55,7 @@ sys.exit(status)
 """
 
 
+@pytest.mark.slow
 def test_a_recipe_runs_with_lightning_alone(tmp_path: Path) -> None:
     """Its trainer, callbacks and loggers are those of the package that is there, whatever the config names."""
     folder = tmp_path / "run"

@@ -59,7 +59,9 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=pytest.mark.slow if way == "another sparsity and scope" else []) for way in WAYS]
+)
 def test_the_command_line_of_the_app_chooses_the_pruner(tmp_path: Path, way: str) -> None:
     words, fits = WAYS[way]
     found = zeros(tmp_path, *words)
@@ -67,6 +69,7 @@ def test_the_command_line_of_the_app_chooses_the_pruner(tmp_path: Path, way: str
     assert list((tmp_path / "checkpoints").glob("*.ckpt"))
 
 
+@pytest.mark.slow
 def test_the_group_can_lie_elsewhere(tmp_path: Path) -> None:
     """Under another key, with its options chosen there."""
     mounted = ("+pruner@mine=default", "~pruner", "callbacks.pruning.pruner=${mine}")

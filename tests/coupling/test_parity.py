@@ -64,6 +64,7 @@ def test_the_trial_of_each_group_would_show_a_mistake(architecture: Architecture
         assert any(trial.shows(drawn, example, group, (False, True)) for drawn in draws), group.name
 
 
+@pytest.mark.slow
 def test_the_trial_is_no_formality_in_deep_networks():
     for model in (resnet56().eval(), vgg16().eval()):
         groups = couple(model, torch.randn(2, 3, 32, 32)).groups

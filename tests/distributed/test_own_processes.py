@@ -7,6 +7,8 @@ import torch
 
 from tests.distributed.conftest import launch, results
 
+pytestmark = pytest.mark.slow  # four launches of processes
+
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:

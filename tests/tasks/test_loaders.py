@@ -170,6 +170,7 @@ def test_overfitting_sees_the_same_batches_every_epoch(make_trainer: Callable[..
     assert model.seen == [[0, 1, 2, 3], [4, 5, 6, 7]] * 2
 
 
+@pytest.mark.slow
 def test_two_processes_share_out_every_epoch_and_resume_inside_it(tmp_path: Path) -> None:
     script = Path(__file__).with_name("two_processes.py")
     root = Path(__file__).parents[2]

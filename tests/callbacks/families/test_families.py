@@ -177,6 +177,7 @@ print(first, before - len(sys.meta_path))
 """
 
 
+@pytest.mark.slow
 def test_callbacks_that_were_made_before_the_other_package_was_imported_are_of_both() -> None:
     done = subprocess.run([sys.executable, "-c", LATE], capture_output=True, text=True, cwd=Path(__file__).parents[3])
     assert done.returncode == 0, done.stderr

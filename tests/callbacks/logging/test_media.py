@@ -160,6 +160,7 @@ assert "matplotlib.backends.backend_agg" not in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_without_wandb(tmp_path: Path) -> None:
     """In a new process: wandb is not asked for before there is a WandbLogger."""
     done = subprocess.run(

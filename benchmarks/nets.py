@@ -1,4 +1,4 @@
-"""The three models whose training steps are timed, with a batch each."""
+"""The models whose training steps are timed, with a batch each."""
 
 from __future__ import annotations
 
@@ -38,8 +38,18 @@ def conv() -> nn.Module:
     return nn.Sequential(*layer(3, 32), *layer(32, 64), *layer(64, 128), nn.Flatten(), nn.Linear(128 * 16, 10))
 
 
+def dense() -> nn.Module:
+    return nn.Sequential(nn.Linear(2304, 4096), nn.ReLU(), nn.Linear(4096, 4096), nn.ReLU(), nn.Linear(4096, 10))
+
+
+def deep() -> nn.Module:
+    return nn.Sequential(*(nn.Linear(16, 16, bias=False) for _ in range(600)))
+
+
 NETS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor]]] = {
     "MLP 784-300-100-10, batch 128": (mlp, lambda: torch.randn(128, 784)),
+    "dense layers 2304-4096-4096-10, batch 128": (dense, lambda: torch.randn(128, 2304)),
+    "600 layers of 16 x 16, batch 8": (deep, lambda: torch.randn(8, 16)),
     "conv net, 3 layers, 32x32, batch 64": (conv, lambda: torch.randn(64, 3, 32, 32)),
     "transformer block, width 512, 16 x 128 tokens": (Block, lambda: torch.randn(16, 128, 512)),
 }

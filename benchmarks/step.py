@@ -1,6 +1,6 @@
 """A training step that is no update, at 90 % sparsity: beside a dense step and beside torch.nn.utils.prune.
 
-python benchmarks/step.py [repeats]
+python benchmarks/step.py [repeats [how a model.s name begins]]
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def our_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Tensor, 
         model(batch).square().mean().backward()
         pruner.before_step(optimizer)
         optimizer.step()
-        pruner.mask_weights(optimizer)
+        pruner.stepped(optimizer)
         pruner.update(1)
 
     return step
@@ -76,6 +76,7 @@ def main() -> None:
     rows = [
         row(net, optimizer, in_turn(contenders(net, optimizer), repeats, warm_up=10))
         for net in NETS
+        if net.startswith(sys.argv[2] if len(sys.argv) > 2 else "")
         for optimizer in OPTIMIZERS
     ]
     print(machine())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 from lightning_prune.learned import LearnedMasks
+from lightning_prune.masks import mend
 from lightning_prune.pruning import Pruner
 from lightning_prune.pruning.waiting import some
 
@@ -38,7 +39,8 @@ class Guard:
         masks = pruner.masks  # each time it is asked for, it looks whether the model's weights are still those
         counted = [name for name, weight in masks.items() if weight.written_to]
         refilled = {name for name in counted if masks[name].refilled}
-        alive = [name for name, weight in masks.items() if (closely or name in counted) and weight.mend()]
+        looked = list(masks.values()) if closely else [masks[name] for name in counted]
+        alive = [weight.target.name for weight in mend(looked)] if looked else []
         self._uncounted |= not set(alive) <= set(counted)
         written = [name for name in alive if name not in refilled]
         if written and not self._warned:

@@ -182,7 +182,7 @@ class PruningCallback(Callback, InNotebooks):
 
     def _after_optimizer_step(self, optimizer: Optimizer) -> None:
         if self.pruner.attached:
-            self.pruner.mask_weights(plain_optimizer(optimizer))
+            self.pruner.stepped(plain_optimizer(optimizer))
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int

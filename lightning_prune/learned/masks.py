@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from lightning_prune.gate import Gate, Sigmoid, ThresholdGate
 from lightning_prune.learned.learning import Learning
 from lightning_prune.mask_regularizer import Binarizer, MaskRegularizer
+from lightning_prune.masks import apply_all, zero_gradients
 from lightning_prune.parsed import parsed
 from lightning_prune.pattern import Channel, CoupledPattern, Pattern
 from lightning_prune.pruning import checks
@@ -189,8 +190,7 @@ class LearnedMasks(Engine[Learning]):
         """
         learning = self._now
         if learning.finished:
-            for weight in learning.masks.of(optimizer):
-                weight.apply_to_grad()
+            zero_gradients(learning.masks.of(optimizer))
         else:
             numbers = learning.numbers(optimizer)
             if self.train == "weights":
@@ -214,8 +214,7 @@ class LearnedMasks(Engine[Learning]):
     def mask_weights(self, optimizer: Optimizer | None = None) -> None:
         """Set pruned weights to zero, those of one optimizer or all, once the masks are final."""
         if self._now.finished:
-            for weight in self.masks.of(optimizer):
-                weight.apply()
+            apply_all(self.masks.of(optimizer))
 
     def mask_copies(self, saved: Any) -> dict[str, Any]:
         """Put the hard masks into copies of the model's tensors, wherever nested dicts hold them by name.

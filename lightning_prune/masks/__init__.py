@@ -7,6 +7,10 @@ entries are set to zero; gradients and what optimizers remember of them, too.
 from .followers import followers as followers
 from .followers import suggestion as suggestion
 from .masked_weight import MaskedWeight as MaskedWeight
+from .masked_weight import alive as alive
+from .masked_weight import apply_all as apply_all
+from .masked_weight import mend as mend
+from .masked_weight import zero_gradients as zero_gradients
 from .masks import Masks as Masks
 from .memory import check_own as check_own
 from .merged import mask_merged as mask_merged

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_prune.masks.places import Place
-from lightning_prune.masks.zeros import zero_
+from lightning_prune.masks.zeros import zero_, zero_each_
 from lightning_prune.ranking import count
 from lightning_prune.targets import Target
 
@@ -25,6 +25,7 @@ class MaskedWeight:
         pruned: how many entries of the mask are false.
         dense: the last dense values, where masks are reversible; None otherwise.
         memory: what the criterion remembers of this weight.
+        seen: `state` when pruned entries were last known to be zero, None before there were any.
     """
 
     def __init__(self, target: Target, reversible: bool) -> None:
@@ -34,7 +35,7 @@ class MaskedWeight:
         self.pruned = 0
         self.dense = target.parameter.detach().clone() if reversible else None
         self.memory: dict[str, Tensor] = {}
-        self._seen = (-1, -1)
+        self.seen: tuple[int, int] | None = None
         self._shown: list[tuple[nn.Module, str]] = []
         self._show_on(target.owners)
 
@@ -121,43 +122,23 @@ class MaskedWeight:
 
     def apply(self) -> None:
         """Set pruned entries of the weight to zero."""
-        if self.pruned:
-            if self.mask.device != self.parameter.device:
-                self._move(self.parameter.device)
-            zero_(self.parameter, self.mask)
-            self._seen = self._state()
+        apply_all([self])
+
+    @property
+    def state(self) -> tuple[int, int]:
+        """How often the weight was written to as torch counts it, and where its memory is."""
+        parameter = self.target.parameter
+        return parameter._version, parameter.data_ptr()
 
     @property
     def written_to(self) -> bool:
         """Whether a write that torch counts was made to the weight since pruned entries were set to zero."""
-        return self.pruned > 0 and self._seen != self._state()
+        return self.pruned > 0 and self.seen != self.state
 
     @property
     def refilled(self) -> bool:
         """Whether the weight has other memory since then: it was replaced as a whole, not written to."""
-        return self._seen[1] != self.parameter.data_ptr()
-
-    @property
-    def alive(self) -> bool:
-        """Whether a pruned entry is not zero, found by a look at all values."""
-        return self.pruned > 0 and count((self.parameter.detach() != 0).logical_and_(~self.mask)) > 0
-
-    def mend(self) -> bool:
-        """Look at the values, and return whether pruned entries were alive; they are zero then again."""
-        found = self.alive
-        self._seen = self._state()
-        if found:
-            self.apply()
-        return found
-
-    def _state(self) -> tuple[int, int]:
-        return self.parameter._version, self.parameter.data_ptr()
-
-    def apply_to_grad(self) -> None:
-        """Zero the gradient of pruned entries. A sparse gradient is left; the weight is masked after the step."""
-        grad = self.parameter.grad
-        if self.pruned and grad is not None and grad.layout == torch.strided:
-            zero_(grad, self.mask)
+        return self.seen is None or self.seen[1] != self.parameter.data_ptr()
 
     def apply_to_moments(self, optimizers: Iterable[Optimizer]) -> None:
         """Set what optimizers remember of pruned entries to zero; that of kept entries keeps its bits."""
@@ -178,8 +159,11 @@ class MaskedWeight:
             for suffix in ("mask", "threshold"):
                 module.__dict__.pop(f"{attribute}_{suffix}", None)
 
-    def _move(self, device: torch.device) -> None:
+    def come(self) -> None:
         """Go where the weight has gone: a model comes back to the CPU at the end of a fit."""
+        device = self.parameter.device
+        if self.mask.device == device:
+            return
         self.mask = self.mask.to(device)
         self.memory = {key: value.to(device) for key, value in self.memory.items()}
         self.dense = None if self.dense is None else self.dense.to(device)
@@ -198,3 +182,41 @@ class MaskedWeight:
         for module, attribute in self._shown:
             module.__dict__[f"{attribute}_mask"] = self.mask
             module.__dict__[f"{attribute}_threshold"] = self.threshold
+
+
+def apply_all(weights: Iterable[MaskedWeight]) -> None:
+    """Set pruned entries of weights to zero."""
+    pruned = [weight for weight in weights if weight.pruned]
+    for weight in pruned:
+        weight.come()
+    zero_each_([weight.parameter for weight in pruned], [weight.mask for weight in pruned])
+    for weight in pruned:
+        weight.seen = weight.state
+
+
+def zero_gradients(weights: Iterable[MaskedWeight]) -> None:
+    """Zero the gradients of pruned entries. Sparse ones are left; the weight is masked after the step."""
+    pairs = [(weight.parameter.grad, weight.mask) for weight in weights if weight.pruned]
+    dense = [(grad, mask) for grad, mask in pairs if grad is not None and grad.layout == torch.strided]
+    zero_each_([grad for grad, _ in dense], [mask for _, mask in dense])
+
+
+def alive(weights: Iterable[MaskedWeight]) -> list[MaskedWeight]:
+    """Return the weights of which pruned entries are not all zero, found by a look at all values."""
+    pruned = [weight for weight in weights if weight.pruned]
+    if all(weight.mask.device.type == "cpu" for weight in pruned):
+        return [weight for weight in pruned if count((weight.parameter.detach() != 0) > weight.mask)]
+    flags = [((weight.parameter.detach() != 0) > weight.mask).any() for weight in pruned]
+    first = flags[0].device
+    found = torch.stack([flag.to(first) for flag in flags]).tolist()  # waits for the device once
+    return [weight for weight, flag in zip(pruned, found, strict=True) if flag]
+
+
+def mend(weights: Iterable[MaskedWeight]) -> list[MaskedWeight]:
+    """Look at the values, and return the weights of which pruned entries were alive; they are zero then again."""
+    looked = list(weights)
+    found = alive(looked)
+    for weight in looked:
+        weight.seen = weight.state
+    apply_all(found)
+    return found

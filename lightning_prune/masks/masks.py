@@ -10,9 +10,10 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from lightning_prune.masks.masked_weight import MaskedWeight
+from lightning_prune.masks.masked_weight import MaskedWeight, apply_all
 from lightning_prune.masks.memory import check_own
 from lightning_prune.masks.places import Places
+from lightning_prune.masks.steps import Steps
 from lightning_prune.masks.zeros import zero_, zero_copies
 from lightning_prune.targets import Target
 
@@ -41,6 +42,7 @@ class Masks(Mapping[str, MaskedWeight]):
         self._model = model
         self._places = None if model is None else Places(model, self._aliases)
         self._followers: Mapping[str, str] = {}
+        self._steps: dict[int, Steps] = {}
 
     def __getitem__(self, name: str) -> MaskedWeight:
         """Return the masked weight of that name."""
@@ -56,7 +58,7 @@ class Masks(Mapping[str, MaskedWeight]):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the model out of copies and pickles: they hold on to the parameters that they have."""
-        return vars(self) | {"_model": None, "_places": None}
+        return vars(self) | {"_model": None, "_places": None, "_steps": {}}
 
     def lead(self, followers: Mapping[str, str]) -> None:
         """Have weights of the model, by name, get the masks of others: see `apply_to_followers`."""
@@ -80,7 +82,7 @@ class Masks(Mapping[str, MaskedWeight]):
             check_own(self._model, targets)
         self._weights |= {target.name: MaskedWeight(target, reversible) for target in targets}
         self._aliases |= {alias: target.name for target in targets for alias in target.names}
-        self._places = None
+        self._places, self._steps = None, {}
         self.follow()
 
     def follow(self) -> bool:
@@ -103,7 +105,7 @@ class Masks(Mapping[str, MaskedWeight]):
                 )
         for weight in self.values():
             weight.follow(places.found)
-        self._places = places
+        self._places, self._steps = places, {}
         return True
 
     @property
@@ -118,10 +120,17 @@ class Masks(Mapping[str, MaskedWeight]):
         stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
         return [weight for weight in self.values() if id(weight.parameter) in stepped]
 
+    def steps(self, optimizer: Optimizer) -> Steps:
+        """Return what stands around the steps of an optimizer: the same each time, as long as it steps the same."""
+        parameters = [id(p) for group in optimizer.param_groups for p in group["params"]]
+        known = self._steps.get(id(optimizer))
+        if known is None or known.optimizer is not optimizer or known.parameters != parameters:
+            known = self._steps[id(optimizer)] = Steps(optimizer, parameters, self.of(optimizer))
+        return known
+
     def apply(self) -> None:
         """Set pruned entries of all weights to zero."""
-        for weight in self.values():
-            weight.apply()
+        apply_all(self.values())
         self.apply_to_followers()
 
     def apply_to(self, saved: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_prune.masks import Masks
+from lightning_prune.masks import Masks, alive
 from lightning_prune.pruning.header import check_version
 from lightning_prune.pruning.saved_window import describe
 from lightning_prune.pruning.state_schema import check_header
@@ -70,6 +70,10 @@ class Engine(ABC, Generic[OnModelT]):
     @abstractmethod
     def mask_weights(self, optimizer: Optimizer | None = None) -> None:
         """Set pruned weights to zero: those of one optimizer, or all."""
+
+    def stepped(self, optimizer: Optimizer) -> None:
+        """Set pruned weights of an optimizer to zero, if the step that it has just made may have written to them."""
+        self.mask_weights(optimizer)
 
     @abstractmethod
     def _take_off(self, on_model: OnModelT) -> None:
@@ -176,8 +180,17 @@ class Engine(ABC, Generic[OnModelT]):
         Raises:
             ValueError: a score or a weight is not finite; the message names it. No weight and no mask is changed then.
         """
-        self.mask_weights()  # before anything is ranked: what got into a pruned entry must not count
+        optimizers = tuple(optimizers)
+        if optimizers and self._all_stepped_by(optimizers):
+            for optimizer in optimizers:
+                self.stepped(optimizer)
+        else:
+            self.mask_weights()
         return self.update(step, optimizers)
+
+    def _all_stepped_by(self, optimizers: Iterable[Optimizer]) -> bool:
+        """Return whether optimizers step all masked weights."""
+        return False
 
     def alive(self, closely: bool = True) -> list[str]:
         """Return the names of weights whose pruned entries are not all zero now; nothing is written or followed.
@@ -185,8 +198,8 @@ class Engine(ABC, Generic[OnModelT]):
         Args:
             closely: look at the values of all, else only of those with a write that torch counts.
         """
-        weights = self._on_model.masks.items()
-        return [name for name, weight in weights if (closely or weight.written_to) and weight.alive]
+        weights = self._on_model.masks.values()
+        return [weight.target.name for weight in alive(w for w in weights if closely or w.written_to)]
 
     @property
     def moves_between_updates(self) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
 from lightning_prune.criterion import Criterion, Magnitude, SitedCriterion
+from lightning_prune.masks import apply_all, zero_gradients
 from lightning_prune.parsed import parsed
 from lightning_prune.pattern import CoupledPattern, Element, Pattern, SitedPattern
 from lightning_prune.pruning import checks
@@ -132,21 +134,35 @@ class Pruner(Engine[Attached]):
             optimizer: the one about to step, where there are several; None for all weights.
             grad_scale: the factor by which a loss scaler has multiplied the gradients, if they still carry it.
         """
-        weights = self.masks.of(optimizer)
+        masks = self.masks
+        steps = None if optimizer is None else masks.steps(optimizer)
+        weights = list(masks.values()) if steps is None else steps.weights
         if self.regularizer is not None:
             value = add_gradient(self._on_model.regularizers(weights), grad_scale)
             if value is not None:
                 self._penalties[id(optimizer)] = value
-        for weight in weights:
-            weight.apply_to_grad()
+        if steps is None:
+            zero_gradients(weights)
+        else:
+            steps.before()
+
+    def stepped(self, optimizer: Optimizer) -> None:
+        """Set pruned weights of an optimizer to zero, if the step that it has just made may have written to them.
+
+        One that is known to leave zeros alone is trusted between looks, where `before_step(optimizer)` was called.
+        """
+        self.masks.steps(optimizer).after()
+
+    def _all_stepped_by(self, optimizers: Iterable[Optimizer]) -> bool:
+        masks = self.masks
+        return len({id(w) for optimizer in optimizers for w in masks.steps(optimizer).weights}) == len(masks)
 
     def mask_weights(self, optimizer: Optimizer | None = None) -> None:
         """Set pruned weights to zero: those of one optimizer, or all."""
-        masks = self.masks
         if optimizer is None:
-            masks.apply()
-        for weight in masks.of(optimizer) if optimizer is not None else ():
-            weight.apply()
+            self.masks.apply()
+        else:
+            apply_all(self.masks.of(optimizer))
 
     def mask_copies(self, saved: Any) -> dict[str, Any]:
         """Set pruned weights to zero wherever nested dicts hold a copy of them by name; nothing is to be put back."""

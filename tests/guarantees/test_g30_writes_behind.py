@@ -11,6 +11,8 @@ from pytorch_lightning.callbacks import EMAWeightAveraging
 from torch import Tensor
 
 from lightning_prune import LearnedMasks, PruningCallback
+from lightning_prune.callbacks import guard
+from lightning_prune.masks import MaskedWeight, mend
 from lightning_prune.pattern import Element
 from lightning_prune.schedule import Polynomial
 from tests.guarantees.helpers import Net, Units, fit, ramp, sparsity
@@ -128,16 +130,13 @@ def test_G30_a_weight_average_is_no_reason_for_a_warning() -> None:  # a warning
 
 
 def test_G30_without_writes_no_value_is_looked_at_but_after_updates(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lightning_prune.masks import MaskedWeight
-
     looked: list[str] = []
-    mend = MaskedWeight.mend
 
-    def counted(self: MaskedWeight) -> bool:
-        looked.append(self.target.name)
-        return mend(self)
+    def counted(weights: list[MaskedWeight]) -> list[MaskedWeight]:
+        looked.extend(weight.target.name for weight in weights)
+        return mend(weights)
 
-    monkeypatch.setattr(MaskedWeight, "mend", counted)
+    monkeypatch.setattr(guard, "mend", counted)
     fit(Net(), ramp(), max_steps=20)
     assert len(looked) == 2 * 5  # two weights, five updates
 

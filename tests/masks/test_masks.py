@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from lightning_prune.masks import MaskedWeight, Masks, zero_
+from lightning_prune.masks import MaskedWeight, Masks, zero_, zero_gradients
 from lightning_prune.masks.zeros import _CHUNK
 from lightning_prune.ranking import count
 from lightning_prune.ranking.float_keys import bits
@@ -138,13 +138,13 @@ def test_gradients_dense_absent_and_sparse() -> None:
     weight = masks["weight"]
     mask = random_mask((5, 3))
     weight.write(mask, 0.0)
-    weight.apply_to_grad()
+    zero_gradients([weight])
     embedding(torch.tensor([0, 1])).sum().backward()
-    weight.apply_to_grad()
+    zero_gradients([weight])
     assert embedding.weight.grad is not None
     assert embedding.weight.grad.is_sparse
     embedding.weight.grad = torch.full((5, 3), float("nan"))
-    weight.apply_to_grad()
+    zero_gradients([weight])
     assert torch.equal(embedding.weight.grad.isnan(), mask)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from lightning_prune.cli.errors import near, printable
 
-_BUILD = ("train", "plan")
+_BUILD = ("train", "plan", "compress")
 """Commands that import whatever they are told to."""
 
 
@@ -105,6 +105,8 @@ def _no_module(name: str, rest: Sequence[str]) -> str:
         dotted = ".".join((folder, name, *rest))
         return f"{said}{below[0].relative_to(here)} is there: name it {dotted}, or set PYTHONPATH={folder}"
     own = [path.stem for path in here.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()]
+    if name in own:
+        return f"{said}{name} lies in {here}, which is not searched: set PYTHONPATH to it"
     meant = near(name, own, number=1)
     if meant:
         return f"{said}did you mean {'.'.join((meant[0], *rest))}?"

@@ -64,6 +64,40 @@ def test_nine_lines_train_a_model_of_the_users_own(tmp_path: Path) -> None:
     assert "gradient_clip_algorithm: norm" in (tmp_path / "run/config.yaml").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("devices", "words"),
+    [(1, ()), pytest.param(2, ("trainer.devices=2", "trainer.strategy=ddp"), marks=pytest.mark.slow)],
+)
+@pytest.mark.usefixtures("own_files")
+def test_compress_makes_a_model_of_the_users_own_smaller(tmp_path: Path, devices: int, words: tuple[str, ...]) -> None:
+    """With what it takes to trace it: a forward and an example."""
+    file = tmp_path / "my_task.py"
+    forward = (
+        "    def forward(self, x: torch.Tensor) -> torch.Tensor:\n        return self.net(x)\n\n    def training_step("
+    )
+    text = file.read_text(encoding="utf-8").replace("    def training_step(", forward)
+    example = "super().__init__()\n        self.example_input_array = torch.zeros(1, 8)\n"
+    file.write_text(text.replace("super().__init__()\n", example, 1), encoding="utf-8")
+    net = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU(), torch.nn.Linear(16, 4))
+    torch.save({f"net.{name}": value for name, value in net.state_dict().items()}, tmp_path / "dense.pt")
+    ours = ("compress", "dense.pt", *OURS, "macs=0.5", "hydra.run.dir=small", "trainer.max_epochs=1")
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    done = subprocess.run(
+        [SCRIPT, *ours, "trainer.accelerator=cpu", *words],
+        cwd=tmp_path,
+        env=environment | {"PYTHONWARNINGS": "ignore"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("macs=0.5 asked for") == 1, "one process says it"
+    weights = torch.load(tmp_path / "small/model.pt", weights_only=True)
+    hidden = weights["net.0.weight"].shape[0]
+    assert 1 <= hidden <= 8, f"at most half of 16 with {devices} devices"
+    assert weights["net.2.weight"].shape == (4, hidden)
+
+
 @pytest.mark.usefixtures("own_files")
 def test_help_lists_the_users_recipes_first(command: Command) -> None:
     Path("mine/net.yaml").write_text(
@@ -99,6 +133,15 @@ def test_what_is_not_found_says_where_it_was_looked_for(command: Command, word: 
     said = command("plan", *OURS, word)
     assert (said.status, said.err.count("\n")) == (1, 1)
     assert NOT_FOUND[word].format(here=Path.cwd()) in said.err
+
+
+@pytest.mark.usefixtures("own_files")
+def test_a_module_in_a_folder_that_is_not_searched_is_named_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    said = here.why_not_found("my_task.Net") or ""
+    assert f"my_task lies in {tmp_path}, which is not searched: set PYTHONPATH to it" in said
 
 
 def test_folders_of_pythonpath_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

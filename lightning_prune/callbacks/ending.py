@@ -85,20 +85,26 @@ def example_of(pruner: Pruner | LearnedMasks) -> Any:
     return pruner.pattern.example_inputs if isinstance(pruner.pattern, CoupledPattern) else None
 
 
-def make_smaller(trainer: pl.Trainer, model: pl.LightningModule, pruner: Pruner | LearnedMasks, title: str) -> Smaller:
+def make_smaller(
+    trainer: pl.Trainer, model: pl.LightningModule, pruner: Pruner | LearnedMasks, title: str, folder: str | None = None
+) -> Smaller:
     """Take dead units out of a model and of its averages in place, measure it beside what it was, and say so.
 
-    Raises whatever `shrink_` does; the model is saved as it is then, and the error says where.
+    Raises whatever a step of it does; the trained model is saved in its full size before that, in the folder or
+    where checkpoints go, and the error says where.
     """
-    larger, example_inputs = plain_copy(model), example_of(pruner)
+    masked, example_inputs = model.state_dict(), example_of(pruner)  # shrinking puts new tensors beside these
     try:
+        larger = plain_copy(model)
         report, recipe = shrink_(model, example_inputs)
-    except Exception as error:
-        save_masked(trainer, model, error)
-        raise
-    trainer.strategy.optimizers = []  # they know the larger parameters
-    shrink_averages(trainer, model, recipe)
-    cost = compare(larger, model, example_inputs) if trainer.is_global_zero else None
+        trainer.strategy.optimizers = []  # they know the larger parameters
+        shrink_averages(trainer, model, recipe)
+        cost = compare(larger, model, example_inputs) if trainer.is_global_zero else None
+    except BaseException as error:
+        named = save_masked(trainer, masked, error, folder)
+        if named is error:
+            raise
+        raise named from error
     if cost is not None:
         rank_zero_info(f"{title}: shrunk\n{report.table()}\n\n{cost.table()}")
     return Smaller(report, recipe, cost)

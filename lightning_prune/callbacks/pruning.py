@@ -74,6 +74,7 @@ class PruningCallback(Callback, InNotebooks):
         self._logged = f"sparsity/{tag}" if tag else "sparsity"
         self._box = ReportBox()
         self.hyperparameters: dict[str, Any] = {}  # what else loggers are told of the run, such as its config
+        self.folder: str | None = None  # where a model goes that cannot be made smaller; None for that of checkpoints
         self.shrink_report: ShrinkReport | None = None
         self.cost_report: CostReport | None = None
         self.recipe: dict[str, Any] = {}  # how a plain model gets the shapes that the latest fit left; empty if its own
@@ -299,7 +300,7 @@ class PruningCallback(Callback, InNotebooks):
             return
         self._left = True
         if self.shrink and "stripped" in self.pruner.state_dict():
-            done = make_smaller(trainer, pl_module, self.pruner, self._title)
+            done = make_smaller(trainer, pl_module, self.pruner, self._title, self.folder)
             self.shrink_report, self.recipe, self.cost_report = done.report, done.recipe, done.cost
             self._write(trainer, done.cost.scalars() if done.cost else {})
             save_small(trainer, self)

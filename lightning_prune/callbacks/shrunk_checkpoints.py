@@ -96,16 +96,34 @@ def save_small(trainer: pl.Trainer, callback: pl.Callback) -> str | None:
     return path
 
 
-def save_masked(trainer: pl.Trainer, model: nn.Module, error: Exception) -> None:
-    """Save a trained model with its zeros where it could not be made smaller, and let the error say where."""
-    path = os.path.join(_folder(trainer) or trainer.default_root_dir, f"{MASKED}.pt")
-    if trainer.is_global_zero:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        torch.save(model.state_dict(), path)
-    error.args = (
+def save_masked(
+    trainer: pl.Trainer, masked: Mapping[str, Any], error: BaseException, folder: str | None = None
+) -> BaseException:
+    """Save a trained model with its zeros where it could not be made smaller, and return the error that says where.
+
+    Args:
+        trainer: where the fit has ended.
+        masked: the state_dict of the model in its full size.
+        error: why it could not; of the same kind is the one returned, unless what that says cannot be changed.
+        folder: where to; None for that of the ModelCheckpoint, or else the trainer's.
+    """
+    path = os.path.join(folder or _folder(trainer) or trainer.default_root_dir, f"{MASKED}.pt")
+    said = (
         f"the trained model, with its zeros and in its full size, is saved in {path}: "
-        f"model.load_state_dict(torch.load({path!r})). It could not be made smaller: {error}",
+        f"model.load_state_dict(torch.load({path!r}))"
     )
+    if trainer.is_global_zero:
+        try:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            torch.save(dict(masked), path)
+        except Exception as second:  # what went wrong first is to be seen all the same
+            said = f"the trained model could not be saved in {path}: {second}"
+    rank_zero_info(said)
+    if not isinstance(error, Exception):  # somebody has had enough
+        return error
+    said = f"{said}. It could not be made smaller: {str(error) or type(error).__name__}"
+    error.args = (said,)
+    return error if said in str(error) else RuntimeError(said)
 
 
 def _folder(trainer: pl.Trainer) -> str | None:

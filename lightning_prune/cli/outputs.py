@@ -32,6 +32,17 @@ def save_model(model: nn.Module, folder: Path) -> Path:
     return path
 
 
+def save_trained(parts: Any, trainer: Any, folder: Path) -> None:
+    """Write `model.pt` on the first rank, and `shrunk.json` where the model was made smaller.
+
+    Nothing is written where a run was interrupted before its first step.
+    """
+    if trainer.is_global_zero and parts.prune.report is not None:
+        save_model(parts.task, folder)
+        if parts.prune.shrink_report is not None:
+            save_recipe(parts.prune.recipe, folder)
+
+
 def save_recipe(recipe: Mapping[str, Any], folder: Path) -> Path:
     """Write `shrunk.json`: how a plain model gets the shapes of the one in `model.pt`."""
     path = folder / RECIPE

@@ -135,7 +135,7 @@ def _job(config: Any, folder: Path, sweep: Sweep | None) -> None:
 
 def _train(config: Any, folder: Path, sweep: Sweep | None) -> None:
     from lightning_prune.callbacks.metrics_files import write_whole
-    from lightning_prune.cli import build, compose, loggers, resume, saved_config
+    from lightning_prune.cli import build, compose, loggers, outputs, resume, saved_config
     from lightning_prune.cli.errors import UserError
 
     if config.get("rounds") is not None:
@@ -177,11 +177,13 @@ def _train(config: Any, folder: Path, sweep: Sweep | None) -> None:
         names = [str(key) for key, node in (config.logger or {}).items() if node is not None]
         loggers.remember(folder, trainer.loggers, names)
         parts.prune.hyperparameters = loggers.hyperparameters(config)
+        parts.prune.folder = str(folder)
     facts: dict[str, Any] = {"recipe": config.recipe, "seed": config.seed, "started_from": started_from}
     with compose.hidden(), compose.environment(_RUN_FOLDER, str(folder)):
         try:
             trainer.fit(parts.task, datamodule=parts.data, ckpt_path=ckpt_path)
         except (KeyboardInterrupt, SystemExit):
+            outputs.save_trained(parts, trainer, folder)
             _finish(parts, trainer, folder, facts | {"interrupted": True, "test": {}})
             raise SystemExit(130) from None
         except Exception:
@@ -190,6 +192,7 @@ def _train(config: Any, folder: Path, sweep: Sweep | None) -> None:
             ):  # nothing was trained: leave nothing
                 _clear(folder)
             raise
+        outputs.save_trained(parts, trainer, folder)  # before the test, which may fail
         _finish(parts, trainer, folder, facts | {"interrupted": False, "test": _test(parts, trainer)})
 
 
@@ -228,16 +231,14 @@ def _test(parts: Any, trainer: Any) -> Mapping[str, float]:
 
 
 def _finish(parts: Any, trainer: Any, folder: Path, facts: dict[str, Any]) -> None:
-    """Write model, report and picture, and print what there is."""
+    """Write report and picture, and print what there is."""
     report = parts.prune.report
     if not trainer.is_global_zero or report is None:  # interrupted before the first step
         return
     from lightning_prune.cli import outputs, picture
     from lightning_prune.learned import LearnedMasks
 
-    outputs.save_model(parts.task, folder)
     if parts.prune.shrink_report is not None:
-        outputs.save_recipe(parts.prune.recipe, folder)
         facts |= {"shrink": parts.prune.shrink_report.to_dict(), "cost": parts.prune.cost_report.to_dict()}
     if isinstance(parts.prune.pruner, LearnedMasks):
         outputs.save_learned(parts.prune.pruner, folder, facts["recipe"])

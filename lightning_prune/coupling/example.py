@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_prune.coupling.full_precision import full_precision
 from lightning_prune.coupling.training import mode
 
 
@@ -80,14 +81,14 @@ def tensors(value: Any) -> Iterator[Tensor]:
 
 @torch.no_grad()
 def answer(model: nn.Module, example_inputs: Any, training: bool = False) -> list[Tensor]:
-    """Return the tensors that the model gives, from the same random state each time.
+    """Return the tensors that the model gives, from the same random state each time and in full precision.
 
     Args:
         model: any module; it stays in the mode it is in.
         example_inputs: what one forward takes.
         training: by the ways that are taken in training mode, without dropout; else in evaluation mode.
     """
-    with own_randomness(), mode(model, training):
+    with own_randomness(), mode(model, training), full_precision(model):
         torch.manual_seed(0)
         return [t.detach().clone() for t in tensors(call(model, example_inputs))]
 
@@ -106,7 +107,7 @@ def distance(one: list[Tensor], other: list[Tensor]) -> tuple[float, float]:
         if not a.numel():
             continue
         if not a.is_floating_point():
-            a, b = a.double(), b.double()
+            a, b = a.cpu().double(), b.cpu().double()  # MPS has no doubles
         finite = torch.isfinite(a)
         if not torch.equal(finite, torch.isfinite(b)):
             return float("inf"), float("inf")

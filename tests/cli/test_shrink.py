@@ -76,3 +76,31 @@ def test_what_cannot_be_shrunk_is_one_line(command: Command, argv: tuple[str, ..
     assert (said.status, said.out) == (1, "")
     assert words in said.err
     assert said.err.count("\n") == 1
+
+
+def test_a_run_whose_model_cannot_be_made_smaller_leaves_it_in_full_size(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("on purpose")
+
+    monkeypatch.setattr("lightning_prune.callbacks.ending.compare", fail)
+    with pytest.raises(ValueError, match=r"is saved in .*/run/masked.pt.*on purpose"):
+        command("train", "-cn", "digits_cnn", "hydra.run.dir=run", "prune.shrink=true", *CHANNELS, *SHORT)
+    plain = Classifier(digits_cnn())
+    plain.load_state_dict(torch.load("run/masked.pt", weights_only=True))
+    assert sum(int((p == 0).sum()) for p in plain.parameters()) > 20_000
+    assert not Path("run/report.json").exists()  # the run is not finished
+    said = command("shrink", "run", "--weights", "run/masked.pt")  # the planted failure is not in its way
+    assert (said.status, said.err) == (0, "")
+
+
+def test_a_test_that_fails_leaves_the_trained_model(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("on purpose")
+
+    monkeypatch.setattr(Classifier, "test_step", fail)
+    with pytest.raises(ValueError, match="on purpose"):
+        command("train", "-cn", "digits_mlp", "hydra.run.dir=run", *SHORT)
+    state = torch.load("run/model.pt", weights_only=True)
+    assert sum(int((p == 0).sum()) for p in state.values()) > 1000

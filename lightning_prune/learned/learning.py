@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_prune.learned.compiled import Hooks, uncompiled
 from lightning_prune.learned.hard_masks import HardMasks
 from lightning_prune.learned.hardening import harden, harden_copies
 from lightning_prune.learned.learn_step import learn, not_finite
 from lightning_prune.learned.sites import Ideas, logits_of, sites_of
 from lightning_prune.learned.state_schema import check_learned
-from lightning_prune.learned.weight_hooks import Handle
 from lightning_prune.pruning import checks
 from lightning_prune.pruning.header import header, still_due
 from lightning_prune.pruning.saved_window import check_final
@@ -66,13 +66,20 @@ class Learning:
         self._final: dict[str, Tensor] | None = None
         self.logits = logits_of(ideas, self._sites)
         self._scheduled = ideas.schedule is not None
+        self._look_at_step()
         self._hard = HardMasks(self._sites, self.logits, ideas.threshold, self._scheduled)
-        self._handles: list[Handle] = self._sites.hook(self._mask)
+        masking = self._mask if self.logits.of_weights else uncompiled(self._mask)
+        self._hooks = Hooks(lambda: self._sites.hook(masking))
+        self._hooks.put()
 
     def resolve(self, length: int | None) -> None:
         """Resolve the schedule for another length. Raises ValueError if it does not fit; nothing is changed then."""
         before, self.schedule = self.schedule, (self._ideas.schedule or _WHOLE_RUN).resolve(length)
         self.step, self.length = still_due(self.step, before, self.schedule), length
+        self._look_at_step()
+
+    def _look_at_step(self) -> None:
+        self._waits = self.logits.step < self.schedule.begin_step
 
     # What layers read
 
@@ -81,7 +88,7 @@ class Learning:
         logits = self.logits.values[number]
         if not batch:
             return self._settled(number, weight)[None]
-        if self.logits.step < self.schedule.begin_step:
+        if self._waits:
             return torch.ones(1, self._sites.sizes[number], device=logits.device)
         if self._sites.owner(number).grad is None:  # by zero_grad: what the logits have is of a backward before it
             logits.grad = None
@@ -100,8 +107,7 @@ class Learning:
     def follow(self) -> None:
         """Act on the parameters that lie in the model now, in the modules that do."""
         if self.masks.follow() and not self.finished:
-            self.unhook()
-            self._handles = self._sites.hook(self._mask)
+            self._hooks.put()
             self.logits.weights_are([self._sites.owner(number) for number in range(len(self._sites.sizes))])
 
     # Steps
@@ -135,6 +141,7 @@ class Learning:
         warn_of_late(self._sites.waiting, tuple(optimizers), self._sites.skipped)
         stepped = step != self.logits.step
         self.logits.now_at(step, progress(step, begin, end))
+        self._look_at_step()
         due = self.schedule.last_update(step)
         if due is None or (self.step is not None and due <= self.step):
             if stepped and self.follows_weights:
@@ -206,9 +213,7 @@ class Learning:
 
     def unhook(self) -> None:
         """Take the hooks off."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+        self._hooks.remove()
 
     # What is said of it
 

@@ -23,7 +23,7 @@ class HardMasks:
         scheduled: whether a schedule does.
 
     Attributes:
-        keeps: for each group which units stay, bool, on the CPU.
+        keeps: for each group which units stay, bool; of units on the CPU, of single weights where the weights are.
     """
 
     def __init__(self, sites: MaskedUnits | MaskedWeights, logits: Logits, threshold: float, scheduled: bool) -> None:
@@ -47,7 +47,7 @@ class HardMasks:
         self._stale = False
         if self._scheduled:
             assert step is not None
-            worth = [worth.float().cpu() for worth in self._logits.worth()]
+            worth = [worth.float() for worth in self._logits.worth()]
             self.keeps, between = self._sites.choose(schedule, step, worth)
             self._logits.follow(worth, self.keeps)
         else:

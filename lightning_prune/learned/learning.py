@@ -172,7 +172,7 @@ class Learning:
                 raise not_finite(f"the weight '{name}'")
 
     def _note(self, step: int) -> None:
-        counts = {name: p.histc(_BINS, 0.0, 1.0).int().tolist() for name, p in self.probabilities().items()}
+        counts = {name: p.histc(_BINS, 0.0, 1.0).int().cpu().tolist() for name, p in self._probabilities().items()}
         self.history.append({"step": step, "undecided": self.undecided(), "counts": counts})
 
     def settle(self) -> None:
@@ -235,15 +235,17 @@ class Learning:
 
     def undecided(self) -> float:
         """Return the share of units with .05 < p < .95."""
-        p = torch.cat(list(self.probabilities().values()))
+        p = torch.cat(list(self._probabilities().values()))
         return float(((p > 0.05) & (p < 0.95)).float().mean())
 
     def probabilities(self) -> dict[str, Tensor]:
         """Return every group's probabilities, by the first weight that computes its units."""
+        return {name: p.cpu() for name, p in self._probabilities().items()}
+
+    def _probabilities(self) -> dict[str, Tensor]:
         if self._final is not None:
             return self._final
-        found = self.logits.probabilities()
-        return {name: p.detach().cpu() for name, p in zip(self._sites.names, found, strict=True)}
+        return {name: p.detach() for name, p in zip(self._sites.names, self.logits.probabilities(), strict=True)}
 
     # State
 

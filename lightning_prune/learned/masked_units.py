@@ -107,7 +107,7 @@ class MaskedUnits:
 
     def choose(self, schedule: Schedule, step: int, worth: Sequence[Tensor]) -> tuple[list[Tensor], list[float]]:
         """Return which units stay at a step of a schedule if they are worth so much, and the thresholds."""
-        return replace(self._units, schedule=schedule).choose(step, worth)
+        return replace(self._units, schedule=schedule).choose(step, [w.cpu() for w in worth])
 
     def decisions(self, keeps: Sequence[Tensor], thresholds: Sequence[float]) -> list[Decision]:
         """Return the masks of all tensors for the units kept."""

@@ -56,7 +56,7 @@ class Thresholds(Logits):
 
     def final(self, keeps: Sequence[Tensor]) -> list[Tensor]:
         """Return the probabilities of the end: the weights have the thresholds in them, and are there or not."""
-        return [keep.float() for keep in keeps]
+        return [keep.float().cpu() for keep in keeps]
 
     def weights_are(self, weights: Sequence[Tensor]) -> None:
         """Have thresholds act on the weights that there are now."""

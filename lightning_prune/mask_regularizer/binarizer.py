@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+_MOST = 1 << 24
+"""How many values torch.quantile takes, on any device; float32 could not tell the ranks of more."""
+
 
 @dataclass(frozen=True)
 class Binarizer:
@@ -42,5 +45,15 @@ class Binarizer:
 
     def __call__(self, p: Tensor, expected: Tensor, asked: float) -> Tensor:
         """Return the penalty for the probabilities of all units; `asked` is the share that is to go by now."""
-        tau = p.detach().quantile(asked) if self.tau is None else self.tau
+        tau = _quantile(p.detach(), asked) if self.tau is None else self.tau
         return -self.strength * (p - tau).abs().pow(self.q).mean()
+
+
+def _quantile(values: Tensor, share: float) -> Tensor:
+    """Return the value below which a share of the values lies, between two of them where none does."""
+    if values.numel() <= _MOST:
+        return values.quantile(share)
+    place = share * (values.numel() - 1)
+    below = min(int(place), values.numel() - 2)
+    one, next_one = (values.kthvalue(number).values for number in (below + 1, below + 2))
+    return one.lerp(next_one, place - below)

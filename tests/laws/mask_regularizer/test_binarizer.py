@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lightning_prune.mask_regularizer import Binarizer
+from lightning_prune.mask_regularizer import Binarizer, binarizer
 from tests.laws.mask_regularizer.probabilities import P, probabilities
 
 
@@ -39,3 +39,17 @@ def test_binarizer_without_tau_sends_the_share_asked_for_to_0(values: list[float
     (grad,) = torch.autograd.grad(Binarizer(None)(p, p.mean(), asked), p)
     down = int((grad > 0).sum())  # descent lowers them
     assert abs(down - asked * (len(values) - 1)) <= 1
+
+
+@given(values=st.lists(st.floats(0.01, 0.99), min_size=2, max_size=30), asked=st.floats(0.0, 1.0))
+def test_the_watershed_of_more_values_than_torch_takes_is_found_alike(values: list[float], asked: float) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        expected = Binarizer(None)(probabilities(values), torch.tensor(0.0), asked)
+        patch.setattr(binarizer, "_MOST", 1)
+        found = Binarizer(None)(probabilities(values), torch.tensor(0.0), asked)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_binarizer_without_tau_takes_more_units_than_torch_sorts() -> None:
+    p = torch.arange((1 << 24) + 2, dtype=torch.float32).div_(1 << 25)
+    assert float(Binarizer(None, q=1.0)(p, torch.tensor(0.0), 0.5)) == pytest.approx(-0.125, rel=1e-3)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_prune import saved
+from lightning_prune.coupling.example import own_randomness
 from lightning_prune.pruning import Pruner
 
 
@@ -115,7 +116,7 @@ class Rewinder:
 
     def _draw(self, step: int) -> list[nn.Parameter]:
         modules = self._modules()
-        with torch.random.fork_rng():
+        with own_randomness():
             torch.manual_seed(self.rewind.seed * 1_000_003 + step)
             for reset in modules.values():
                 reset()

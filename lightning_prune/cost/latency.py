@@ -54,7 +54,14 @@ def device_of(model: nn.Module) -> torch.device:
 def _wait(model: nn.Module) -> None:
     """Wait for what was started on an accelerator."""
     device = device_of(model)
-    if device.type == "cuda":
+    if device.type in ("cpu", "meta"):
+        return
+    accelerator: Any = getattr(torch, "accelerator", None)  # torch 2.6
+    current: Any = accelerator.current_accelerator() if accelerator is not None and accelerator.is_available() else None
+    own: Any = getattr(torch, device.type, None)
+    if accelerator is not None and current is not None and current.type == device.type:
+        accelerator.synchronize(device)
+    elif device.type == "cuda":
         torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+    elif hasattr(own, "synchronize"):
+        own.synchronize()

@@ -42,14 +42,23 @@ def in_full(model: nn.Module, example_inputs: Any) -> tuple[nn.Module, Any]:
 
 @contextmanager
 def own_randomness() -> Generator[None, None, None]:
-    """Leave the random generators of torch, numpy and Python as they were, whatever happens inside."""
+    """Leave the random generators of torch, numpy and Python as they were, whatever happens inside.
+
+    `torch.manual_seed` sets those of all devices, so it is all that have one in use.
+    """
     numpy = sys.modules.get("numpy")
     before = random.getstate(), numpy.random.get_state() if numpy is not None else None
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    xpu = torch.xpu.get_rng_state_all() if torch.xpu.is_available() else None
     try:
         with torch.random.fork_rng(devices=devices):
             yield
     finally:
+        if mps is not None:
+            torch.mps.set_rng_state(mps)
+        if xpu is not None:
+            torch.xpu.set_rng_state_all(xpu)
         random.setstate(before[0])
         if numpy is not None:
             numpy.random.set_state(before[1])

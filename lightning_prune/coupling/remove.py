@@ -68,10 +68,15 @@ def put(model: nn.Module, smaller: Mapping[str, Tensor]) -> set[str]:
 
 
 def set_attributes(model: nn.Module, attributes: Attributes) -> None:
-    """Set attributes of modules. Torch's attention becomes one that takes any number of heads."""
+    """Set attributes of modules. Torch's attention becomes one that takes any number of heads.
+
+    Weights of recurrent layers that were replaced before lie in one piece of memory again, as cuDNN wants them.
+    """
     for path, values in attributes.items():
         module = model.get_submodule(path)
         if isinstance(module, nn.MultiheadAttention) and "num_heads" in values:
             fewer_heads(model, module)
         for attribute, value in values.items():
             setattr(module, attribute, value)
+        if isinstance(module, nn.RNNBase):
+            module.flatten_parameters()

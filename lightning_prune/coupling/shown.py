@@ -60,4 +60,4 @@ def _along(output: Tensor, seed: int) -> Tensor:
 def _moved(group: Group, dead: Tensor, slope: Mapping[str, Tensor]) -> float:
     known = [part for part in group.of("in") if part.name in slope]
     parts = [slices_of(slope[part.name], part)[dead.to(slope[part.name].device)] for part in known]
-    return abs(float(sum(part.double().sum() for part in parts)))
+    return abs(float(sum(part.cpu().double().sum() for part in parts)))  # MPS has no doubles

@@ -13,10 +13,13 @@ from lightning_prune.targets import Target, plain_name
 def check_own(model: nn.Module, targets: Sequence[Target]) -> None:
     """Raise ValueError if a weight to prune shares memory with another parameter, or is masked by torch's pruning.
 
+    Or if they lie on several devices, where they could not be ranked together.
+
     Args:
         model: the model.
         targets: what is to be pruned of it.
     """
+    _check_one_device(targets)
     for target in targets:
         _check_not_masked(target)
     masked = {id(target.parameter): target.name for target in targets}
@@ -28,6 +31,16 @@ def check_own(model: nn.Module, targets: Sequence[Target]) -> None:
                 "other, and counted twice. Make them one parameter (b.weight = a.weight), compute the one from the "
                 "other in forward, or leave out both with Targets(exclude=...)"
             )
+
+
+def _check_one_device(targets: Sequence[Target]) -> None:
+    first = {target.parameter.device: target.name for target in reversed(targets)}
+    if len(first) > 1:
+        where = ", ".join(f"'{name}' on {device}" for device, name in reversed(first.items()))
+        raise ValueError(
+            f"weights to prune lie on several devices ({where}), and are not ranked across them: put the model on one, "
+            "or prune what lies on each by a callback of its own, with Targets(include=...) and a tag"
+        )
 
 
 def _check_not_masked(target: Target) -> None:

@@ -58,3 +58,33 @@ def test_what_can_be_coupled_is_and_the_rest_is_named(options: dict[str, Any], w
     assert (smaller.lstm.hidden_size == 8) == whole
     if whole:
         assert "lstm.weight_hh_l0" in pruner.report().skipped
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_weights_are_put_into_one_piece_of_memory_after_units_went(kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, int, list[tuple[int, ...]]]] = []
+
+    def flatten(layer: Any) -> None:
+        seen.append((layer.input_size, layer.hidden_size, [tuple(w.shape) for w in layer._flat_weights]))
+
+    class Reads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.embed, self.rnn, self.head = nn.Linear(4, 6), kind(6, 8, batch_first=True), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.rnn(self.embed(x).relu())[0])
+
+    model, x = Reads(), torch.randn(3, 5, 4)
+    pruner = Pruner(OneShot(0.6, 0), pattern=Channel(example_inputs=x))
+    pruner.attach(model, 1)
+    pruner.update(0)
+    pruner.strip()
+    monkeypatch.setattr(nn.RNNBase, "flatten_parameters", flatten)
+    smaller: Any = shrink(model, x).model
+    inputs, hidden, shapes = seen[-1]  # what cuDNN is told, and the weights there are by then
+    gates = 4 if kind is nn.LSTM else 3
+    assert (inputs, hidden) == (smaller.embed.out_features, smaller.head.in_features)
+    assert inputs * hidden < 6 * 8
+    assert shapes[:2] == [(gates * hidden, inputs), (gates * hidden, hidden)]

@@ -148,3 +148,23 @@ def test_G22_validation_after_fit_leaves_saved_values_alone() -> None:
     fit(again, callback, max_steps=20)
     fit(twin, PruningCallback(Pruner(RAMP), rewind=0), max_steps=20)
     assert differences(bits(twin), bits(again)) == []
+
+
+def test_drawing_anew_leaves_the_generators_of_all_devices_without_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    before: list[Tensor] = []
+    after: list[Tensor] = []
+    model = Net(momentum)
+    callback = PruningCallback(Pruner(RAMP), rewind="init")
+    update = callback._update
+
+    def watch(run: pl.Trainer) -> bool:
+        before.append(torch.get_rng_state())
+        updated = update(run)
+        after.append(torch.get_rng_state())
+        return updated
+
+    monkeypatch.setattr(callback, "_update", watch)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)  # where torch warns of a fork that names no devices
+    fit(model, callback, max_steps=20)
+    assert len(before) > 4
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))

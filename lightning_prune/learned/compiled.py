@@ -20,19 +20,14 @@ class Hooks:
 
     It would compute without them, or with them. All code that torch.compile has made in this process is: whether it
     has a model in it cannot be seen on the model, which `torch.compile(model)` leaves as it is.
-
-    Args:
-        put: puts them on what lies in the model now.
     """
 
-    def __init__(self, put: Callable[[], Sequence[Handle]]) -> None:
-        self._put = put
+    def __init__(self) -> None:
         self._handles: list[Handle] = []
 
-    def put(self) -> None:
-        """Put them on, where they are on already anew."""
-        self.remove()
-        self._handles = [*self._put()]
+    def put(self, handles: Sequence[Handle]) -> None:
+        """Take note of some that have just been put on."""
+        self._handles += handles
         _forget_compiled()
 
     def remove(self) -> None:

@@ -66,19 +66,15 @@ class Learning:
         self._final: dict[str, Tensor] | None = None
         self.logits = logits_of(ideas, self._sites)
         self._scheduled = ideas.schedule is not None
-        self._look_at_step()
+        self._waits = self.logits.step < self.schedule.begin_step
         self._hard = HardMasks(self._sites, self.logits, ideas.threshold, self._scheduled)
-        masking = self._mask if self.logits.of_weights else uncompiled(self._mask)
-        self._hooks = Hooks(lambda: self._sites.hook(masking))
-        self._hooks.put()
+        self._hooks = Hooks()
+        self._hook()
 
     def resolve(self, length: int | None) -> None:
         """Resolve the schedule for another length. Raises ValueError if it does not fit; nothing is changed then."""
         before, self.schedule = self.schedule, (self._ideas.schedule or _WHOLE_RUN).resolve(length)
         self.step, self.length = still_due(self.step, before, self.schedule), length
-        self._look_at_step()
-
-    def _look_at_step(self) -> None:
         self._waits = self.logits.step < self.schedule.begin_step
 
     # What layers read
@@ -107,7 +103,8 @@ class Learning:
     def follow(self) -> None:
         """Act on the parameters that lie in the model now, in the modules that do."""
         if self.masks.follow() and not self.finished:
-            self._hooks.put()
+            self.unhook()
+            self._hook()
             self.logits.weights_are([self._sites.owner(number) for number in range(len(self._sites.sizes))])
 
     # Steps
@@ -141,7 +138,7 @@ class Learning:
         warn_of_late(self._sites.waiting, tuple(optimizers), self._sites.skipped)
         stepped = step != self.logits.step
         self.logits.now_at(step, progress(step, begin, end))
-        self._look_at_step()
+        self._waits = self.logits.step < self.schedule.begin_step
         due = self.schedule.last_update(step)
         if due is None or (self.step is not None and due <= self.step):
             if stepped and self.follows_weights:
@@ -210,6 +207,9 @@ class Learning:
 
     def _all_factors(self) -> list[Tensor]:
         return [self._factors(number) for number in range(len(self._sites.sizes))]
+
+    def _hook(self) -> None:
+        self._hooks.put(self._sites.hook(self._mask if self.logits.of_weights else uncompiled(self._mask)))
 
     def unhook(self) -> None:
         """Take the hooks off."""

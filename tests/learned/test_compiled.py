@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -137,3 +139,15 @@ def test_a_compiled_lightning_module() -> None:
     fit(plain, PruningCallback(weights()), max_steps=10)
     fit(torch.compile(model, backend="eager"), PruningCallback(weights()), max_steps=10)  # pyright: ignore
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("masks", [units, weights, thresholds])
+@pytest.mark.parametrize("way", ["deepcopy", "pickle"])
+def test_G16_masks_are_copied_while_they_are_on_a_model(masks: Callable[[], LearnedMasks], way: str) -> None:
+    model, pruner = net(), masks()
+    pruner.attach(model, 10)
+    other = copy.deepcopy(pruner) if way == "deepcopy" else pickle.loads(pickle.dumps(pruner))
+    assert other.attached
+    assert all(torch.equal(p, other.probabilities()[name]) for name, p in pruner.probabilities().items())
+    other.strip()
+    assert pruner.attached

@@ -13,9 +13,10 @@ from lightning_prune.criterion import Criterion, Site, SitedCriterion
 from lightning_prune.masks import MaskedWeight
 from lightning_prune.pattern import Pattern, SitedPattern
 from lightning_prune.pruning import floor
+from lightning_prune.ranking import is_finite
 from lightning_prune.schedule import Schedule
 from lightning_prune.scope import Layer, Pool, Scope
-from lightning_prune.selection import Selection, Units
+from lightning_prune.selection import Selection, Units, check_found, held
 
 
 @dataclass(frozen=True)
@@ -130,9 +131,12 @@ class WeightUpdate:
     def _select(self, pool: Pool, layers: Sequence[Sequence[MaskedWeight]], step: int) -> list[Decision]:
         members = [weight for layer in layers for weight in layer]
         patterns = [self._pattern_at(weight) for weight in members]
-        ranked = [self._units(weight, pattern, step) for weight, pattern in zip(members, patterns, strict=True)]
+        finite: list[tuple[str, Tensor]] = []  # looked at all together: each look waits for the device
+        each = zip(members, patterns, strict=True)
+        ranked = [self._units(weight, pattern, step, finite) for weight, pattern in each]
+        check_found(finite)
         sparing = [parts for parts, pattern in zip(ranked, patterns, strict=True) if getattr(pattern, "spares", False)]
-        most = sum(weight.mask.numel() for weight in members) - sum(_spared(u) for parts in sparing for u in parts)
+        most = sum(weight.mask.numel() for weight in members) - _spared([u for parts in sparing for u in parts])
         each = iter(ranked)
         by_layer = [[unit for _ in layer for unit in next(each)] for layer in layers]
         keeps, threshold = floor.select(self.selection, by_layer, pool.least, min(pool.drop, most), pool.sparsity)
@@ -151,16 +155,22 @@ class WeightUpdate:
             decisions.append(Decision(weight, mask, threshold))
         return decisions
 
-    def _units(self, weight: MaskedWeight, pattern: Pattern, step: int) -> list[Units]:
-        """Return the units of a weight, or those of every expert that it stacks."""
+    def _units(
+        self, weight: MaskedWeight, pattern: Pattern, step: int, finite: list[tuple[str, Tensor]]
+    ) -> list[Units]:
+        """Return the units of a weight, or those of every expert that it stacks.
+
+        Where they are not the scores themselves, add to `finite` whether those are: they must not be pooled away.
+        """
         name, threshold = weight.target.name, float(weight.threshold)
         mask = None if self.reversible or weight.pruned == 0 else weight.mask
+        living = None if mask is None else mask.numel() - weight.pruned
         if pattern.single and getattr(self.criterion, "absolute", False):
-            return [Units(name, weight.ranked(), True, mask, threshold=threshold)]
+            return [Units(name, weight.ranked(), True, mask, threshold=threshold, living=living)]
         scores = scores_of(self.criterion, weight, step, self.schedule.sparsity(step))
         if pattern.single:
-            return [Units(name, weight.restore(scores), False, mask, threshold=threshold)]
-        scores = Units(name, scores).scores()  # not finite must not be pooled away
+            return [Units(name, weight.restore(scores), False, mask, threshold=threshold, living=living)]
+        finite.append((name, is_finite(scores)))
         masks = [None] * weight.experts if mask is None else weight.parts(weight.canonical(mask))
         return [
             _units_of(name, pattern, part, alive, threshold)
@@ -188,9 +198,9 @@ def _safe(units: Units) -> Tensor:
     return units.protected if units.alive is None else units.protected & units.alive
 
 
-def _spared(units: Units) -> int:
+def _spared(pool: Sequence[Units]) -> int:
     """Return how many weights the protected units hold that are alive."""
-    return int((_safe(units) * units.weights).sum())
+    return sum(held(pool, [_safe(units) for units in pool]))
 
 
 def scores_of(

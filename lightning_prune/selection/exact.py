@@ -9,8 +9,8 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from lightning_prune.ranking import NotFiniteError, count, keep_largest
-from lightning_prune.selection.protocol import Units, non_finite
+from lightning_prune.ranking import NotFiniteError, keep_largest
+from lightning_prune.selection.protocol import Units, check_finite, held, non_finite
 
 Tier = list[Tensor | None]
 """For each member of a pool which of its units contend; None means all."""
@@ -35,12 +35,12 @@ class Exact:
         equal = isinstance(first, int) and all(isinstance(u.weights, int) and u.weights == first for u in pool)
         keeps: list[Tensor | None] = [u.alive for u in pool]
         threshold = pool[0].threshold
-        alive = sum(_weights(u, u.alive) for u in pool)
-        drop -= sum(_weights(u) for u in pool) - alive
+        living = held(pool, keeps)
+        drop -= sum(held(pool, [None] * len(pool))) - sum(living)
         tiers = _tiers(pool)
         for tier in tiers:
-            holds = alive if len(tiers) == 1 else sum(_weights(u, t) for u, t in zip(pool, tier, strict=True))
-            going = min(drop, holds)
+            holds = living if len(tiers) == 1 else held(pool, tier)
+            going = min(drop, sum(holds))
             if going <= 0:
                 continue
             kept, boundary = (
@@ -49,7 +49,7 @@ class Exact:
             if boundary is not None:
                 threshold = boundary
             keeps = [_stay(k, t, s) for k, t, s in zip(keeps, tier, kept, strict=True)]
-            drop -= holds
+            drop -= sum(holds)
         return [_all(u) if k is None else k for u, k in zip(pool, keeps, strict=True)], threshold
 
 
@@ -77,24 +77,17 @@ def _stay(keep: Tensor | None, contender: Tensor | None, kept: Tensor) -> Tensor
     return kept | (~contender if keep is None else keep & ~contender)
 
 
-def _weights(units: Units, which: Tensor | None = None) -> int:
-    """Return how many weights the units hold, or those of them named by `which`."""
-    if isinstance(units.weights, int):
-        return units.weights * (units.values.numel() if which is None else count(which))
-    return int((units.weights if which is None else units.weights[which.to(units.weights.device)]).sum())
-
-
 def _drop_equal(
-    pool: Sequence[Units], values: list[Tensor], tier: Tier, drop: int, holds: int
+    pool: Sequence[Units], values: list[Tensor], tier: Tier, drop: int, holds: Sequence[int]
 ) -> tuple[list[Tensor], float | None]:
-    """Drop the number of units nearest to `drop` weights of the `holds` in this tier, where all units hold the same."""
+    """Drop the number of units nearest to `drop` of the weights that this tier holds, where units hold the same."""
     size = pool[0].weights
     assert isinstance(size, int)
     number = round(drop / size)
     if number == 0:
         return [_all(u) if t is None else t for u, t in zip(pool, tier, strict=True)], None
     try:
-        return keep_largest(values, tier, number, pool[0].absolute, contending=holds // size)
+        return keep_largest(values, tier, number, pool[0].absolute, [few // size for few in holds])
     except NotFiniteError as error:
         raise non_finite(pool[error.index].name) from None
 
@@ -103,7 +96,8 @@ def _drop_ragged(
     pool: Sequence[Units], values: list[Tensor], tier: Tier, drop: int
 ) -> tuple[list[Tensor], float | None]:
     """Drop units in order of score until the weights dropped are as near to `drop` as they come."""
-    scores = [u.scores().to(v.dtype) for u, v in zip(pool, values, strict=True)]
+    check_finite(pool)
+    scores = [v.abs() if u.absolute else v for u, v in zip(pool, values, strict=True)]
     contends = [_all(u) if t is None else t for u, t in zip(pool, tier, strict=True)]
     weights = [
         torch.full_like(s, u.weights, dtype=torch.int64) if isinstance(u.weights, int) else u.weights.to(s.device)

@@ -40,6 +40,20 @@ class Units:
         check_finite([self])
         return self.values.abs() if self.absolute else self.values
 
+    def held(self, which: Tensor | None) -> int | Tensor:
+        """Return how many weights the units hold, or those named by `which`; as a tensor where that is on a device."""
+        each = self.weights
+        if isinstance(each, Tensor):
+            if which is None:
+                return int(each.sum())
+            total = (each.to(which.device) * which).sum()
+            return int(total) if which.device.type == "cpu" else total
+        if which is None:
+            return each * self.values.numel()
+        if which is self.alive and self.living is not None:
+            return each * self.living
+        return each * count(which) if which.device.type == "cpu" else which.count_nonzero() * each
+
 
 def non_finite(name: str) -> ValueError:
     """Return the error for a score that is NaN or infinite."""
@@ -68,23 +82,9 @@ def held(pool: Sequence[Units], which: Sequence[Tensor | None]) -> list[int]:
         pool: units.
         which: bool in the units' shapes; None for all.
     """
-    found = [_held(units, some) for units, some in zip(pool, which, strict=True)]
+    found = [units.held(some) for units, some in zip(pool, which, strict=True)]
     numbers = iter(read([number for number in found if isinstance(number, Tensor)]))
     return [next(numbers) if isinstance(number, Tensor) else number for number in found]
-
-
-def _held(units: Units, which: Tensor | None) -> int | Tensor:
-    each = units.weights
-    if isinstance(each, Tensor):
-        if which is None:
-            return int(each.sum())
-        total = (each.to(which.device) * which).sum()
-        return int(total) if which.device.type == "cpu" else total
-    if which is None:
-        return each * units.values.numel()
-    if which is units.alive and units.living is not None:
-        return each * units.living
-    return each * count(which) if which.device.type == "cpu" else which.count_nonzero() * each
 
 
 class Selection(Protocol):

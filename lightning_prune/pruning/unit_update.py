@@ -16,7 +16,7 @@ from lightning_prune.criterion import Criterion, SitedCriterion
 from lightning_prune.masks import MaskedWeight, Masks
 from lightning_prune.pattern import CoupledPattern
 from lightning_prune.pruning.unit_budget import UnitBudget, nearest
-from lightning_prune.pruning.weight_update import Decision, scores_of
+from lightning_prune.pruning.weight_update import Decision, remember, scores_of
 from lightning_prune.schedule import Schedule
 from lightning_prune.scope import Layer, Scope
 from lightning_prune.selection import Selection, Units
@@ -85,6 +85,11 @@ class UnitUpdate:
             ValueError: a score is not finite or has another shape than its weight; the message names the weight.
         """
         return self.masks(*self.keep(step))
+
+    def remember(self, step: int) -> None:
+        """Have the criterion remember the weights, now that the update at `step` is certain and nothing is written."""
+        for name in self._scored:
+            remember(self.criterion, self.weights[name], step)
 
     def keep(self, step: int) -> tuple[list[Tensor], list[float]]:
         """Return which units of each group stay at `step`, and the thresholds. Raises what `decide` raises."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_prune.criterion import Criterion, Site, SitedCriterion
+from lightning_prune.criterion import Criterion, RememberingCriterion, Site, SitedCriterion
 from lightning_prune.masks import MaskedWeight
 from lightning_prune.pattern import Pattern, SitedPattern
 from lightning_prune.pruning import floor
@@ -75,6 +76,12 @@ class WeightUpdate:
         for pool in self.scope(self._layers(), self.schedule.sparsity(step)):
             decisions += self._select(pool, [self.groups[name] for name in pool.names], step)
         return decisions
+
+    def remember(self, step: int) -> None:
+        """Have the criterion remember the weights, now that the update at `step` is certain and nothing is written."""
+        for members in self.groups.values():
+            for weight in members:
+                remember(self.criterion, weight, step)
 
     def check_pattern(self) -> None:
         """Raise ValueError if the criterion asks for norms, or the scope leaves weights too dense for the pattern."""
@@ -213,11 +220,9 @@ def scores_of(
     Raises:
         ValueError: they have another shape than the weight, or are no floats.
     """
-    values, grad = weight.canonical(weight.ranked()), weight.parameter.grad
-    grad = None if grad is None else weight.canonical(grad)
-    if weight.experts == 1 or not getattr(criterion, "of_outputs", False):
-        site = Site(weight.target.name, step, weight.memory, sparsity, norm)
-        return _scores(criterion, site, values, grad)
+    values, grad = _seen(weight)
+    if _at_once(criterion, weight):
+        return _scores(criterion, Site(weight.target.name, step, weight.memory, sparsity, norm), values, grad, True)
     grads = [None] * weight.experts if grad is None else weight.parts(grad)
     scores: list[Tensor] = []
     for number, (part, its_grad) in enumerate(zip(weight.parts(values), grads, strict=True)):
@@ -229,10 +234,34 @@ def scores_of(
     return torch.cat(scores)
 
 
-def _scores(criterion: Criterion | SitedCriterion, site: Site, values: Tensor, grad: Tensor | None) -> Tensor:
+def remember(criterion: Criterion | SitedCriterion, weight: MaskedWeight, step: int) -> None:
+    """Have the criterion move on what it remembers of a weight, if it does so apart from its scores."""
+    if not _at_once(criterion, weight) or not isinstance(criterion, RememberingCriterion):
+        return
+    asked: Any = criterion
+    if isinstance(criterion, SitedCriterion):
+        asked = criterion.at(Site(weight.target.name, step, weight.memory))
+    with torch.no_grad():
+        asked.remember(*_seen(weight))
+
+
+def _at_once(criterion: Criterion | SitedCriterion, weight: MaskedWeight) -> bool:
+    return weight.experts == 1 or not getattr(criterion, "of_outputs", False)
+
+
+def _seen(weight: MaskedWeight) -> tuple[Tensor, Tensor | None]:
+    """Return what a criterion sees of a weight."""
+    grad = weight.parameter.grad
+    return weight.canonical(weight.ranked()), None if grad is None else weight.canonical(grad)
+
+
+def _scores(
+    criterion: Criterion | SitedCriterion, site: Site, values: Tensor, grad: Tensor | None, apart: bool = False
+) -> Tensor:
     asked = criterion.at(site) if isinstance(criterion, SitedCriterion) else criterion
     with torch.no_grad():
-        scores = asked(values, grad).detach()
+        ask = asked.score if apart and isinstance(asked, RememberingCriterion) else asked
+        scores = ask(values, grad).detach()
     if scores.shape != values.shape or not scores.is_floating_point():
         raise ValueError(
             f"{type(criterion).__name__} must give a float score for every entry of '{site.name}', "

@@ -5,6 +5,7 @@ a sample, `counting` by counting bits everywhere else, the `digits` of `chunks`;
 `spared` is who stays in any case, `counts` what the host reads.
 """
 
+from .chunks import by_rows as by_rows
 from .counting import Contest as Contest
 from .counts import count as count
 from .counts import counts as counts

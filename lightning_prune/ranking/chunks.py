@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 MOST = 1 << 22
 """Entries of a chunk, at most: enough to keep a device busy, and few beside a model."""
-_LEAST = 1 << 18
+_LEAST = 1 << 17
 """Entries up to which a chunk is not made smaller: beneath, a device waits for the host."""
 _CHUNKS = 16
 """So many, where the tensors are not too large for it: a chunk takes little room beside them."""
@@ -30,7 +30,7 @@ Chunk = Sequence[Piece]
 
 def chunks_of(tensors: Sequence[Tensor]) -> list[Chunk]:
     """Return all entries of the tensors in chunks, in order; a chunk lies on one device."""
-    size = min(MOST, max(_LEAST, sum(t.numel() for t in tensors) // _CHUNKS))
+    size = _size(sum(t.numel() for t in tensors))
     chunks: list[list[Piece]] = []
     room, device = 0, None
     for index, tensor in enumerate(tensors):
@@ -42,6 +42,20 @@ def chunks_of(tensors: Sequence[Tensor]) -> list[Chunk]:
             chunks[-1].append(piece)
             room -= length
     return list(chunks)
+
+
+def by_rows(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Yield the same rows of tensors of one shape, a chunk at a time: views, so that they may be written to."""
+    first = tensors[0]
+    if not first.dim():
+        yield tensors
+        return
+    rows = max(1, _size(first.numel()) * first.shape[0] // max(1, first.numel()))
+    yield from zip(*(tensor.split(rows) for tensor in tensors), strict=True)
+
+
+def _size(total: int) -> int:
+    return min(MOST, max(_LEAST, total // _CHUNKS))
 
 
 def _cut(index: int, tensor: Tensor, size: int) -> list[Piece]:

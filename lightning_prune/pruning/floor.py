@@ -41,6 +41,21 @@ def select(
     return at_once or _again(selection, layers, least, drop, sparsity)
 
 
+def select_each(
+    selection: Selection, asked: Sequence[tuple[Sequence[Sequence[Units]], Sequence[int], int, float]]
+) -> list[tuple[list[Tensor], float]]:
+    """Return what `select` gives for the layers, floors, drop and sparsity of each of several pools.
+
+    `Exact` ranks pools without floors together.
+    """
+    plain = [n for n, (_, least, _, _) in enumerate(asked) if isinstance(selection, Exact) and not any(least)]
+    found: dict[int, tuple[list[Tensor], float]] = {}
+    if len(plain) > 1 and isinstance(selection, Exact):
+        pools = [[units for layer in asked[n][0] for units in layer] for n in plain]
+        found = dict(zip(plain, selection.of_each(pools, [asked[n][2] for n in plain]), strict=True))
+    return [found[n] if n in found else select(selection, *each) for n, each in enumerate(asked)]
+
+
 def _at_once(layers: Sequence[Sequence[Units]], least: Sequence[int], drop: int) -> tuple[list[Tensor], float] | None:
     """Return what `Exact` gives, found in one ranking; None where that does not tell."""
     pool = [units for layer in layers for units in layer]

@@ -34,8 +34,9 @@ def _add(weight: MaskedWeight, regularizer: Regularizer, scale: float) -> Tensor
     with torch.enable_grad():
         value = regularizer(weight.canonical(parameter), float(weight.threshold))
         (grad,) = torch.autograd.grad(value, [parameter], allow_unused=True) if value.requires_grad else (None,)
-    if grad is not None and parameter.grad is None:
-        parameter.grad = grad * scale
-    elif grad is not None:
-        parameter.grad.add_(grad, alpha=scale)
+    if grad is not None:
+        if parameter.grad is None:
+            parameter.grad = grad * scale
+        else:
+            parameter.grad.add_(grad, alpha=scale)
     return value.detach()

@@ -15,8 +15,9 @@ from lightning_prune.coupling.units import Group, Part, Role, alive_along, slice
 from lightning_prune.criterion import Criterion, SitedCriterion
 from lightning_prune.masks import MaskedWeight, Masks
 from lightning_prune.pattern import CoupledPattern
+from lightning_prune.pruning.asking import remember, scores_of
 from lightning_prune.pruning.unit_budget import UnitBudget, nearest
-from lightning_prune.pruning.weight_update import Decision, remember, scores_of
+from lightning_prune.pruning.weight_update import Decision
 from lightning_prune.schedule import Schedule
 from lightning_prune.scope import Layer, Scope
 from lightning_prune.selection import Selection, Units

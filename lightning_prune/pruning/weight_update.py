@@ -233,14 +233,16 @@ class WeightUpdate:
                 Units(name, part, True, alive, _protected(pattern, part, alive), threshold=threshold)
                 for part, alive in each
             ]
+        # Each made before the next and let go then: scores are held for single weights alone.
+        alive = [] if pattern.single else [None if m is None else pattern.units(m.float()) > 0 for m in masks]
         scores = scores_of(self.criterion, weight, step, self.schedule.sparsity(step))
         if pattern.single:
             return [Units(name, weight.restore(scores), False, mask, threshold=threshold, living=living)]
         finite.append((name, is_finite(scores)))
-        return [
-            _units_of(name, pattern, part, alive, threshold)
-            for part, alive in zip(weight.parts(scores), masks, strict=True)
-        ]
+        units = [pattern.units(part) for part in weight.parts(scores)]
+        holds = pattern.weights_per_unit(weight.parts(scores)[0].shape)
+        del scores
+        return [_units_of(name, pattern, *each, holds, threshold) for each in zip(units, alive, strict=True)]
 
     def _pattern_at(self, weight: MaskedWeight) -> Pattern:
         if isinstance(self.pattern, SitedPattern):
@@ -248,12 +250,12 @@ class WeightUpdate:
         return self.pattern
 
 
-def _units_of(name: str, pattern: Pattern, scores: Tensor, mask: Tensor | None, threshold: float) -> Units:
-    units = pattern.units(scores)
-    alive = None if mask is None else pattern.units(mask.float()) > 0
+def _units_of(
+    name: str, pattern: Pattern, units: Tensor, alive: Tensor | None, holds: int | Tensor, threshold: float
+) -> Units:
     lowest = torch.finfo(units.dtype).min
     protected = pattern.protected(units if alive is None else units.masked_fill(~alive, lowest))
-    return Units(name, units, False, alive, protected, pattern.weights_per_unit(scores.shape), threshold)
+    return Units(name, units, False, alive, protected, holds, threshold)
 
 
 def _protected(pattern: Pattern, values: Tensor, alive: Tensor | None) -> Tensor:

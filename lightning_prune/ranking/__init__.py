@@ -6,12 +6,18 @@ a sample, `counting` by counting bits everywhere else, the `digits` of `chunks`;
 """
 
 from .chunks import by_rows as by_rows
+from .chunks import chunks_of as chunks_of
+from .chunks import take as take
 from .counting import Contest as Contest
 from .counts import count as count
 from .counts import counts as counts
 from .counts import is_finite as is_finite
+from .counts import on_host as on_host
 from .counts import read as read
 from .float_keys import NotFiniteError as NotFiniteError
 from .keep_largest import keep_largest as keep_largest
 from .keep_largest import keep_largest_of_each as keep_largest_of_each
 from .spared import Spared as Spared
+from .thresholds import above as above
+from .thresholds import extremes as extremes
+from .thresholds import kth_smallest_value as kth_smallest_value

@@ -36,7 +36,7 @@ def chunks_of(tensors: Sequence[Tensor]) -> list[Chunk]:
     for index, tensor in enumerate(tensors):
         for piece in _cut(index, tensor, size):
             length = piece.end - piece.start
-            if length > room or tensor.device != device:
+            if length > 2 * room or tensor.device != device:  # as near to the size as whole pieces come
                 chunks.append([])
                 room, device = size, tensor.device
             chunks[-1].append(piece)

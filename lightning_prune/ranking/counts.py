@@ -57,3 +57,17 @@ def is_finite(values: Tensor) -> Tensor:
     if not values.numel():
         return values.new_ones((), dtype=torch.bool)
     return torch.stack(torch.aminmax(values)).isfinite().all()  # both are NaN where one value is
+
+
+def on_host(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return small tensors on the CPU, in one synchronization for those of one device and dtype."""
+    found = list(tensors)
+    where: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    for index, tensor in enumerate(tensors):
+        if tensor.device.type != "cpu":
+            where.setdefault((tensor.device, tensor.dtype), []).append(index)
+    for indices in where.values():
+        flat = torch.cat([tensors[index].flatten() for index in indices]).cpu()
+        for index, part in zip(indices, flat.split([tensors[index].numel() for index in indices]), strict=True):
+            found[index] = part.view(tensors[index].shape)
+    return found

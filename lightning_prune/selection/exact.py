@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
 
 import torch
 from torch import Tensor
 
 from lightning_prune.ranking import Contest, NotFiniteError, keep_largest, keep_largest_of_each
-from lightning_prune.selection.protocol import Units, check_finite, held, non_finite
+from lightning_prune.selection.protocol import Units, check_finite, common, held, non_finite
 
 Tier = list[Tensor | None]
 """For each member of a pool which of its units contend; None means all."""
@@ -29,7 +28,7 @@ class Exact:
 
     def __call__(self, pool: Sequence[Units], drop: int, sparsity: float) -> tuple[list[Tensor], float]:
         """Return which units to keep, and the largest score dropped (the threshold so far where none was)."""
-        values, absolute = _values(pool)
+        values, absolute = common(pool)
         keeps: list[Tensor | None] = [u.alive for u in pool]
         threshold = pool[0].threshold
         living = held(pool, keeps)
@@ -62,7 +61,7 @@ class Exact:
             living = sum(held(pool, alive))
             going = round(min(drop - (sum(held(pool, [None] * len(pool))) - living), living) / first)
             if going > 0:
-                values, absolute = _values(pool)
+                values, absolute = common(pool)
                 contests[number] = Contest(values, alive, going, living // first, absolute)
         try:
             found = dict(zip(contests, keep_largest_of_each(list(contests.values())), strict=True))
@@ -88,13 +87,6 @@ def _equal(pool: Sequence[Units]) -> bool:
     """Return whether all units hold the same number of weights."""
     first = pool[0].weights
     return isinstance(first, int) and all(isinstance(u.weights, int) and u.weights == first for u in pool)
-
-
-def _values(pool: Sequence[Units]) -> tuple[list[Tensor], bool]:
-    """Return values of one dtype, and whether they are ranked by their absolute value."""
-    common = reduce(torch.promote_types, (u.values.dtype for u in pool))
-    absolute = all(u.absolute for u in pool)
-    return [(u.values.abs() if u.absolute and not absolute else u.values).to(common) for u in pool], absolute
 
 
 def _tiers(pool: Sequence[Units]) -> Iterator[Tier]:

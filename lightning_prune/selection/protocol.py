@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from lightning_prune.ranking import count, is_finite, read
@@ -85,6 +87,13 @@ def held(pool: Sequence[Units], which: Sequence[Tensor | None]) -> list[int]:
     found = [units.held(some) for units, some in zip(pool, which, strict=True)]
     numbers = iter(read([number for number in found if isinstance(number, Tensor)]))
     return [next(numbers) if isinstance(number, Tensor) else number for number in found]
+
+
+def common(pool: Sequence[Units]) -> tuple[list[Tensor], bool]:
+    """Return the members' values in one dtype, and whether they are ranked by their absolute value."""
+    dtype = reduce(torch.promote_types, (u.values.dtype for u in pool))
+    absolute = all(u.absolute for u in pool)
+    return [(u.values.abs() if u.absolute and not absolute else u.values).to(dtype) for u in pool], absolute
 
 
 class Selection(Protocol):

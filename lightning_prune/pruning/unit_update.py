@@ -211,7 +211,7 @@ class UnitUpdate:
             scales = torch.stack([slices_of(self.weights[p.name].ranked().abs(), p).sum(1) for p in norms]).sum(0)
             if outputs is None:
                 outputs = scales.new_ones(weight.mask.shape[part.dim])
-            outputs[part.index.to(outputs.device)] = scales[:, None].to(outputs)
+            outputs[part.index.to(outputs.device, non_blocking=True)] = scales[:, None].to(outputs)
         return outputs
 
     def _budget(self, scores: Sequence[Tensor], alive: Sequence[Tensor]) -> UnitBudget:
@@ -262,5 +262,5 @@ def _mask(dims: Mapping[int, Tensor], like: Tensor) -> Tensor:
     for dim, alive in dims.items():
         shape = [1] * like.dim()
         shape[dim] = -1
-        mask = mask & alive.to(like.device).view(shape)
+        mask = mask & alive.to(like.device, non_blocking=True).view(shape)
     return mask.expand(like.shape).contiguous()

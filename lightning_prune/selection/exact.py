@@ -133,7 +133,9 @@ def _drop_ragged(tier: _Tier) -> tuple[list[Tensor], float | None]:
     scores = [v.abs() if tier.absolute else v for v in tier.values]
     contends = [_all(u) if t is None else t for u, t in zip(tier.pool, tier.contend, strict=True)]
     weights = [
-        torch.full_like(s, u.weights, dtype=torch.int64) if isinstance(u.weights, int) else u.weights.to(s.device)
+        u.weights.to(s.device, non_blocking=True)
+        if isinstance(u.weights, Tensor)
+        else torch.full_like(s, u.weights, dtype=torch.int64)
         for u, s in zip(tier.pool, scores, strict=True)
     ]
     chosen = torch.cat([c.flatten() for c in contends]).nonzero().flatten().flip(0)  # the later of equals goes first

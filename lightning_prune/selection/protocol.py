@@ -48,7 +48,7 @@ class Units:
         if isinstance(each, Tensor):
             if which is None:
                 return int(each.sum())
-            total = (each.to(which.device) * which).sum()
+            total = (each.to(which.device, non_blocking=True) * which).sum()
             return int(total) if which.device.type == "cpu" else total
         if which is None:
             return each * self.values.numel()

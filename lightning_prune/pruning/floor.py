@@ -165,7 +165,7 @@ def _best_of_each(layers: Sequence[Sequence[Units]], least: Sequence[int]) -> li
 
 
 def _best_of_unequal(layer: Sequence[Units], least: int) -> list[Tensor]:
-    scores = torch.cat([u.scores().flatten().double().cpu() for u in layer])
+    scores = torch.cat([u.scores().flatten().cpu().double() for u in layer])
     living = [torch.ones_like(u.values, dtype=torch.bool) if u.alive is None else u.alive for u in layer]
     alive = torch.cat([a.flatten().cpu() for a in living])
     holds = torch.cat([torch.as_tensor(u.weights).expand(u.values.shape).flatten().cpu() for u in layer])

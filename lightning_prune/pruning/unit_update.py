@@ -18,7 +18,7 @@ from lightning_prune.pattern import CoupledPattern
 from lightning_prune.pruning.asking import remember, scores_of
 from lightning_prune.pruning.unit_budget import UnitBudget, nearest
 from lightning_prune.pruning.weight_update import Decision
-from lightning_prune.ranking import on_host
+from lightning_prune.ranking import on_host, where_float64_is
 from lightning_prune.schedule import Schedule
 from lightning_prune.scope import Layer, Scope
 from lightning_prune.selection import Selection, Units
@@ -175,7 +175,8 @@ class UnitUpdate:
             if not places:
                 continue
             computed = [(number, part) for number, part in places if part.role == "out"]
-            scores = weight.restore(scores_of(self.criterion, weight, step, share, self._norm(weight, computed)))
+            asked = scores_of(self.criterion, weight, step, share, self._norm(weight, computed))
+            scores = where_float64_is(weight.restore(asked))
             for number, part in places:
                 others = [dim for dim in range(scores.dim()) if dim != part.dim]
                 told.append((weight.target.name, number, part))

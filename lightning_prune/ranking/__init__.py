@@ -21,3 +21,4 @@ from .spared import Spared as Spared
 from .thresholds import above as above
 from .thresholds import extremes as extremes
 from .thresholds import kth_smallest_value as kth_smallest_value
+from .thresholds import where_float64_is as where_float64_is

@@ -12,6 +12,9 @@ from lightning_prune.ranking import float_keys
 from lightning_prune.ranking.chunks import Chunk, chunks_of, put, take
 from lightning_prune.ranking.digits import Run, kth_of_each
 
+_NO_FLOAT64 = ("mps",)
+"""Types of devices without float64."""
+
 
 def extremes(values: Sequence[Tensor], absolute: bool) -> list[tuple[float, float]]:
     """Return the least and the largest of each float tensor, or 0 and the largest of |values|; NaN where one value is.
@@ -54,3 +57,8 @@ def above(values: Sequence[Tensor], absolute: bool, threshold: float, equal: boo
 
 def _keys(values: Sequence[Tensor], absolute: bool, chunk: Chunk) -> Tensor:
     return float_keys.keys(take(values, chunk), absolute, own=len(chunk) > 1)
+
+
+def where_float64_is(values: Tensor) -> Tensor:
+    """Return values to be made float64: as they are, or on the CPU where their device has no float64."""
+    return values.cpu() if values.device.type in _NO_FLOAT64 else values

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from lightning_prune.ranking import above, chunks_of, extremes, take
+from lightning_prune.ranking import above, chunks_of, extremes, take, where_float64_is
 from lightning_prune.selection.protocol import Units, check_finite, common, non_finite
 
 
@@ -58,7 +58,7 @@ class Histogram:
     def _raw_threshold(self, values: list[Tensor], absolute: bool, largest: float, sparsity: float) -> float:
         tables: dict[torch.device, Tensor] = {}
         for chunk in chunks_of(values):
-            scores = take(values, chunk)
+            scores = where_float64_is(take(values, chunk))
             bins = (scores.abs() if absolute else scores).double()
             bins = bins.mul_(self.nbins).div_(largest).floor_().clamp_(0, self.nbins - 1).int()
             table = tables.setdefault(bins.device, torch.zeros(self.nbins, dtype=torch.int64, device=bins.device))

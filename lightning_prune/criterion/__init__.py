@@ -18,7 +18,9 @@ from .k_means import KMeans as KMeans  # whether a filter stands for a cluster o
 from .magnitude import Magnitude as Magnitude  # |w|
 from .norm_scale import NormScale as NormScale  # the scale of the norm layer behind the weight
 from .protocol import Criterion as Criterion
+from .protocol import RememberingCriterion as RememberingCriterion
 from .protocol import Site as Site
 from .protocol import SitedCriterion as SitedCriterion
+from .protocol import moved_on as moved_on
 from .random import Random as Random  # nothing: the baseline that every criterion has to beat
 from .second_order_delta import SecondOrderDelta as SecondOrderDelta  # |w| times how much its movement has changed

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-import torch
 from torch import Tensor
 
-from lightning_prune.criterion.protocol import Site
+from lightning_prune.criterion.protocol import Site, moved_on
+from lightning_prune.ranking import by_rows
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,25 @@ class FirstOrderDelta:
 
     def __call__(self, weight: Tensor, grad: Tensor | None) -> Tensor:
         """Return |w| G, and move the memory on by one update."""
+        scores = self.score(weight, grad)
+        self.remember(weight, grad)
+        return scores
+
+    def score(self, weight: Tensor, grad: Tensor | None) -> Tensor:
+        """Return |w| G, and leave the memory as it is."""
         w = weight.detach().float()
-        delta = (w - self.memory.get("old_weight", torch.zeros_like(w))).abs()
-        norm = delta.norm()
-        step = delta / norm if norm > 0 else delta
-        gradient = self.decay * self.memory.get("gradient", torch.zeros_like(w)) + (1.0 - self.decay) * step
-        self.memory.update(gradient=gradient, old_weight=w.clone())
-        return w.abs() * gradient
+        scores = self._gradient(w)
+        for part, of in by_rows(scores, w):
+            part.mul_(of.abs())
+        return scores
+
+    def remember(self, weight: Tensor, grad: Tensor | None) -> None:
+        """Move the memory on by one update."""
+        w = weight.detach().float()
+        self.memory["gradient"] = self._gradient(w)
+        self.memory["old_weight"] = w.clone()
+
+    def _gradient(self, w: Tensor) -> Tensor:
+        old = self.memory.get("old_weight")
+        delta = w.abs() if old is None else (w - old).abs_()
+        return moved_on(self.memory.get("gradient"), delta, self.decay)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
+
+from lightning_prune.ranking import by_rows
 
 
 @dataclass(frozen=True)
@@ -46,3 +49,29 @@ class SitedCriterion(Protocol):
     """A criterion that differs by place and time, or that remembers: `at(site)` gives the one to call there."""
 
     def at(self, site: Site) -> Criterion: ...
+
+
+@runtime_checkable
+class RememberingCriterion(Protocol):
+    """A criterion that moves its memory on apart from its scores, so that nothing of it is held until masks are known.
+
+    Calling it does both. One without these is called, and what it has put into its memory is taken back should the
+    update fail.
+    """
+
+    def score(self, weight: Tensor, grad: Tensor | None) -> Tensor:
+        """Return the scores, and leave the memory as it is."""
+        ...
+
+    def remember(self, weight: Tensor, grad: Tensor | None) -> None:
+        """Move the memory on by one update. It gets new tensors: those in it may be in a saved state."""
+        ...
+
+
+def moved_on(mean: Tensor | None, delta: Tensor, decay: float) -> Tensor:
+    """Return decay * mean + (1 - decay) * delta / ||delta||_2, in the memory of `delta`; no mean is one of zeros."""
+    norm = delta.norm()
+    delta.div_(torch.where(norm > 0, norm, 1.0)).mul_(1.0 - decay)
+    for part, of in by_rows(delta, mean) if mean is not None else ():
+        part.add_(decay * of)
+    return delta

@@ -35,4 +35,4 @@ class Random:
         """Return random scores in float32."""
         digest = hashlib.sha256(f"{self.seed}/{self.step}/{self.name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
-        return torch.rand(weight.shape, generator=generator).to(weight.device)
+        return torch.rand(weight.shape, generator=generator).to(weight.device, non_blocking=True)

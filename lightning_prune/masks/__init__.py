@@ -16,5 +16,6 @@ from .memory import check_own as check_own
 from .merged import mask_merged as mask_merged
 from .merged import zeros_of as zeros_of
 from .places import Places as Places
+from .writing import write_all as write_all
 from .zeros import zero_ as zero_
 from .zeros import zero_copies as zero_copies

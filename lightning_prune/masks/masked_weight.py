@@ -96,17 +96,25 @@ class MaskedWeight:
         weight = self.parameter.detach()
         return weight if self.dense is None else torch.where(self.mask, weight, self.dense)
 
-    def write(self, mask: Tensor, threshold: float) -> int:
-        """Take a new mask and threshold, zero pruned entries, and return how many entries of the mask changed."""
+    def write(self, mask: Tensor, threshold: float, kept: int | None = None, moved: int | None = None) -> int:
+        """Take a new mask and threshold, zero pruned entries, and return how many entries of the mask changed.
+
+        Args:
+            mask: bool in the weight's shape.
+            threshold: the boundary score.
+            kept: how many entries of the mask are true, if that is known: counting waits for the device.
+            moved: how many differ from those of the mask so far, if that is known; needed of reversible masks alone.
+        """
         mask = mask.to(self.mask.device)
+        kept = count(mask) if kept is None else kept
         if self.dense is not None:
-            self.dense = self.ranked().clone()
-            changed = count(mask != self.mask)
+            self.dense = self.ranked()
+            changed = count(mask != self.mask) if moved is None else moved
             with torch.no_grad():
                 self.parameter.copy_(self.dense)
-            self.pruned = mask.numel() - count(mask)
+            self.pruned = mask.numel() - kept
         else:
-            before, self.pruned = self.pruned, mask.numel() - count(mask)
+            before, self.pruned = self.pruned, mask.numel() - kept
             changed = self.pruned - before
         self.mask = mask
         self.threshold = torch.tensor(threshold, dtype=torch.float64)

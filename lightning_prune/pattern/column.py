@@ -28,9 +28,7 @@ class Column:
 
     def protected(self, units: Tensor) -> Tensor:
         """Return the best column, of equal ones the first."""
-        best = torch.zeros_like(units, dtype=torch.bool)
-        best[units.argmax()] = True
-        return best
+        return torch.arange(units.numel(), device=units.device) == units.argmax()
 
     def weights_per_unit(self, shape: torch.Size) -> int:
         """Return how many weights one input goes through."""

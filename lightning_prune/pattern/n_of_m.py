@@ -29,6 +29,8 @@ class NofM:
     m: int
 
     single: bool = field(default=False, init=False, repr=False)
+    entries: bool = field(default=True, init=False, repr=False)
+    """Units are entries, and each output's are protected apart: a weight may be looked at in parts, in place."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.n < self.m:

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from lightning_prune.coupling.units import Group
 from lightning_prune.criterion import Criterion, SitedCriterion
-from lightning_prune.masks import MaskedWeight, Masks
+from lightning_prune.masks import MaskedWeight, Masks, write_all
 from lightning_prune.pattern import CoupledPattern, Pattern, SitedPattern
 from lightning_prune.pruning import checks
 from lightning_prune.pruning.chosen import Chosen
@@ -182,7 +182,11 @@ class Attached:
         due = self.schedule.last_update(step)
         if due is None or (self.step is not None and due <= self.step and not woken):
             return False
-        changed = sum(d.weight.write(d.mask, d.threshold) for d in self._decide(due))
+        decisions = self._decide(due)
+        for update in self._updates:
+            update.remember(due)
+        changed = write_all([(d.weight, d.mask, d.threshold) for d in decisions])
+        del decisions
         self.step, self.changed = due, changed / sum(weight.mask.numel() for weight in self.masks.values())
         self.masks.apply_to_followers()
         if changed or self._holds:

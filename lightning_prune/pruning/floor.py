@@ -10,8 +10,8 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from lightning_prune.ranking import NotFiniteError, Spared, count, keep_largest
-from lightning_prune.selection import Exact, Selection, Units, non_finite
+from lightning_prune.ranking import Contest, NotFiniteError, Spared, counts, keep_largest, keep_largest_of_each
+from lightning_prune.selection import Exact, Selection, Units, held, non_finite
 
 _GLANCE = 1 << 14
 """Units looked at first: mostly enough to see that a layer keeps more than it must."""
@@ -41,6 +41,21 @@ def select(
     return at_once or _again(selection, layers, least, drop, sparsity)
 
 
+def select_each(
+    selection: Selection, asked: Sequence[tuple[Sequence[Sequence[Units]], Sequence[int], int, float]]
+) -> list[tuple[list[Tensor], float]]:
+    """Return what `select` gives for the layers, floors, drop and sparsity of each of several pools.
+
+    `Exact` ranks pools without floors together.
+    """
+    plain = [n for n, (_, least, _, _) in enumerate(asked) if isinstance(selection, Exact) and not any(least)]
+    found: dict[int, tuple[list[Tensor], float]] = {}
+    if len(plain) > 1 and isinstance(selection, Exact):
+        pools = [[units for layer in asked[n][0] for units in layer] for n in plain]
+        found = dict(zip(plain, selection.of_each(pools, [asked[n][2] for n in plain]), strict=True))
+    return [found[n] if n in found else select(selection, *each) for n, each in enumerate(asked)]
+
+
 def _at_once(layers: Sequence[Sequence[Units]], least: Sequence[int], drop: int) -> tuple[list[Tensor], float] | None:
     """Return what `Exact` gives, found in one ranking; None where that does not tell."""
     pool = [units for layer in layers for units in layer]
@@ -50,7 +65,7 @@ def _at_once(layers: Sequence[Sequence[Units]], least: Sequence[int], drop: int)
         for u in pool
     ):
         return None
-    living = [u.values.numel() if u.alive is None else count(u.alive) for u in pool]
+    living = [weights // size for weights in held(pool, [u.alive for u in pool])]
     each = iter(living)
     spared: list[Spared] = []
     for layer, few in zip(layers, least, strict=True):
@@ -63,7 +78,7 @@ def _at_once(layers: Sequence[Sequence[Units]], least: Sequence[int], drop: int)
     dtype = reduce(torch.promote_types, (u.values.dtype for u in pool))
     values, alive = [u.values.to(dtype) for u in pool], [u.alive for u in pool]
     try:
-        return keep_largest(values, alive, going, absolute, sum(living), spared)
+        return keep_largest(values, alive, going, absolute, living, spared)
     except NotFiniteError as error:
         raise non_finite(pool[error.index].name) from None
 
@@ -76,66 +91,81 @@ def _again(
     keeps, threshold = selection(pool, drop, sparsity)
     if not any(least):
         return keeps, threshold
-    room = sum(_weights(units, None) for units in pool) - drop
+    room = sum(held(pool, [None] * len(pool))) - drop
     saved: dict[int, list[Tensor]] = {}
     while True:
         parts = iter(keeps)
         kept = [[next(parts) for _ in layer] for layer in layers]
-        short = {
-            number: _best(layer, few)
-            for number, (layer, keep, few) in enumerate(zip(layers, kept, least, strict=True))
-            if number not in saved and _is_short(layer, keep, few)
-        }
-        if not any(bool((b & ~k).any()) for number in short for b, k in zip(short[number], kept[number], strict=True)):
+        numbers = [n for n in range(len(layers)) if n not in saved]
+        short = _short([layers[n] for n in numbers], [kept[n] for n in numbers], [least[n] for n in numbers])
+        numbers = [n for n, few in zip(numbers, short, strict=True) if few]
+        found = dict(
+            zip(numbers, _best_of_each([layers[n] for n in numbers], [least[n] for n in numbers]), strict=True)
+        )
+        if not any(counts(b & ~k for n in numbers for b, k in zip(found[n], kept[n], strict=True))):
             return keeps, threshold
-        saved |= short
+        saved |= found
         spared = [
             best
             for number, layer in enumerate(layers)
             for best in saved.get(number, [torch.zeros_like(units.values, dtype=torch.bool) for units in layer])
         ]
-        held = sum(_weights(units, best) for units, best in zip(pool, spared, strict=True))
-        if held > room:
-            contest = [replace(units, alive=best) for units, best in zip(pool, spared, strict=True)]
+        safe = sum(held(pool, spared))
+        if safe > room:
+            contest = [replace(units, alive=best, living=None) for units, best in zip(pool, spared, strict=True)]
             return selection(contest, drop, sparsity)
         contest = [
-            replace(units, alive=~best if units.alive is None else units.alive & ~best)
+            replace(units, alive=~best if units.alive is None else units.alive & ~best, living=None)
             for units, best in zip(pool, spared, strict=True)
         ]
-        found, threshold = selection(contest, drop + held, sparsity)
-        keeps = [keep | best for keep, best in zip(found, spared, strict=True)]
+        again, threshold = selection(contest, drop + safe, sparsity)
+        keeps = [keep | best for keep, best in zip(again, spared, strict=True)]
 
 
-def _is_short(layer: Sequence[Units], keeps: Sequence[Tensor], least: int) -> bool:
+def _short(layers: Sequence[Sequence[Units]], kept: Sequence[Sequence[Tensor]], least: Sequence[int]) -> list[bool]:
+    """Return which layers keep fewer weights than their floor."""
+    short = [True] * len(layers)
     for glance in (True, False):
-        held = 0
-        for units, keep in zip(layer, keeps, strict=True):
-            equal = isinstance(units.weights, int)
-            held += _weights(units, keep.flatten()[:_GLANCE] if glance and equal else keep)
-            if held >= least:
-                return False
-    return True
+        pool, keeps = list[Units](), list[Tensor]()
+        for layer, some in zip(layers, kept, strict=True):
+            for units, keep in zip(layer, some, strict=True):
+                pool.append(units)
+                keeps.append(keep.flatten()[:_GLANCE] if glance and isinstance(units.weights, int) else keep)
+        found = iter(held(pool, keeps))
+        short = [sum(islice(found, len(layer))) < few for layer, few in zip(layers, least, strict=True)]
+        if not any(short):
+            break
+    return short
 
 
-def _best(layer: Sequence[Units], least: int) -> list[Tensor]:
-    """Return the best units of a layer that are alive, as many as hold `least` weights; of equals the first."""
-    first = layer[0].weights
-    if not isinstance(first, int) or not all(isinstance(u.weights, int) and u.weights == first for u in layer):
-        return _best_of_unequal(layer, least)
-    alive = [units.alive for units in layer]
-    living = sum(u.values.numel() if a is None else count(a) for u, a in zip(layer, alive, strict=True))
-    drop = living - -(-least // first)
-    if drop <= 0:
-        return [torch.ones_like(u.values, dtype=torch.bool) if u.alive is None else u.alive for u in layer]
-    dtype = reduce(torch.promote_types, (u.values.dtype for u in layer))
+def _best_of_each(layers: Sequence[Sequence[Units]], least: Sequence[int]) -> list[list[Tensor]]:
+    """Return the best units of each layer that are alive, as many as hold `least` weights; of equals the first."""
+    best: dict[int, list[Tensor]] = {}
+    contests: dict[int, Contest] = {}
+    living = iter(held([u for layer in layers for u in layer], [u.alive for layer in layers for u in layer]))
+    for number, (layer, few) in enumerate(zip(layers, least, strict=True)):
+        weights, first = sum(islice(living, len(layer))), layer[0].weights
+        if not isinstance(first, int) or not all(isinstance(u.weights, int) and u.weights == first for u in layer):
+            best[number] = _best_of_unequal(layer, few)
+            continue
+        drop = weights // first - -(-few // first)
+        alive = [units.alive for units in layer]
+        if drop <= 0:
+            best[number] = [torch.ones_like(u.values, dtype=torch.bool) if u.alive is None else u.alive for u in layer]
+            continue
+        dtype = reduce(torch.promote_types, (u.values.dtype for u in layer))
+        values = [u.values.to(dtype) for u in layer]
+        contests[number] = Contest(values, alive, drop, weights // first, layer[0].absolute)
     try:
-        return keep_largest([u.values.to(dtype) for u in layer], alive, drop, layer[0].absolute, living)[0]
+        ranked = keep_largest_of_each(list(contests.values()))
     except NotFiniteError as error:
-        raise non_finite(layer[error.index].name) from None
+        raise non_finite(layers[list(contests)[error.contest]][error.index].name) from None
+    best |= {number: masks for number, (masks, _) in zip(contests, ranked, strict=True)}
+    return [best[number] for number in range(len(layers))]
 
 
 def _best_of_unequal(layer: Sequence[Units], least: int) -> list[Tensor]:
-    scores = torch.cat([u.scores().flatten().double().cpu() for u in layer])
+    scores = torch.cat([u.scores().flatten().cpu().double() for u in layer])
     living = [torch.ones_like(u.values, dtype=torch.bool) if u.alive is None else u.alive for u in layer]
     alive = torch.cat([a.flatten().cpu() for a in living])
     holds = torch.cat([torch.as_tensor(u.weights).expand(u.values.shape).flatten().cpu() for u in layer])
@@ -145,10 +175,3 @@ def _best_of_unequal(layer: Sequence[Units], least: int) -> list[Tensor]:
     best = torch.zeros_like(alive).index_fill_(0, order[before < least], True)
     parts = best.split([u.values.numel() for u in layer])
     return [part.view(u.values.shape).to(u.values.device) for part, u in zip(parts, layer, strict=True)]
-
-
-def _weights(units: Units, which: Tensor | None) -> int:
-    """Return how many weights the units hold, or those of them named by `which`."""
-    if isinstance(units.weights, int):
-        return units.weights * (units.values.numel() if which is None else count(which))
-    return int((units.weights if which is None else units.weights[which.to(units.weights.device)]).sum())

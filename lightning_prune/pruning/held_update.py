@@ -55,6 +55,9 @@ class HeldUpdate:
         """Return the masks as they are."""
         return [Decision(weight, weight.mask, 0.0) for weight in self.weights]
 
+    def remember(self, step: int) -> None:
+        """Do nothing: no criterion is asked."""
+
     def from_zeros(self) -> list[Decision]:
         """Return the masks that the zeros of a stripped model show."""
         return self.of.from_zeros()

@@ -24,17 +24,19 @@ def add_gradient(asked: Sequence[tuple[MaskedWeight, Regularizer]], scale: float
     trained = [weight for weight, _ in asked]
     if all(weight.parameter.grad is None for weight in trained):
         return None
+    values = [_add(weight, regularizer, scale) for weight, regularizer in asked]
+    return torch.stack(values).sum()
+
+
+def _add(weight: MaskedWeight, regularizer: Regularizer, scale: float) -> Tensor:
+    """Add the gradient of one weight, so that never more than one is held, and return the regularizer's value."""
+    parameter = weight.parameter
     with torch.enable_grad():
-        values = [
-            regularizer(weight.canonical(weight.parameter), float(weight.threshold)) for weight, regularizer in asked
-        ]
-        value = torch.stack(values).sum()
-        grads = torch.autograd.grad(value, [weight.parameter for weight in trained], allow_unused=True)
-    for weight, grad in zip(trained, grads, strict=True):
-        if grad is None:
-            continue
-        if weight.parameter.grad is None:
-            weight.parameter.grad = grad * scale
+        value = regularizer(weight.canonical(parameter), float(weight.threshold))
+        (grad,) = torch.autograd.grad(value, [parameter], allow_unused=True) if value.requires_grad else (None,)
+    if grad is not None:
+        if parameter.grad is None:
+            parameter.grad = grad * scale
         else:
-            weight.parameter.grad.add_(grad, alpha=scale)
+            parameter.grad.add_(grad, alpha=scale)
     return value.detach()

@@ -15,8 +15,10 @@ from lightning_prune.coupling.units import Group, Part, Role, alive_along, slice
 from lightning_prune.criterion import Criterion, SitedCriterion
 from lightning_prune.masks import MaskedWeight, Masks
 from lightning_prune.pattern import CoupledPattern
+from lightning_prune.pruning.asking import remember, scores_of
 from lightning_prune.pruning.unit_budget import UnitBudget, nearest
-from lightning_prune.pruning.weight_update import Decision, scores_of
+from lightning_prune.pruning.weight_update import Decision
+from lightning_prune.ranking import on_host, where_float64_is
 from lightning_prune.schedule import Schedule
 from lightning_prune.scope import Layer, Scope
 from lightning_prune.selection import Selection, Units
@@ -86,15 +88,20 @@ class UnitUpdate:
         """
         return self.masks(*self.keep(step))
 
+    def remember(self, step: int) -> None:
+        """Have the criterion remember the weights, now that the update at `step` is certain and nothing is written."""
+        for name in self._scored:
+            remember(self.criterion, self.weights[name], step)
+
     def keep(self, step: int) -> tuple[list[Tensor], list[float]]:
         """Return which units of each group stay at `step`, and the thresholds. Raises what `decide` raises."""
         units = [group.units for group in self.groups]
         share = nearest(lambda r: self.zeros([r * n for n in units]), self._goal(step), 1e-9)
-        return self.choose(step, self._scores([self._alive(group) for group in self.groups], step, share))
+        return self.choose(step, self._scores(self._alive(), step, share))
 
     def choose(self, step: int, worth: Sequence[Tensor]) -> tuple[list[Tensor], list[float]]:
         """Return which units of each group stay at `step` if they are worth so much, and the thresholds."""
-        budget = self._budget(worth, [self._alive(group) for group in self.groups])
+        budget = self._budget(worth, self._alive())
         rows = sum(layer.size for layer in budget.layers)
         return budget.keeps(nearest(lambda r: self.zeros(budget.gone(r)), self._goal(step), 0.5 / rows))
 
@@ -107,8 +114,8 @@ class UnitUpdate:
         Criteria are told the share of its units that the group at hand gives up, whatever the schedule says.
         """
         keeps: list[Tensor] = []
-        for group, number in zip(self.groups, numbers, strict=True):
-            alone, alive = replace(self, groups=(group,)), self._alive(group)
+        for group, number, alive in zip(self.groups, numbers, self._alive(), strict=True):
+            alone = replace(self, groups=(group,))
             (scores,) = alone._scores([alive], step, 1.0 - number / group.units)
             first = scores.masked_fill(~alive, -math.inf).argsort(descending=True, stable=True)[:number]
             keeps.append(torch.zeros(group.units, dtype=torch.bool).index_fill_(0, first, True))
@@ -130,9 +137,9 @@ class UnitUpdate:
     def from_zeros(self) -> list[Decision]:
         """Return the masks that the zeros of a stripped model show: a unit is gone where nothing is left of it."""
         left = {name: weight.parameter.detach() != 0 for name, weight in self.weights.items()}
-        keeps = [
-            torch.stack([_any(left[p.name], p) for p in group.parts if p.name in left]).any(0) for group in self.groups
-        ]
+        parts = [[part for part in group.parts if part.name in left] for group in self.groups]
+        along = iter(on_host([_any_along(left[part.name], part) for some in parts for part in some]))
+        keeps = [torch.stack([next(along)[part.index].any(1) for part in some]).any(0) for some in parts]
         return self.masks(keeps, [0.0] * len(self.groups))
 
     def check_pattern(self) -> None:
@@ -152,23 +159,30 @@ class UnitUpdate:
         """Return the final sparsity of all counted weights, for each of them."""
         return {weight.target.name: self.schedule.final_sparsity for weight in self.counted}
 
-    def _alive(self, group: Group) -> Tensor:
-        part = next(p for p in group.of("out") if p.name in self.weights)
-        return _any(self.weights[part.name].mask, part)
+    def _alive(self) -> list[Tensor]:
+        """Return which units of each group are alive: one look at the device for all."""
+        parts = [next(p for p in group.of("out") if p.name in self.weights) for group in self.groups]
+        along = on_host([_any_along(self.weights[part.name].mask, part) for part in parts])
+        return [flags[part.index].any(1) for flags, part in zip(along, parts, strict=True)]
 
     def _scores(self, alive: Sequence[Tensor], step: int, share: float) -> list[Tensor]:
         """Return every unit's worth: the sum, over the weights that make it up, of the mean score of its entries."""
         totals = [torch.zeros(group.units, dtype=torch.float64) for group in self.groups]
+        told: list[tuple[str, int, Part]] = []
+        found: list[Tensor] = []
         for name, weight in self.weights.items():
             places = self._scored.get(name, ())
             if not places:
                 continue
             computed = [(number, part) for number, part in places if part.role == "out"]
-            scores = weight.restore(scores_of(self.criterion, weight, step, share, self._norm(weight, computed)))
+            asked = scores_of(self.criterion, weight, step, share, self._norm(weight, computed))
+            scores = where_float64_is(weight.restore(asked))
             for number, part in places:
                 others = [dim for dim in range(scores.dim()) if dim != part.dim]
-                means = scores.mean(others, dtype=torch.float64).cpu() if others else scores.double().cpu()
-                totals[number] += Units(weight.target.name, means).scores()[part.index].mean(1)
+                told.append((weight.target.name, number, part))
+                found.append(scores.mean(others, dtype=torch.float64) if others else scores.double())
+        for (name, number, part), means in zip(told, on_host(found), strict=True):
+            totals[number] += Units(name, means).scores()[part.index].mean(1)
         if self.pattern.normalize:
             # Over all units, dead ones too: the fewer are left, the more each is worth. The mean of those left would
             # rise with every update, and a group of unequal units would wear away.
@@ -198,7 +212,7 @@ class UnitUpdate:
             scales = torch.stack([slices_of(self.weights[p.name].ranked().abs(), p).sum(1) for p in norms]).sum(0)
             if outputs is None:
                 outputs = scales.new_ones(weight.mask.shape[part.dim])
-            outputs[part.index.to(outputs.device)] = scales[:, None].to(outputs)
+            outputs[part.index.to(outputs.device, non_blocking=True)] = scales[:, None].to(outputs)
         return outputs
 
     def _budget(self, scores: Sequence[Tensor], alive: Sequence[Tensor]) -> UnitBudget:
@@ -238,11 +252,10 @@ class UnitUpdate:
         ]
 
 
-def _any(flags: Tensor, part: Part) -> Tensor:
-    """Return for each unit whether one of the entries that a part gives it is true."""
+def _any_along(flags: Tensor, part: Part) -> Tensor:
+    """Return along the dimension of a part where one of the entries is true."""
     others = [dim for dim in range(flags.dim()) if dim != part.dim]
-    along = flags.any(others) if others else flags
-    return along.cpu()[part.index].any(1)
+    return flags.any(others) if others else flags
 
 
 def _mask(dims: Mapping[int, Tensor], like: Tensor) -> Tensor:
@@ -250,5 +263,5 @@ def _mask(dims: Mapping[int, Tensor], like: Tensor) -> Tensor:
     for dim, alive in dims.items():
         shape = [1] * like.dim()
         shape[dim] = -1
-        mask = mask & alive.to(like.device).view(shape)
+        mask = mask & alive.to(like.device, non_blocking=True).view(shape)
     return mask.expand(like.shape).contiguous()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from torch import Tensor
 
 from lightning_prune.masks import MaskedWeight, Masks
-from lightning_prune.ranking import count
+from lightning_prune.ranking import counts
 from lightning_prune.report import WeightReport
 
 
@@ -30,15 +30,16 @@ def weight_reports(
         left: from a masked weight to which of its entries are left, bool.
         finals: name -> the sparsity that is asked of this weight in the end, where one is.
     """
+    shown = [(name, weight) for name, weight in masks.items() if name in counted]
+    kept = counts(left(weight) for _, weight in shown)
     return [
         WeightReport(
             name,
             tuple(weight.mask.shape),
             weight.mask.numel(),
-            weight.mask.numel() - count(left(weight)),
+            weight.mask.numel() - some,
             float(weight.threshold),
             finals.get(name),
         )
-        for name, weight in masks.items()
-        if name in counted
+        for (name, weight), some in zip(shown, kept, strict=True)
     ]

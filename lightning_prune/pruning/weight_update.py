@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import torch
 from torch import Tensor
 
-from lightning_prune.criterion import Criterion, Site, SitedCriterion
+from lightning_prune.criterion import Criterion, SitedCriterion
 from lightning_prune.masks import MaskedWeight
 from lightning_prune.pattern import Pattern, SitedPattern
 from lightning_prune.pruning import floor
+from lightning_prune.pruning.asking import remember, scores_of
+from lightning_prune.ranking import by_rows, is_finite
 from lightning_prune.schedule import Schedule
 from lightning_prune.scope import Layer, Pool, Scope
-from lightning_prune.selection import Selection, Units
+from lightning_prune.selection import Selection, Units, check_found, held
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,44 @@ class Decision:
     weight: MaskedWeight
     mask: Tensor
     threshold: float
+
+
+@dataclass(frozen=True)
+class _Contest:
+    """The weights of a pool with their patterns, and by layer and weight their units."""
+
+    members: list[tuple[MaskedWeight, Pattern]]
+    ranked: list[list[list[Units]]]
+
+    @property
+    def size(self) -> int:
+        """How many weights compete."""
+        return sum(weight.mask.numel() for weight, _ in self.members)
+
+    @property
+    def layers(self) -> list[list[Units]]:
+        """The units of each layer."""
+        return [[units for parts in layer for units in parts] for layer in self.ranked]
+
+    @property
+    def sparing(self) -> list[Units]:
+        """The units of patterns whose protected units never go."""
+        return [u for (_, pattern), parts in self._each if getattr(pattern, "spares", False) for u in parts]
+
+    def kept(self, keeps: Sequence[Tensor]) -> list[tuple[MaskedWeight, Pattern, list[Tensor]]]:
+        """Return each weight with which of its units stay, those among them that never go."""
+        rest = iter(keeps)
+        found: list[tuple[MaskedWeight, Pattern, list[Tensor]]] = []
+        for (weight, pattern), parts in self._each:
+            kept = list(islice(rest, len(parts)))
+            if getattr(pattern, "spares", False):  # not all selections mind them
+                kept = [keep | _safe(part) for keep, part in zip(kept, parts, strict=True)]
+            found.append((weight, pattern, kept))
+        return found
+
+    @property
+    def _each(self) -> Iterator[tuple[tuple[MaskedWeight, Pattern], list[Units]]]:
+        return zip(self.members, (parts for layer in self.ranked for parts in layer), strict=True)
 
 
 @dataclass(frozen=True)
@@ -70,10 +110,17 @@ class WeightUpdate:
         Raises:
             ValueError: a score is not finite or has another shape than its weight; the message names the weight.
         """
-        decisions: list[Decision] = []
-        for pool in self.scope(self._layers(), self.schedule.sparsity(step)):
-            decisions += self._select(pool, [self.groups[name] for name in pool.names], step)
-        return decisions
+        pools = self.scope(self._layers(), self.schedule.sparsity(step))
+        on_host = all(weight.mask.device.type == "cpu" for members in self.groups.values() for weight in members)
+        # A device is waited for less often if all are looked at together; on the host that only takes room.
+        at_once = [[pool] for pool in pools] if on_host else [pools]
+        return [decision for some in at_once for decision in self._select(some, step)]
+
+    def remember(self, step: int) -> None:
+        """Have the criterion remember the weights, now that the update at `step` is certain and nothing is written."""
+        for members in self.groups.values():
+            for weight in members:
+                remember(self.criterion, weight, step)
 
     def check_pattern(self) -> None:
         """Raise ValueError if the criterion asks for norms, or the scope leaves weights too dense for the pattern."""
@@ -127,45 +174,75 @@ class WeightUpdate:
         pruned = 0 if self.reversible else sum(w.pruned for w in members)
         return Layer(name, tuple(shape), sum(w.mask.numel() for w in members), pruned)
 
-    def _select(self, pool: Pool, layers: Sequence[Sequence[MaskedWeight]], step: int) -> list[Decision]:
-        members = [weight for layer in layers for weight in layer]
-        patterns = [self._pattern_at(weight) for weight in members]
-        ranked = [self._units(weight, pattern, step) for weight, pattern in zip(members, patterns, strict=True)]
-        sparing = [parts for parts, pattern in zip(ranked, patterns, strict=True) if getattr(pattern, "spares", False)]
-        most = sum(weight.mask.numel() for weight in members) - sum(_spared(u) for parts in sparing for u in parts)
-        each = iter(ranked)
-        by_layer = [[unit for _ in layer for unit in next(each)] for layer in layers]
-        keeps, threshold = floor.select(self.selection, by_layer, pool.least, min(pool.drop, most), pool.sparsity)
-        rest = iter(keeps)
+    def _select(self, pools: Sequence[Pool], step: int) -> list[Decision]:
+        finite: list[tuple[str, Tensor]] = []  # looked at all together: each look waits for the device
+        contests = [self._contest(pool, step, finite) for pool in pools]
+        check_found(finite)
+        sparing = [units for contest in contests for units in contest.sparing]
+        spared = iter(held(sparing, [_safe(units) for units in sparing]))
+        asked: list[tuple[list[list[Units]], Sequence[int], int, float]] = []
+        for pool, contest in zip(pools, contests, strict=True):
+            most = contest.size - sum(islice(spared, len(contest.sparing)))
+            asked.append((contest.layers, pool.least, min(pool.drop, most), pool.sparsity))
+        found = floor.select_each(self.selection, asked)
+        del asked, sparing
+        kept: list[tuple[MaskedWeight, Pattern, list[Tensor], float]] = []
+        for contest, (keeps, threshold) in zip(contests, found, strict=True):
+            kept += [(*member, threshold) for member in contest.kept(keeps)]
+        del contests, found  # the scores, before masks are made of what stays
         decisions: list[Decision] = []
-        for weight, pattern, parts in zip(members, patterns, ranked, strict=True):
-            kept = list(islice(rest, len(parts)))
-            if getattr(pattern, "spares", False):  # not all selections mind them
-                kept = [keep | _safe(part) for keep, part in zip(kept, parts, strict=True)]
-            if pattern.single:
-                mask = kept[0]
-            else:
-                shape = weight.parts(weight.canonical(weight.mask))[0].shape
-                mask = weight.restore(torch.cat([pattern.expand(keep, shape) for keep in kept])).contiguous()
-                mask = mask if self.reversible else mask & weight.mask
-            decisions.append(Decision(weight, mask, threshold))
-        return decisions
+        while kept:
+            weight, pattern, keeps, threshold = kept.pop()
+            decisions.append(Decision(weight, self._mask(weight, pattern, keeps), threshold))
+        return decisions[::-1]
 
-    def _units(self, weight: MaskedWeight, pattern: Pattern, step: int) -> list[Units]:
-        """Return the units of a weight, or those of every expert that it stacks."""
+    def _contest(self, pool: Pool, step: int, finite: list[tuple[str, Tensor]]) -> _Contest:
+        layers = [[(w, self._pattern_at(w)) for w in self.groups[name]] for name in pool.names]
+        return _Contest(
+            [member for layer in layers for member in layer],
+            [[self._units(weight, pattern, step, finite) for weight, pattern in layer] for layer in layers],
+        )
+
+    def _mask(self, weight: MaskedWeight, pattern: Pattern, kept: Sequence[Tensor]) -> Tensor:
+        """Return the mask of a weight for the units that stay of it, or of each expert."""
+        if pattern.single:
+            return kept[0]
+        shape = weight.parts(weight.canonical(weight.mask))[0].shape
+        parts = [pattern.expand(keep, shape) for keep in kept]
+        mask = weight.restore(parts[0] if len(parts) == 1 else torch.cat(parts)).contiguous()
+        return mask if self.reversible else mask & weight.mask
+
+    def _units(
+        self, weight: MaskedWeight, pattern: Pattern, step: int, finite: list[tuple[str, Tensor]]
+    ) -> list[Units]:
+        """Return the units of a weight, or those of every expert that it stacks.
+
+        Where they are not the scores themselves, add to `finite` whether those are: they must not be pooled away.
+        """
         name, threshold = weight.target.name, float(weight.threshold)
         mask = None if self.reversible or weight.pruned == 0 else weight.mask
+        living = None if mask is None else mask.numel() - weight.pruned
         if pattern.single and getattr(self.criterion, "absolute", False):
-            return [Units(name, weight.ranked(), True, mask, threshold=threshold)]
+            return [Units(name, weight.ranked(), True, mask, threshold=threshold, living=living)]
+        masks = [None] * weight.experts if mask is None else weight.parts(weight.canonical(mask))
+        if getattr(pattern, "entries", False) and getattr(self.criterion, "absolute", False):
+            values = weight.canonical(weight.ranked())
+            finite.append((name, is_finite(values)))
+            each = zip(weight.parts(values), masks, strict=True)
+            return [
+                Units(name, part, True, alive, _protected(pattern, part, alive), threshold=threshold)
+                for part, alive in each
+            ]
+        # Each made before the next and let go then: scores are held for single weights alone.
+        alive = [] if pattern.single else [None if m is None else pattern.units(m.float()) > 0 for m in masks]
         scores = scores_of(self.criterion, weight, step, self.schedule.sparsity(step))
         if pattern.single:
-            return [Units(name, weight.restore(scores), False, mask, threshold=threshold)]
-        scores = Units(name, scores).scores()  # not finite must not be pooled away
-        masks = [None] * weight.experts if mask is None else weight.parts(weight.canonical(mask))
-        return [
-            _units_of(name, pattern, part, alive, threshold)
-            for part, alive in zip(weight.parts(scores), masks, strict=True)
-        ]
+            return [Units(name, weight.restore(scores), False, mask, threshold=threshold, living=living)]
+        finite.append((name, is_finite(scores)))
+        units = [pattern.units(part) for part in weight.parts(scores)]
+        holds = pattern.weights_per_unit(weight.parts(scores)[0].shape)
+        del scores
+        return [_units_of(name, pattern, *each, holds, threshold) for each in zip(units, alive, strict=True)]
 
     def _pattern_at(self, weight: MaskedWeight) -> Pattern:
         if isinstance(self.pattern, SitedPattern):
@@ -173,12 +250,26 @@ class WeightUpdate:
         return self.pattern
 
 
-def _units_of(name: str, pattern: Pattern, scores: Tensor, mask: Tensor | None, threshold: float) -> Units:
-    units = pattern.units(scores)
-    alive = None if mask is None else pattern.units(mask.float()) > 0
+def _units_of(
+    name: str, pattern: Pattern, units: Tensor, alive: Tensor | None, holds: int | Tensor, threshold: float
+) -> Units:
     lowest = torch.finfo(units.dtype).min
     protected = pattern.protected(units if alive is None else units.masked_fill(~alive, lowest))
-    return Units(name, units, False, alive, protected, pattern.weights_per_unit(scores.shape), threshold)
+    return Units(name, units, False, alive, protected, holds, threshold)
+
+
+def _protected(pattern: Pattern, values: Tensor, alive: Tensor | None) -> Tensor:
+    """Return which entries are protected where the score is the absolute value, some rows at a time."""
+    protected = torch.empty(values.shape, dtype=torch.bool, device=values.device)
+    lowest = torch.finfo(values.dtype).min
+    for part, out, *rest in by_rows(values, protected, *(() if alive is None else (alive,))):
+        scores = part.abs()
+        for living in rest:
+            scores.masked_fill_(~living, lowest)
+        found = pattern.protected(scores)
+        assert found is not None
+        out.copy_(found)
+    return protected
 
 
 def _safe(units: Units) -> Tensor:
@@ -186,46 +277,3 @@ def _safe(units: Units) -> Tensor:
     if units.protected is None:
         return torch.zeros_like(units.values, dtype=torch.bool)
     return units.protected if units.alive is None else units.protected & units.alive
-
-
-def _spared(units: Units) -> int:
-    """Return how many weights the protected units hold that are alive."""
-    return int((_safe(units) * units.weights).sum())
-
-
-def scores_of(
-    criterion: Criterion | SitedCriterion, weight: MaskedWeight, step: int, sparsity: float, norm: Tensor | None = None
-) -> Tensor:
-    """Return the criterion's scores of a weight, output dimension first.
-
-    One that scores whole outputs is asked for every expert of a stack by itself, with a memory of its own.
-
-    Raises:
-        ValueError: they have another shape than the weight, or are no floats.
-    """
-    values, grad = weight.canonical(weight.ranked()), weight.parameter.grad
-    grad = None if grad is None else weight.canonical(grad)
-    if weight.experts == 1 or not getattr(criterion, "of_outputs", False):
-        site = Site(weight.target.name, step, weight.memory, sparsity, norm)
-        return _scores(criterion, site, values, grad)
-    grads = [None] * weight.experts if grad is None else weight.parts(grad)
-    scores: list[Tensor] = []
-    for number, (part, its_grad) in enumerate(zip(weight.parts(values), grads, strict=True)):
-        own = f"{number}/"
-        memory = {key.removeprefix(own): kept for key, kept in weight.memory.items() if key.startswith(own)}
-        site = Site(weight.target.name, step, memory, sparsity, norm)
-        scores.append(_scores(criterion, site, part, its_grad))
-        weight.memory.update({own + key: kept for key, kept in memory.items()})
-    return torch.cat(scores)
-
-
-def _scores(criterion: Criterion | SitedCriterion, site: Site, values: Tensor, grad: Tensor | None) -> Tensor:
-    asked = criterion.at(site) if isinstance(criterion, SitedCriterion) else criterion
-    with torch.no_grad():
-        scores = asked(values, grad).detach()
-    if scores.shape != values.shape or not scores.is_floating_point():
-        raise ValueError(
-            f"{type(criterion).__name__} must give a float score for every entry of '{site.name}', "
-            f"of shape {tuple(values.shape)}; it gave {scores.dtype} of shape {tuple(scores.shape)}"
-        )
-    return scores

@@ -7,18 +7,22 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_prune.ranking.digits import Run, kth_of_each
+
 INTEGER_OF = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 """The integer dtype of an item size in bytes."""
 
-_DIGIT = 16
+_CHUNK = 1 << 22
+"""Integers counted at a time."""
 
 
 class NotFiniteError(ValueError):
-    """A value that cannot be ranked; `index` says in which tensor."""
+    """A value that cannot be ranked; `index` says in which tensor, `contest` in which contest of several."""
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, contest: int = 0) -> None:
         super().__init__(f"a value in tensor {index} is not finite")
         self.index = index
+        self.contest = contest
 
 
 def bits(values: Tensor) -> Tensor:
@@ -26,15 +30,25 @@ def bits(values: Tensor) -> Tensor:
     return values.detach().view(INTEGER_OF[values.element_size()])
 
 
-def keys(values: Tensor, absolute: bool) -> Tensor:
+def keys(values: Tensor, absolute: bool, own: bool = False) -> Tensor:
     """Return integers that order like the floats `values`, or like |values|.
 
     The bit patterns of floats >= 0 order like the floats; those of negative ones the other way round, which flipping
     all bits but the sign mends. -0.0 comes out equal to 0.0.
+
+    Args:
+        values: floats.
+        absolute: order by |values|.
+        own: nobody else needs the memory of `values`, so that it may be written to.
     """
     raw = bits(values)
-    top = torch.iinfo(raw.dtype).max
-    return raw & top if absolute else torch.where(raw < 0, (raw ^ top) + 1, raw)
+    info = torch.iinfo(raw.dtype)
+    if absolute:
+        return raw.bitwise_and_(info.max) if own else raw & info.max
+    flipped = raw >> (info.bits - 1)  # -1 where negative
+    flipped &= info.max
+    flipped ^= raw
+    return flipped.add_(flipped < 0)
 
 
 def highest(dtype: torch.dtype) -> int:
@@ -57,21 +71,7 @@ def kth_smallest(parts: Sequence[Tensor], k: int) -> int:
     Counts 16 bits at a time, most significant first, in every part on its own: counts add up, so nothing is
     concatenated.
     """
-    width = torch.iinfo(parts[0].dtype).bits
-    digit = min(_DIGIT, width)
-    prefix: int | None = None
-    for shift in range(width - digit, -1, -digit):
-        counts = torch.zeros(1 << digit, dtype=torch.int64)
-        for part in parts:
-            flat = part.flatten()
-            if prefix is None:  # the first digit carries the sign
-                digits = (flat >> shift).long() + (1 << (digit - 1))
-            else:
-                digits = (flat[flat >> (shift + digit) == prefix] >> shift).long() & ((1 << digit) - 1)
-            counts += digits.bincount(minlength=1 << digit).cpu()
-        cumulated = counts.cumsum(0)
-        found = int(torch.searchsorted(cumulated, k))
-        k -= int(cumulated[found - 1]) if found else 0
-        prefix = found - (1 << (digit - 1)) if prefix is None else (prefix << digit) | found
-    assert prefix is not None
-    return prefix
+    info = torch.iinfo(parts[0].dtype)
+    size = sum(part.numel() for part in parts)
+    chunks = [chunk.clone for part in parts for chunk in part.flatten().split(_CHUNK)]
+    return kth_of_each([Run(chunks, size, k)], info.min, info.bits)[0].value

@@ -2,33 +2,23 @@
 
 Two ways to one answer. On the CPU a sample brackets the boundary, one pass over the values writes the masks as if the
 bracket were kept and collects the few values inside it, and those are then put right. Where the sample misses, and on
-other devices, the boundary comes from counting bits (`float_keys.kth_smallest`). Of equal values the later one goes
-first.
+other devices, the boundary comes from counting bits (`counting`). Of equal values the later one goes first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
 from lightning_prune.ranking import float_keys
+from lightning_prune.ranking.counting import Contest, decide
+from lightning_prune.ranking.counts import NUMPY, counts
 from lightning_prune.ranking.float_keys import NotFiniteError
 from lightning_prune.ranking.spared import Spared
 
-_NUMPY = find_spec("numpy") is not None
-"""Torch works without numpy, and so does this; only slower on the CPU."""
-
-
-def count(flags: Tensor) -> int:
-    """Return how many entries of a bool tensor are true."""
-    if _NUMPY and flags.device.type == "cpu":
-        import numpy as np
-
-        return int(np.count_nonzero(flags.numpy()))  # counts bytes several times faster than torch
-    return int(flags.count_nonzero())
+_NUMPY = NUMPY
 
 
 def keep_largest(
@@ -36,7 +26,7 @@ def keep_largest(
     contenders: Sequence[Tensor | None],
     drop: int,
     absolute: bool,
-    contending: int | None = None,
+    contending: Sequence[int] | None = None,
     spared: Sequence[Spared] = (),
 ) -> tuple[list[Tensor], float]:
     """Drop the `drop` smallest contenders, and return which stay and the value at the boundary.
@@ -46,7 +36,7 @@ def keep_largest(
         contenders: bool in the values' shapes, which of them take part; None means all.
         drop: how many go, at least 1 and at most as many as contend.
         absolute: rank |values|.
-        contending: how many contend, if that is known.
+        contending: how many contend in each tensor, if that is known.
         spared: tensors of which some stay in any case, in their order; the others give more, and `drop` go in all. No
             more than are to stay.
 
@@ -56,15 +46,52 @@ def keep_largest(
     Raises:
         NotFiniteError: one of the values is NaN or infinite.
     """
-    found = None
-    if _NUMPY and values[0].device.type == "cpu":
-        from lightning_prune.ranking.bracket import by_bracket
-
-        if contending is None:
-            contending = sum(v.numel() if c is None else count(c) for v, c in zip(values, contenders, strict=True))
-        found = by_bracket(values, contenders, drop, absolute, contending, spared)
-    masks, key = found or _by_counting(values, contenders, drop, absolute, spared)
+    if contending is None:
+        contending = _contending(values, contenders)
+    contest = Contest(values, contenders, drop, sum(contending), absolute)
+    masks, key = _by_bracket(contest, spared) or _by_counting(values, contenders, drop, absolute, spared, contending)
     return masks, float_keys.value_of(key, values[0].dtype)
+
+
+def keep_largest_of_each(contests: Sequence[Contest]) -> list[tuple[list[Tensor], float]]:
+    """Return what `keep_largest` gives for each of several contests; on a device they are ranked at once.
+
+    Raises:
+        NotFiniteError: one of the values is NaN or infinite; `contest` says in which contest.
+    """
+    found: dict[int, tuple[list[Tensor], int]] = {}
+    counted: dict[tuple[torch.dtype, bool], list[int]] = {}
+    for number, contest in enumerate(contests):
+        try:
+            answer = _by_bracket(contest)
+        except NotFiniteError as error:
+            raise NotFiniteError(error.index, number) from None
+        if answer is not None:
+            found[number] = answer
+        else:
+            counted.setdefault((contest.values[0].dtype, contest.absolute), []).append(number)
+    for numbers in counted.values():
+        try:
+            outcomes = decide([contests[number] for number in numbers])
+        except NotFiniteError as error:
+            raise NotFiniteError(error.index, numbers[error.contest]) from None
+        found |= {n: (outcome.masks, outcome.boundary) for n, outcome in zip(numbers, outcomes, strict=True)}
+    dtypes = [contest.values[0].dtype for contest in contests]
+    return [(found[n][0], float_keys.value_of(found[n][1], dtype)) for n, dtype in enumerate(dtypes)]
+
+
+def _by_bracket(contest: Contest, spared: Sequence[Spared] = ()) -> tuple[list[Tensor], int] | None:
+    """Return masks and boundary key, or None where counting has to find them."""
+    if not _NUMPY or contest.values[0].device.type != "cpu":
+        return None
+    from lightning_prune.ranking.bracket import by_bracket
+
+    return by_bracket(contest.values, contest.contenders, contest.drop, contest.absolute, contest.contending, spared)
+
+
+def _contending(values: Sequence[Tensor], contenders: Sequence[Tensor | None]) -> list[int]:
+    known = iter(counts(c for c in contenders if c is not None))
+    return [v.numel() if c is None else next(known) for v, c in zip(values, contenders, strict=True)]
 
 
 def _by_counting(
@@ -73,42 +100,41 @@ def _by_counting(
     drop: int,
     absolute: bool,
     spared: Sequence[Spared] = (),
+    contending: Sequence[int] | None = None,
 ) -> tuple[list[Tensor], int]:
-    masks, boundary = _by_counting_all(values, contenders, drop, absolute)
-    if all(sum(map(count, masks[run.first : run.end])) >= run.least for run in spared):
-        return masks, boundary
-    best = [v.new_zeros(v.shape, dtype=torch.bool) for v in values]
-    for run in spared:
-        theirs, who = values[run.first : run.end], contenders[run.first : run.end]
-        living = [v.new_ones(v.shape, dtype=torch.bool) if c is None else c for v, c in zip(theirs, who, strict=True)]
-        going = sum(map(count, living)) - run.least
-        if run.least:
-            best[run.first : run.end] = _by_counting_all(theirs, who, going, absolute)[0] if going else living
+    if contending is None:
+        contending = _contending(values, contenders)
+    (plain,) = decide([Contest(values, contenders, drop, sum(contending), absolute)], counted=bool(spared))
+    if all(sum(plain.kept[run.first : run.end]) >= run.least for run in spared):
+        return plain.masks, plain.boundary
+    del plain
+    best = _best(values, contenders, absolute, spared, contending)
     rest = [~b if c is None else c & ~b for c, b in zip(contenders, best, strict=True)]
-    masks, boundary = _by_counting_all(values, rest, drop, absolute)
-    return [m | b for m, b in zip(masks, best, strict=True)], boundary
+    free = sum(contending) - sum(run.least for run in spared)
+    (others,) = decide([Contest(values, rest, drop, free, absolute)])
+    return [m.logical_or_(b) for m, b in zip(others.masks, best, strict=True)], others.boundary
 
 
-def _by_counting_all(
-    values: Sequence[Tensor], contenders: Sequence[Tensor | None], drop: int, absolute: bool
-) -> tuple[list[Tensor], int]:
-    keys = [float_keys.keys(v, absolute) for v in values]
-    limit = float_keys.highest(values[0].dtype)
-    for index, key in enumerate(keys):
-        if key.numel() and (int(key.max()) > limit or int(key.min()) < -limit):
-            raise NotFiniteError(index)
-    parts = [k if c is None else k[c] for k, c in zip(keys, contenders, strict=True)]
-    boundary = float_keys.kth_smallest(parts, drop)
-    spared = sum(int((p <= boundary).sum()) for p in parts) - drop  # of the equal ones, the first few stay
-    masks: list[Tensor] = []
-    for key, contender in zip(keys, contenders, strict=True):
-        keep, equal = key > boundary, key == boundary
-        if contender is not None:
-            keep, equal = keep & contender, equal & contender
-        if spared:
-            first = equal.flatten().nonzero().flatten()[:spared]
-            keep = keep.contiguous()
-            keep.view(-1)[first] = True
-            spared -= len(first)
-        masks.append(keep)
-    return masks, boundary
+def _best(
+    values: Sequence[Tensor],
+    contenders: Sequence[Tensor | None],
+    absolute: bool,
+    spared: Sequence[Spared],
+    contending: Sequence[int],
+) -> list[Tensor]:
+    """Return who stays in any case: of each run the best, all runs ranked at once."""
+    best: list[Tensor] = [v.new_zeros(v.shape, dtype=torch.bool) for v in values]
+    ranked: list[Spared] = []
+    contests: list[Contest] = []
+    for run in spared:
+        of = slice(run.first, run.end)
+        living = sum(contending[of])
+        if living == run.least:
+            every = zip(values[of], contenders[of], strict=True)
+            best[of] = [v.new_ones(v.shape, dtype=torch.bool) if c is None else c for v, c in every]
+        elif run.least:
+            ranked.append(run)
+            contests.append(Contest(values[of], contenders[of], living - run.least, living, absolute))
+    for run, outcome in zip(ranked, decide(contests) if contests else (), strict=True):
+        best[run.first : run.end] = outcome.masks
+    return best

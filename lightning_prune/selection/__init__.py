@@ -13,5 +13,9 @@ from .exact import Exact as Exact  # as many as asked for, to one weight, the sa
 from .histogram import Histogram as Histogram  # above a smoothed threshold that a histogram of the scores gives
 from .protocol import Selection as Selection
 from .protocol import Units as Units
+from .protocol import check_finite as check_finite
+from .protocol import check_found as check_found
+from .protocol import common as common
+from .protocol import held as held
 from .protocol import non_finite as non_finite
 from .sort import Sort as Sort  # at or above a smoothed k-th largest score, ties kept

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
 
 import torch
 from torch import Tensor
 
-from lightning_prune.ranking import NotFiniteError, count, keep_largest
-from lightning_prune.selection.protocol import Units, non_finite
+from lightning_prune.ranking import Contest, NotFiniteError, keep_largest, keep_largest_of_each
+from lightning_prune.selection.protocol import Units, check_finite, common, held, non_finite
 
 Tier = list[Tensor | None]
 """For each member of a pool which of its units contend; None means all."""
@@ -29,41 +28,79 @@ class Exact:
 
     def __call__(self, pool: Sequence[Units], drop: int, sparsity: float) -> tuple[list[Tensor], float]:
         """Return which units to keep, and the largest score dropped (the threshold so far where none was)."""
-        common = reduce(torch.promote_types, (u.values.dtype for u in pool))
-        values = [u.values.to(common) for u in pool]
-        first = pool[0].weights
-        equal = isinstance(first, int) and all(isinstance(u.weights, int) and u.weights == first for u in pool)
+        values, absolute = common(pool)
         keeps: list[Tensor | None] = [u.alive for u in pool]
         threshold = pool[0].threshold
-        alive = sum(_weights(u, u.alive) for u in pool)
-        drop -= sum(_weights(u) for u in pool) - alive
-        tiers = _tiers(pool)
-        for tier in tiers:
-            holds = alive if len(tiers) == 1 else sum(_weights(u, t) for u, t in zip(pool, tier, strict=True))
-            going = min(drop, holds)
-            if going <= 0:
-                continue
-            kept, boundary = (
-                _drop_equal(pool, values, tier, going, holds) if equal else _drop_ragged(pool, values, tier, going)
-            )
-            if boundary is not None:
-                threshold = boundary
-            keeps = [_stay(k, t, s) for k, t, s in zip(keeps, tier, kept, strict=True)]
-            drop -= holds
+        living = held(pool, keeps)
+        drop -= sum(held(pool, [None] * len(pool))) - sum(living)
+        plain = all(u.protected is None for u in pool)
+        for tier in _tiers(pool):
+            if drop <= 0:
+                break
+            holds = living if plain else held(pool, tier)
+            going = min(drop, sum(holds))
+            if going > 0:
+                ranked = _Tier(pool, values, absolute, tier, going, holds)
+                kept, boundary = _drop_equal(ranked) if _equal(pool) else _drop_ragged(ranked)
+                threshold = threshold if boundary is None else boundary
+                for i in range(len(kept)):
+                    keeps[i] = kept[i] = _stay(keeps[i], tier[i], kept[i])
+            drop -= sum(holds)
         return [_all(u) if k is None else k for u, k in zip(pool, keeps, strict=True)], threshold
 
+    def of_each(self, pools: Sequence[Sequence[Units]], drops: Sequence[int]) -> list[tuple[list[Tensor], float]]:
+        """Return the same for each of several pools; on a device, pools that are ranked but once are ranked together.
 
-def _tiers(pool: Sequence[Units]) -> list[Tier]:
-    """Return who contends first and, where units are protected, who contends once those are gone."""
+        These are pools of which nothing is protected and whose units all hold the same number of weights.
+        """
+        contests: dict[int, Contest] = {}
+        for number, (pool, drop) in enumerate(zip(pools, drops, strict=True)):
+            alive, first = [u.alive for u in pool], pool[0].weights
+            if not _equal(pool) or not isinstance(first, int) or any(u.protected is not None for u in pool):
+                continue
+            living = sum(held(pool, alive))
+            going = round(min(drop - (sum(held(pool, [None] * len(pool))) - living), living) / first)
+            if going > 0:
+                values, absolute = common(pool)
+                contests[number] = Contest(values, alive, going, living // first, absolute)
+        try:
+            found = dict(zip(contests, keep_largest_of_each(list(contests.values())), strict=True))
+        except NotFiniteError as error:
+            raise non_finite(pools[list(contests)[error.contest]][error.index].name) from None
+        rest = {n: self(pools[n], drops[n], 0.0) for n in range(len(pools)) if n not in found}
+        return [found[n] if n in found else rest[n] for n in range(len(pools))]
+
+
+@dataclass(frozen=True)
+class _Tier:
+    """Units of which some go: their values, who contends, how many weights are to go and how many those hold."""
+
+    pool: Sequence[Units]
+    values: list[Tensor]
+    absolute: bool
+    contend: Tier
+    drop: int
+    holds: Sequence[int]
+
+
+def _equal(pool: Sequence[Units]) -> bool:
+    """Return whether all units hold the same number of weights."""
+    first = pool[0].weights
+    return isinstance(first, int) and all(isinstance(u.weights, int) and u.weights == first for u in pool)
+
+
+def _tiers(pool: Sequence[Units]) -> Iterator[Tier]:
+    """Yield who contends first and, where units are protected, who contends once those are gone."""
     if all(u.protected is None for u in pool):
-        return [[u.alive for u in pool]]
-    free, last = Tier(), Tier()
-    for u in pool:
-        alive = _all(u) if u.alive is None else u.alive
-        protected = torch.zeros_like(alive) if u.protected is None else u.protected
-        free.append(alive & ~protected)
-        last.append(alive & protected)
-    return [free, last]
+        yield [u.alive for u in pool]
+        return
+    for last in (False, True):
+        tier = Tier()
+        for u in pool:
+            alive = _all(u) if u.alive is None else u.alive
+            protected = torch.zeros_like(alive) if u.protected is None else u.protected
+            tier.append(alive & (protected if last else ~protected))
+        yield tier
 
 
 def _all(units: Units) -> Tensor:
@@ -77,43 +114,35 @@ def _stay(keep: Tensor | None, contender: Tensor | None, kept: Tensor) -> Tensor
     return kept | (~contender if keep is None else keep & ~contender)
 
 
-def _weights(units: Units, which: Tensor | None = None) -> int:
-    """Return how many weights the units hold, or those of them named by `which`."""
-    if isinstance(units.weights, int):
-        return units.weights * (units.values.numel() if which is None else count(which))
-    return int((units.weights if which is None else units.weights[which.to(units.weights.device)]).sum())
-
-
-def _drop_equal(
-    pool: Sequence[Units], values: list[Tensor], tier: Tier, drop: int, holds: int
-) -> tuple[list[Tensor], float | None]:
-    """Drop the number of units nearest to `drop` weights of the `holds` in this tier, where all units hold the same."""
-    size = pool[0].weights
+def _drop_equal(tier: _Tier) -> tuple[list[Tensor], float | None]:
+    """Drop the number of units nearest to the weights that are to go, where all units hold the same."""
+    size = tier.pool[0].weights
     assert isinstance(size, int)
-    number = round(drop / size)
+    number = round(tier.drop / size)
     if number == 0:
-        return [_all(u) if t is None else t for u, t in zip(pool, tier, strict=True)], None
+        return [_all(u) if t is None else t for u, t in zip(tier.pool, tier.contend, strict=True)], None
     try:
-        return keep_largest(values, tier, number, pool[0].absolute, contending=holds // size)
+        return keep_largest(tier.values, tier.contend, number, tier.absolute, [few // size for few in tier.holds])
     except NotFiniteError as error:
-        raise non_finite(pool[error.index].name) from None
+        raise non_finite(tier.pool[error.index].name) from None
 
 
-def _drop_ragged(
-    pool: Sequence[Units], values: list[Tensor], tier: Tier, drop: int
-) -> tuple[list[Tensor], float | None]:
-    """Drop units in order of score until the weights dropped are as near to `drop` as they come."""
-    scores = [u.scores().to(v.dtype) for u, v in zip(pool, values, strict=True)]
-    contends = [_all(u) if t is None else t for u, t in zip(pool, tier, strict=True)]
+def _drop_ragged(tier: _Tier) -> tuple[list[Tensor], float | None]:
+    """Drop units in order of score until the weights dropped are as near to what is to go as they come."""
+    check_finite(tier.pool)
+    scores = [v.abs() if tier.absolute else v for v in tier.values]
+    contends = [_all(u) if t is None else t for u, t in zip(tier.pool, tier.contend, strict=True)]
     weights = [
-        torch.full_like(s, u.weights, dtype=torch.int64) if isinstance(u.weights, int) else u.weights.to(s.device)
-        for u, s in zip(pool, scores, strict=True)
+        u.weights.to(s.device, non_blocking=True)
+        if isinstance(u.weights, Tensor)
+        else torch.full_like(s, u.weights, dtype=torch.int64)
+        for u, s in zip(tier.pool, scores, strict=True)
     ]
     chosen = torch.cat([c.flatten() for c in contends]).nonzero().flatten().flip(0)  # the later of equals goes first
     score = torch.cat([s.flatten() for s in scores])[chosen]
     ranked = score.argsort(stable=True)
     removed = torch.cat([w.flatten() for w in weights])[chosen[ranked]].cumsum(0)
-    number = int((torch.cat([removed.new_zeros(1), removed]) - drop).abs().argmin())
+    number = int((torch.cat([removed.new_zeros(1), removed]) - tier.drop).abs().argmin())
     keep = torch.cat([c.flatten() for c in contends])
     keep[chosen[ranked[:number]]] = False
     parts = keep.split([s.numel() for s in scores])

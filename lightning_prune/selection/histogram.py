@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from lightning_prune.selection.protocol import Units
+from lightning_prune.ranking import above, chunks_of, extremes, take, where_float64_is
+from lightning_prune.selection.protocol import Units, check_finite, common, non_finite
 
 
 @dataclass(frozen=True)
@@ -38,20 +40,29 @@ class Histogram:
 
     def __call__(self, pool: Sequence[Units], drop: int, sparsity: float) -> tuple[list[Tensor], float]:
         """Return which units to keep, and the smoothed threshold."""
-        scores = [units.scores() for units in pool]
-        for units, s in zip(pool, scores, strict=True):
-            if bool((s < 0).any()):
+        values, absolute = common(pool)
+        ends = extremes(values, absolute)
+        for units, (low, high) in zip(pool, ends, strict=True):
+            if not math.isfinite(high - low):
+                check_finite(pool)
+                raise non_finite(units.name)
+        for units, (low, _) in zip(pool, ends, strict=True):
+            if low < 0:
                 raise ValueError(f"Histogram needs scores that are not negative; '{units.name}' has some. Use Exact()")
-        largest = max(float(s.max()) for s in scores)
-        raw = self._raw_threshold(scores, largest, sparsity) if largest > 0 else 0.0
+        largest = max(high for _, high in ends)
+        raw = self._raw_threshold(values, absolute, largest, sparsity) if largest > 0 else 0.0
         threshold = (1.0 - self.threshold_decay) * raw + self.threshold_decay * pool[0].threshold
-        masks = [s.double() > threshold for s in scores]
-        return [m if u.alive is None else m & u.alive for m, u in zip(masks, pool, strict=True)], threshold
+        masks = above(values, absolute, threshold, equal=False)
+        return [m if u.alive is None else m.logical_and_(u.alive) for m, u in zip(masks, pool, strict=True)], threshold
 
-    def _raw_threshold(self, scores: list[Tensor], largest: float, sparsity: float) -> float:
-        counts = torch.zeros(self.nbins, dtype=torch.int64)
-        for s in scores:
-            bins = (s.double() * self.nbins / largest).floor().clamp_(0, self.nbins - 1).long()
-            counts += bins.flatten().bincount(minlength=self.nbins).cpu()
+    def _raw_threshold(self, values: list[Tensor], absolute: bool, largest: float, sparsity: float) -> float:
+        tables: dict[torch.device, Tensor] = {}
+        for chunk in chunks_of(values):
+            scores = where_float64_is(take(values, chunk))
+            bins = (scores.abs() if absolute else scores).double()
+            bins = bins.mul_(self.nbins).div_(largest).floor_().clamp_(0, self.nbins - 1).int()
+            table = tables.setdefault(bins.device, torch.zeros(self.nbins, dtype=torch.int64, device=bins.device))
+            table.index_add_(0, bins, table.new_ones(1).expand(bins.numel()))
+        counts = torch.stack([table.cpu() for table in tables.values()]).sum(0)
         below = (counts.cumsum(0) / counts.sum() < sparsity).sum()
         return int(below) / self.nbins * largest

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from lightning_prune.ranking import count, is_finite, read
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Units:
         protected: bool in the units' shape: units that go only after all others; None if there are none.
         weights: weights per unit, one int for all or a tensor in the units' shape.
         threshold: the weight's threshold so far.
+        living: how many units are alive, where that is known.
     """
 
     name: str
@@ -31,12 +35,26 @@ class Units:
     protected: Tensor | None = None
     weights: int | Tensor = 1
     threshold: float = 0.0
+    living: int | None = None
 
     def scores(self) -> Tensor:
         """Return the scores as a tensor. Raises ValueError that names the weight if one is not finite."""
-        if not bool(torch.isfinite(self.values).all()):
-            raise non_finite(self.name)
+        check_finite([self])
         return self.values.abs() if self.absolute else self.values
+
+    def held(self, which: Tensor | None) -> int | Tensor:
+        """Return how many weights the units hold, or those named by `which`; as a tensor where that is on a device."""
+        each = self.weights
+        if isinstance(each, Tensor):
+            if which is None:
+                return int(each.sum())
+            total = (each.to(which.device, non_blocking=True) * which).sum()
+            return int(total) if which.device.type == "cpu" else total
+        if which is None:
+            return each * self.values.numel()
+        if which is self.alive and self.living is not None:
+            return each * self.living
+        return each * count(which) if which.device.type == "cpu" else which.count_nonzero() * each
 
 
 def non_finite(name: str) -> ValueError:
@@ -45,6 +63,37 @@ def non_finite(name: str) -> ValueError:
         f"a pruning score of '{name}' is not finite, so its weights cannot be ranked; "
         "look for a diverged loss or an overflow before this step"
     )
+
+
+def check_finite(pool: Sequence[Units]) -> None:
+    """Raise ValueError that names the first weight with a score that is not finite; one look at the device for all."""
+    check_found([(units.name, is_finite(units.values)) for units in pool])
+
+
+def check_found(finite: Sequence[tuple[str, Tensor]]) -> None:
+    """Raise the same for names and bool tensors of one element, whether the scores of that weight are finite."""
+    for (name, _), good in zip(finite, read([flag for _, flag in finite]), strict=True):
+        if not good:
+            raise non_finite(name)
+
+
+def held(pool: Sequence[Units], which: Sequence[Tensor | None]) -> list[int]:
+    """Return how many weights each member's units hold, or those named by `which`: one synchronization for all.
+
+    Args:
+        pool: units.
+        which: bool in the units' shapes; None for all.
+    """
+    found = [units.held(some) for units, some in zip(pool, which, strict=True)]
+    numbers = iter(read([number for number in found if isinstance(number, Tensor)]))
+    return [next(numbers) if isinstance(number, Tensor) else number for number in found]
+
+
+def common(pool: Sequence[Units]) -> tuple[list[Tensor], bool]:
+    """Return the members' values in one dtype, and whether they are ranked by their absolute value."""
+    dtype = reduce(torch.promote_types, (u.values.dtype for u in pool))
+    absolute = all(u.absolute for u in pool)
+    return [(u.values.abs() if u.absolute and not absolute else u.values).to(dtype) for u in pool], absolute
 
 
 class Selection(Protocol):

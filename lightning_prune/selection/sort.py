@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import reduce
 
-import torch
 from torch import Tensor
 
-from lightning_prune.ranking import float_keys
-from lightning_prune.selection.protocol import Units
+from lightning_prune.ranking import above, extremes, kth_smallest_value
+from lightning_prune.selection.protocol import Units, check_finite, common
 
 
 @dataclass(frozen=True)
@@ -35,15 +33,14 @@ class Sort:
 
     def __call__(self, pool: Sequence[Units], drop: int, sparsity: float) -> tuple[list[Tensor], float]:
         """Return which units to keep, and the smoothed threshold."""
-        scores = [units.scores() for units in pool]
-        common = reduce(torch.promote_types, (s.dtype for s in scores))
-        keys = [float_keys.keys(s.to(common), absolute=False) for s in scores]
-        total = sum(key.numel() for key in keys)
+        check_finite(pool)
+        values, absolute = common(pool)
+        total = sum(v.numel() for v in values)
         keep = round(total * (1.0 - sparsity))
         if keep:
-            raw = float_keys.value_of(float_keys.kth_smallest(keys, total - keep + 1), common)
+            raw = kth_smallest_value(values, absolute, total - keep + 1)
         else:  # just above the largest
-            raw = math.nextafter(max(float(s.max()) for s in scores), math.inf)
+            raw = math.nextafter(max(high for _, high in extremes(values, absolute)), math.inf)
         threshold = (1.0 - self.threshold_decay) * raw + self.threshold_decay * pool[0].threshold
-        masks = [s.double() >= threshold for s in scores]
-        return [m if u.alive is None else m & u.alive for m, u in zip(masks, pool, strict=True)], threshold
+        masks = above(values, absolute, threshold, equal=True)
+        return [m if u.alive is None else m.logical_and_(u.alive) for m, u in zip(masks, pool, strict=True)], threshold

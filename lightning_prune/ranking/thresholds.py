@@ -1,0 +1,64 @@
+"""What a threshold in float64 means for values of any float dtype: exactly, with no float64 on their device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from lightning_prune.ranking import float_keys
+from lightning_prune.ranking.chunks import Chunk, chunks_of, put, take
+from lightning_prune.ranking.digits import Run, kth_of_each
+
+_NO_FLOAT64 = ("mps",)
+"""Types of devices without float64."""
+
+
+def extremes(values: Sequence[Tensor], absolute: bool) -> list[tuple[float, float]]:
+    """Return the least and the largest of each float tensor, or 0 and the largest of |values|; NaN where one value is.
+
+    Tensors on one device are read together. One without entries has zeros.
+    """
+    found: list[tuple[float, float]] = [(0.0, 0.0)] * len(values)
+    where: dict[tuple[torch.device, torch.dtype], list[int]] = {}
+    for index, tensor in enumerate(values):
+        if tensor.numel():
+            where.setdefault((tensor.device, tensor.dtype), []).append(index)
+    for indices in where.values():
+        ends = torch.stack([torch.stack(torch.aminmax(values[index])) for index in indices])
+        for index, (low, high) in zip(indices, ends.cpu().double().tolist(), strict=True):
+            found[index] = (0.0, max(-low, high)) if absolute else (low, high)
+    return found
+
+
+def kth_smallest_value(values: Sequence[Tensor], absolute: bool, k: int) -> float:
+    """Return the k-th smallest (from 1) of all values, floats of one dtype, or of |values|."""
+    width = 8 * values[0].element_size() - absolute
+    chunks = [partial(_keys, values, absolute, chunk) for chunk in chunks_of(values)]
+    run = Run(chunks, sum(v.numel() for v in values), k)
+    (found,) = kth_of_each([run], 0 if absolute else -(1 << (width - 1)), width)
+    return float_keys.value_of(found.value, values[0].dtype)
+
+
+def above(values: Sequence[Tensor], absolute: bool, threshold: float, equal: bool) -> list[Tensor]:
+    """Return which values, floats of one dtype, are above a threshold, or |values|; with `equal`, or equal to it."""
+    dtype = values[0].dtype
+    near = torch.tensor([threshold], dtype=torch.float64).to(dtype)
+    last = int(float_keys.keys(near, absolute=False))  # the largest key that is not above
+    if float(near) > threshold or (equal and float(near) == threshold):
+        last -= 1
+    masks = [torch.empty(v.shape, dtype=torch.bool, device=v.device) for v in values]
+    for chunk in chunks_of(values):
+        put(_keys(values, absolute, chunk) > last, masks, chunk)
+    return masks
+
+
+def _keys(values: Sequence[Tensor], absolute: bool, chunk: Chunk) -> Tensor:
+    return float_keys.keys(take(values, chunk), absolute, own=len(chunk) > 1)
+
+
+def where_float64_is(values: Tensor) -> Tensor:
+    """Return values to be made float64: as they are, or on the CPU where their device has no float64."""
+    return values.cpu() if values.device.type in _NO_FLOAT64 else values

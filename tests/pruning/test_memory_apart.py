@@ -38,12 +38,12 @@ def test_the_memory_stays_where_an_update_fails_and_moves_where_it_does_not(kind
     before = {name: dict(weight.memory) for name, weight in pruner.masks.items()}
     assert all(before.values())
     with torch.no_grad():
-        model[1].weight[0, 0] = torch.nan
+        model[1].get_parameter("weight")[0, 0] = torch.nan
     with pytest.raises(ValueError, match=r"1\.weight"):
         pruner.update(1)
     assert all(weight.memory[k] is v for name, weight in pruner.masks.items() for k, v in before[name].items())
     with torch.no_grad():
-        model[1].weight[0, 0] = 1.0
+        model[1].get_parameter("weight")[0, 0] = 1.0
     values = {name: weight.parameter.detach().clone() for name, weight in pruner.masks.items()}
     pruner.update(1)
     assert all(torch.equal(weight.memory["old_weight"], values[name]) for name, weight in pruner.masks.items())

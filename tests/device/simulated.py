@@ -72,6 +72,9 @@ class SimulatedTensor(Tensor):
     def untyped_storage(self) -> torch.UntypedStorage:
         return self.held.untyped_storage()
 
+    def tolist(self) -> Any:
+        return self.cpu().tolist()
+
     def __repr__(self) -> str:  # pyright: ignore
         return f"simulated {self.held!r}"
 

@@ -1,4 +1,4 @@
-"""A step that is no update: the host waits for nothing."""
+"""A step that is no update: the host waits for nothing, but for one look at the first step after an update."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ CHANNEL = Channel(example_inputs=torch.zeros(1, 4, 3, 3))
     ids=["weights", "units", "reversible", "L2", "group lasso"],
 )
 @pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW], ids=["SGD", "AdamW"])
-def test_the_host_waits_for_nothing(chosen: dict[str, Any], optimizer: Any) -> None:
+def test_the_host_waits_for_nothing_from_the_second_step_after_an_update_on(
+    chosen: dict[str, Any], optimizer: Any
+) -> None:
     with simulated() as device:
         model = net().to(DEVICE)
         steps = optimizer(model.parameters(), lr=0.01)
@@ -35,7 +37,7 @@ def test_the_host_waits_for_nothing(chosen: dict[str, Any], optimizer: Any) -> N
         pruner.attach(model)
         model(batch(0, DEVICE)).square().mean().backward()  # group lasso and units look at gradients
         assert pruner.after_step(0, [steps])
-        for step in range(1, 4):
+        for step in range(1, 18):  # more than the steps at which zeros are looked at or written again
             inputs = batch(step, DEVICE)
             with device.counted() as counts:
                 steps.zero_grad()
@@ -43,8 +45,8 @@ def test_the_host_waits_for_nothing(chosen: dict[str, Any], optimizer: Any) -> N
                 pruner.before_step(steps)
                 steps.step()
                 assert not pruner.after_step(step, [steps])
-            assert counts.synchronizations == 0, counts.where
-            assert counts.copies == 0
+            assert counts.synchronizations <= (step == 1), counts.where
+            assert counts.copies == counts.synchronizations
             assert counts.launches > 0
 
 

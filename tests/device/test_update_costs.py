@@ -1,0 +1,184 @@
+"""What an update costs on a device: waits that do not grow with the number of weights, launches and bytes a weight."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_prune.criterion import FilterNorm, FirstOrderDelta, Random, SecondOrderDelta
+from lightning_prune.pattern import Block, Channel, Column, Kernel, NofM, Row
+from lightning_prune.pruning import Pruner
+from lightning_prune.ranking import thresholds
+from lightning_prune.regularizer import L1, Growing
+from lightning_prune.schedule import Polynomial
+from lightning_prune.scope import ERK, Uniform
+from lightning_prune.selection import Histogram, Sort
+from tests.device.counting import Counts
+from tests.device.simulated import simulated
+
+IDEAS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "reversible": {"reversible": True},
+    "Histogram": {"selection": Histogram()},
+    "Sort": {"selection": Sort()},
+    "Uniform": {"scope": Uniform()},
+    "ERK": {"scope": ERK()},
+    "Block": {"pattern": Block(4, 4)},
+    "NofM": {"pattern": NofM(2, 4)},
+    "Row": {"pattern": Row()},
+    "Column": {"pattern": Column()},
+    "Kernel": {"pattern": Kernel()},
+    "Channel": {"pattern": Channel()},
+    "FirstOrderDelta": {"criterion": FirstOrderDelta()},
+    "SecondOrderDelta": {"criterion": SecondOrderDelta()},
+    "FilterNorm": {"criterion": FilterNorm()},
+    "Random": {"criterion": Random()},
+    "Growing": {"regularizer": Growing(1e-3)},
+}
+WAITS = 13
+"""As many as an update of any idea takes at most; the default pruner takes 4, and 12 where floors are in its way."""
+
+
+class Net(nn.Module):
+    def __init__(self, layers: int, width: int) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(layers)
+        parts: list[nn.Module] = []
+        for _ in range(layers):
+            parts += [nn.Linear(width, width), nn.ReLU()]
+        self.layers = nn.Sequential(*parts, nn.Linear(width, 2))
+        self.example_input_array = torch.zeros(2, width)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+@dataclass
+class Cost:
+    update: Counts
+    report: Counts
+    step: Counts
+    tensors: int
+    size: int
+
+    def above(self, counts: Counts) -> float:
+        """Return how many bytes a weight were needed for a moment, above what was there."""
+        return (counts.peak - counts.before) / self.size
+
+
+def cost_of(model: nn.Module, **ideas: Any) -> Cost:
+    """Return what the third update of a model costs that trains with momentum, and what is done around it."""
+    with simulated() as device:
+        model.to(device.device)
+        pruner = Pruner(Polynomial(0.8, 0, 6, 1), **ideas)
+        pruner.attach(model, 10)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+        for step in range(2):
+            give_gradients(model)
+            pruner.before_step(optimizer)
+            optimizer.step()
+            pruner.after_step(step, [optimizer])
+        give_gradients(model)
+        with device.counted() as before_step:
+            pruner.before_step(optimizer)
+        optimizer.step()
+        optimizer.zero_grad()
+        pruner.mask_weights(optimizer)
+        with device.counted() as update:
+            assert pruner.update(2, [optimizer])
+        with device.counted() as report:
+            pruner.report()
+        weights = list(pruner.masks.values())
+        assert all(weight.mask.device == device.device for weight in weights)
+        assert 0.3 < pruner.report().sparsity < 0.8
+        return Cost(update, report, before_step, len(weights), sum(weight.mask.numel() for weight in weights))
+
+
+def give_gradients(model: nn.Module) -> None:
+    for number, parameter in enumerate(model.parameters()):
+        generator = torch.Generator().manual_seed(number)
+        parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter.device)
+
+
+@pytest.mark.parametrize("name", IDEAS)
+def test_waits_do_not_grow_with_the_number_of_weights(name: str) -> None:
+    few, many = (cost_of(Net(layers, 24), **IDEAS[name]) for layers in (4, 40))
+    assert few.update.synchronizations <= WAITS, few.update.where
+    assert many.update.synchronizations <= WAITS, many.update.where
+    assert many.update.synchronizations <= few.update.synchronizations + 1, many.update.where
+    assert (few.report.synchronizations, many.report.synchronizations) == (1, 1)
+    assert many.update.launches / many.tensors <= few.update.launches / few.tensors + 15
+
+
+def test_the_default_pruner_waits_four_times_and_launches_few_kernels_a_weight() -> None:
+    for layers in (4, 40):
+        cost = cost_of(Net(layers, 24))
+        assert cost.update.synchronizations == 4, cost.update.where
+        assert cost.update.launches <= 15 * cost.tensors
+    equal = Net(8, 24)
+    with torch.no_grad():
+        for parameter in equal.parameters():
+            parameter.copy_(parameter.round())
+    assert cost_of(equal).update.synchronizations == 4, "many are equal to the boundary"
+
+
+@pytest.mark.parametrize("layers", [4, 40])
+def test_layers_that_would_lose_everything_cost_no_wait_each(layers: int) -> None:
+    model = Net(layers, 24)
+    with torch.no_grad():
+        for number, parameter in enumerate(model.parameters()):
+            parameter.mul_(1e-6 if number % 4 == 0 else 1.0)
+    cost = cost_of(model)
+    assert cost.update.synchronizations <= 12, cost.update.where
+
+
+@pytest.mark.parametrize("name", [*(n for n in IDEAS if n not in ("Kernel", "FilterNorm")), "L1"])
+@pytest.mark.parametrize(("layers", "width"), [(1, 1600), (16, 400)])
+def test_an_update_takes_less_than_six_bytes_a_weight_for_a_moment(name: str, layers: int, width: int) -> None:
+    ideas = {"regularizer": L1(1e-3)} if name == "L1" else IDEAS[name]
+    cost = cost_of(Net(layers, width), **ideas)
+    assert cost.above(cost.update) <= 6.0
+    assert cost.above(cost.report) <= 1.1
+    if layers > 1:  # the gradient of one weight at a time, and what autograd holds for it
+        assert cost.above(cost.step) <= 20 / layers
+
+
+@pytest.mark.parametrize("name", IDEAS)
+def test_G3_masks_are_those_of_the_cpu_to_the_bit(name: str) -> None:
+    masks: list[dict[str, torch.Tensor]] = []
+    for on_device in (False, True):
+        with simulated() as device:
+            model = Net(3, 17).to(device.device if on_device else "cpu")
+            pruner = Pruner(Polynomial(0.8, 0, 4, 1), **IDEAS[name])
+            pruner.attach(model, 10)
+            for step in range(4):
+                with torch.no_grad():
+                    for parameter in model.parameters():
+                        parameter.add_(0.1 * (step + 1))
+                pruner.after_step(step)
+            masks.append({key: weight.mask.cpu() for key, weight in pruner.masks.items()})
+            masks[-1] |= {f"{k} value": weight.parameter.detach().cpu() for k, weight in pruner.masks.items()}
+    assert all(torch.equal(masks[1][key], mask) for key, mask in masks[0].items())
+
+
+@pytest.mark.parametrize("name", IDEAS)
+def test_no_float64_is_made_on_a_device_that_has_none(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with simulated() as device:
+        monkeypatch.setattr(thresholds, "_NO_FLOAT64", (device.device.type,))
+        model = Net(3, 16).to(device.device)
+        pruner = Pruner(Polynomial(0.8, 0, 4, 1), **IDEAS[name])
+        pruner.attach(model, 10)
+        put, seen = device.memory.add, list[torch.dtype]()
+        monkeypatch.setattr(device.memory, "add", lambda held: (seen.append(held.dtype), put(held)))
+        for step in range(2):
+            give_gradients(model)
+            pruner.before_step()
+            pruner.after_step(step)
+        assert pruner.report().zeros
+        assert torch.float32 in seen
+        assert torch.float64 not in seen

@@ -122,3 +122,26 @@ except ImportError as error:
 """
     )
     assert done == f"{name} needs pytorch_lightning: pip install 'lightning-prune[lightning]'"
+
+
+def test_without_numpy_a_pruner_prunes() -> None:
+    code = """
+import sys
+sys.modules["numpy"] = None
+import importlib.util as util
+found = util.find_spec
+util.find_spec = lambda name, *rest: None if name == "numpy" else found(name, *rest)
+import warnings
+warnings.simplefilter("ignore")
+import torch
+from lightning_prune import Pruner
+from lightning_prune.schedule import OneShot
+net = torch.nn.Sequential(torch.nn.Linear(40, 30), torch.nn.Linear(30, 20))
+pruner = Pruner(OneShot(0.9, 0))
+pruner.attach(net)
+pruner.update(0)
+report = pruner.strip()
+print(sum(int((p == 0).sum()) for p in net.parameters() if p.dim() > 1), report.sparsity)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["1620", "0.9"], done.stderr

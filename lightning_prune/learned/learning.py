@@ -22,7 +22,7 @@ from lightning_prune.pruning.header import header, still_due
 from lightning_prune.pruning.saved_window import check_final
 from lightning_prune.pruning.state_schema import check_position
 from lightning_prune.pruning.waiting import Trained, Waiting, warn_of_late
-from lightning_prune.pruning.weight_reports import alive, weight_reports
+from lightning_prune.pruning.weight_reports import weight_reports
 from lightning_prune.report import Report
 from lightning_prune.schedule import Polynomial, Schedule
 from lightning_prune.steps import progress
@@ -220,7 +220,7 @@ class Learning:
     def report(self) -> Report:
         """Return the numbers of now: before `finish`, zeros are those that it would leave."""
         self.settle()
-        left = alive if self.finished else attrgetter("mask")
+        left = None if self.finished else attrgetter("mask")
         weights = weight_reports(self.masks, self._sites.counted, left)
         size = sum(w.size for w in weights)
         asked = final = sum(w.zeros for w in weights) / size

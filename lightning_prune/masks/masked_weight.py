@@ -116,10 +116,16 @@ class MaskedWeight:
         else:
             before, self.pruned = self.pruned, mask.numel() - kept
             changed = self.pruned - before
-        self.mask = mask
-        self.threshold = torch.tensor(threshold, dtype=torch.float64)
-        self._show()
+        self.propose(mask, threshold)
         self.apply()
+        return changed
+
+    def zeroed(self, mask: Tensor, threshold: float, kept: int) -> int:
+        """Take a new mask of which `kept` entries are true, where the weight is zero outside of it; see `write`."""
+        changed = mask.numel() - kept - self.pruned
+        self.pruned = mask.numel() - kept
+        self.propose(mask, threshold)
+        self.seen = self.state if self.pruned else self.seen
         return changed
 
     def propose(self, mask: Tensor, threshold: float) -> None:

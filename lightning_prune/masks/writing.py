@@ -7,14 +7,25 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from lightning_prune.masks.masked_weight import MaskedWeight
+from lightning_prune.masks.zeros import zero_counting
 from lightning_prune.ranking import counts
 
 
 def write_all(new: Sequence[tuple[MaskedWeight, Tensor, float]]) -> int:
     """Write a new mask and threshold to each weight, and return how many entries of all masks changed.
 
-    Every mask is counted before the first is written, so that a device is waited for once and not for each weight.
+    Masks on a device are counted before the first is written, so that it is waited for once and not for each weight. On
+    the CPU a chunk of a mask is counted while its weight is set to zero.
     """
+    here = [each for each in new if each[0].dense is None and each[0].parameter.device.type == "cpu"]
+    here = [each for each in here if each[0].mask.device.type == each[1].device.type == "cpu"]
+    kept = zero_counting([weight.parameter for weight, _, _ in here], [mask for _, mask, _ in here])
+    changed = sum(w.zeroed(mask, threshold, few) for (w, mask, threshold), few in zip(here, kept, strict=True))
+    ids = {id(weight) for weight, _, _ in here}
+    return changed + _write([each for each in new if id(each[0]) not in ids])
+
+
+def _write(new: Sequence[tuple[MaskedWeight, Tensor, float]]) -> int:
     masks = [mask.to(weight.mask.device) for weight, mask, _ in new]
     number = len(masks)
     moved = (mask != weight.mask for mask, (weight, _, _) in zip(masks, new, strict=True) if weight.dense is not None)

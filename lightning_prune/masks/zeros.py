@@ -8,22 +8,63 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_prune.ranking import NUMPY, count
 from lightning_prune.ranking.float_keys import bits
+from lightning_prune.ranking.threads import CHUNK, in_threads
 from lightning_prune.targets import plain_name
-
-_CHUNK = 1 << 18
-"""Entries zeroed at a time: multiplying by a bool makes an integer copy of it, which should stay in the cache."""
 
 
 def zero_(tensor: Tensor, mask: Tensor) -> None:
     """Set the entries of a dense float tensor to zero where the bool `mask` is false; all others keep their bits."""
-    raw = bits(tensor)
-    if tensor.device.type != "cpu" or tensor.numel() <= _CHUNK or tensor.dim() == 0:
-        raw.mul_(mask)
-        return
-    rows = max(1, _CHUNK * tensor.shape[0] // tensor.numel())
-    for raw_part, mask_part in zip(raw.split(rows), mask.split(rows), strict=True):
-        raw_part.mul_(mask_part)
+    if _by_chunks(tensor, mask):
+        _chunk_by_chunk([tensor], [mask])
+    else:
+        bits(tensor).mul_(mask)
+
+
+def zero_counting(tensors: Sequence[Tensor], masks: Sequence[Tensor]) -> list[int]:
+    """Do what `zero_` does with many tensors on the CPU, and return how many entries stay of each."""
+    chunked = [index for index, pair in enumerate(zip(tensors, masks, strict=True)) if _by_chunks(*pair, least=1)]
+    found = dict(zip(chunked, _chunk_by_chunk([tensors[i] for i in chunked], [masks[i] for i in chunked]), strict=True))
+    for index in set(range(len(tensors))) - set(chunked):
+        zero_(tensors[index], masks[index])
+        found[index] = count(masks[index])
+    return [found[index] for index in range(len(tensors))]
+
+
+def _by_chunks(tensor: Tensor, mask: Tensor, least: int = CHUNK + 1) -> bool:
+    flat = tensor.is_contiguous() and mask.is_contiguous()
+    return NUMPY and tensor.device.type == "cpu" and tensor.numel() >= least and flat
+
+
+def _chunk_by_chunk(tensors: Sequence[Tensor], masks: Sequence[Tensor]) -> list[int]:
+    """Zero contiguous tensors on the CPU in threads, and return how many entries stay of each.
+
+    numpy multiplies integers by flags without a copy of these, and lets other threads run meanwhile.
+    """
+    if not tensors:
+        return []
+    import numpy as np
+
+    def work(pieces: Sequence[tuple[int, Any, Any]]) -> list[tuple[int, int]]:
+        stays: list[tuple[int, int]] = []
+        for index, raw, flags in pieces:
+            stays.append((index, int(np.count_nonzero(flags))))
+            if stays[-1][1] < flags.size:
+                np.multiply(raw, flags, out=raw)
+        return stays
+
+    pieces: list[tuple[int, Any, Any]] = []
+    for index, (tensor, mask) in enumerate(zip(tensors, masks, strict=True)):
+        raw, flags = bits(tensor).numpy().reshape(-1), mask.numpy().reshape(-1)
+        pieces += [(index, raw[at : at + CHUNK], flags[at : at + CHUNK]) for at in range(0, raw.size, CHUNK)]
+    kept = [0] * len(tensors)
+    for index, stay in in_threads(pieces, [flags.size for _, _, flags in pieces], work):
+        kept[index] += stay
+    for tensor, mask, stay in zip(tensors, masks, kept, strict=True):
+        if stay < mask.numel():  # numpy's writes are none that torch counts
+            torch.autograd.graph.increment_version(tensor)
+    return kept
 
 
 def zero_each_(tensors: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
@@ -31,7 +72,7 @@ def zero_each_(tensors: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
     small: list[Tensor] = []
     theirs: list[Tensor] = []
     for tensor, mask in zip(tensors, masks, strict=True):
-        if tensor.numel() > _CHUNK and tensor.device.type == "cpu":
+        if tensor.numel() > CHUNK and tensor.device.type == "cpu":
             zero_(tensor, mask)
         else:
             small.append(bits(tensor))

@@ -9,7 +9,9 @@ from .chunks import by_rows as by_rows
 from .chunks import chunks_of as chunks_of
 from .chunks import take as take
 from .counting import Contest as Contest
+from .counts import NUMPY as NUMPY
 from .counts import count as count
+from .counts import count_nonzero as count_nonzero
 from .counts import counts as counts
 from .counts import is_finite as is_finite
 from .counts import on_host as on_host

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,20 +12,15 @@ import torch
 from torch import Tensor
 
 from lightning_prune.ranking import float_keys
-from lightning_prune.ranking.spared import Spared, lower_ends, set_aside, shortfall
+from lightning_prune.ranking.spared import Spared
+from lightning_prune.ranking.spared_bracket import lower_ends, set_aside, shortfall
+from lightning_prune.ranking.threads import CHUNK, in_threads
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_CHUNK = 1 << 18
-"""Values handled at a time: their buffers stay in a core's cache."""
 _SAMPLE = 1 << 17
 _DEVIATIONS = (2.5, 8.0)
 """How wide a bracket is, at the first try and at the next: a narrow one leaves less to put right, but may miss."""
-_PARALLEL_FROM = 1 << 20
-_THREADS = 8
-"""At most so many: beyond, handing out chunks takes as long as working on them."""
-_PARTS = 4
-"""Parts a thread, so that one which is held up does not hold up all."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +57,11 @@ def by_bracket(
     masks = [torch.empty(v.shape, dtype=torch.bool) for v in values]
     keeps = [m.numpy().reshape(-1) for m in masks]
     spans = [
-        _Span(i, r[a : a + _CHUNK], None if c is None else c[a : a + _CHUNK], k[a : a + _CHUNK])
+        _Span(i, r[a : a + CHUNK], None if c is None else c[a : a + CHUNK], k[a : a + CHUNK])
         for i, (r, c, k) in enumerate(zip(raws, takes_part, keeps, strict=True))
-        for a in range(0, r.size, _CHUNK)
+        for a in range(0, r.size, CHUNK)
     ]
+    sizes = [span.raw.size for span in spans]
     limit = float_keys.highest(values[0].dtype)
     samples = _samples(raws, takes_part, absolute)
     sample = np.concatenate(samples)
@@ -78,7 +72,7 @@ def by_bracket(
         if more:
             low, high = _bracket(sample, min(1.0, (drop + more) / contending), deviations)
         lows = lower_ends(samples, spared, scale, low, deviations)
-        found = _in_threads(spans, lambda part, lows=lows, high=high: _look(part, lows, high, absolute, limit))
+        found = in_threads(spans, sizes, lambda part, lows=lows, high=high: _look(part, lows, high, absolute, limit))
         boundary = _settle(found, drop - (contending - sum(f.kept for f in found)), low, spared)
         if boundary is not None:
             return masks, boundary
@@ -175,15 +169,3 @@ def _look(spans: Sequence[_Span], lows: Sequence[int], high: int, absolute: bool
         positions = np.flatnonzero(flag)
         found.append(_Inside(span, int(np.count_nonzero(span.keep)), positions, key[positions]))
     return found
-
-
-def _in_threads(spans: list[_Span], look: Callable[[list[_Span]], list[_Inside]]) -> list[_Inside]:
-    """Call `look` on parts of the spans, in as many threads as torch uses, and return all it found, in order."""
-    ends = np.cumsum([0, *(s.raw.size for s in spans)])
-    threads = min(_THREADS, torch.get_num_threads()) if ends[-1] >= _PARALLEL_FROM else 1
-    if threads == 1:
-        return look(spans)
-    cuts = np.searchsorted(ends, np.linspace(0, ends[-1], threads * _PARTS + 1)).tolist()
-    with ThreadPoolExecutor(threads) as workers:
-        parts = workers.map(look, [spans[a:b] for a, b in pairwise(cuts) if a < b])
-        return [found for part in parts for found in part]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from lightning_prune.ranking.float_keys import bits
+from lightning_prune.ranking.threads import CHUNK, in_threads
 
 NUMPY = find_spec("numpy") is not None
 """Torch works without numpy, and so does this; only slower on the CPU."""
@@ -32,6 +36,37 @@ def counts(flags: Iterable[Tensor]) -> list[int]:
         found.append(count(some) if some.device.type == "cpu" else some.count_nonzero())
     numbers = iter(read([number for number in found if isinstance(number, Tensor)]))
     return [next(numbers) if isinstance(number, Tensor) else number for number in found]
+
+
+def count_nonzero(tensors: Sequence[Tensor]) -> list[int]:
+    """Return how many entries of each float tensor are not zero; those on a device are read together."""
+    here = [t for t in tensors if NUMPY and t.device.type == "cpu" and t.is_contiguous() and t.is_floating_point()]
+    on_cpu = {id(tensor): number for tensor, number in zip(here, _nonzero_on_cpu(here), strict=True)}
+    others = iter(counts(tensor.detach() != 0 for tensor in tensors if id(tensor) not in on_cpu))
+    return [on_cpu[id(tensor)] if id(tensor) in on_cpu else next(others) for tensor in tensors]
+
+
+def _nonzero_on_cpu(tensors: Sequence[Tensor]) -> list[int]:
+    if not tensors:
+        return []
+    import numpy as np
+
+    def work(pieces: Sequence[tuple[int, Any]]) -> list[tuple[int, int]]:
+        flags = np.empty(CHUNK, np.bool_)
+        found: list[tuple[int, int]] = []
+        for index, raw in pieces:  # all bits but the sign: -0.0 is zero
+            np.not_equal(raw << 1, 0, out=flags[: raw.size])
+            found.append((index, int(np.count_nonzero(flags[: raw.size]))))
+        return found
+
+    pieces: list[tuple[int, Any]] = []
+    for index, tensor in enumerate(tensors):
+        raw = bits(tensor).numpy().reshape(-1)
+        pieces += [(index, raw[at : at + CHUNK]) for at in range(0, raw.size, CHUNK)]
+    kept = [0] * len(tensors)
+    for index, number in in_threads(pieces, [raw.size for _, raw in pieces], work):
+        kept[index] += number
+    return kept
 
 
 def read(numbers: Sequence[Tensor]) -> list[int]:

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lightning_prune.masks import MaskedWeight, Masks, zero_, zero_gradients
-from lightning_prune.masks.zeros import _CHUNK
 from lightning_prune.ranking import count
 from lightning_prune.ranking.float_keys import bits
+from lightning_prune.ranking.threads import CHUNK
 from lightning_prune.targets import Targets
 from tests.helpers import FLOATS, same
 
@@ -41,7 +41,7 @@ def test_G24_zero_writes_zeros_over_anything_and_keeps_all_other_bits(
     assert torch.equal(bits(tensor), torch.where(mask, before, torch.zeros_like(before)))
 
 
-@pytest.mark.parametrize("shape", [(3, _CHUNK), (_CHUNK // 7, 15), (2 * _CHUNK + 1,), (1, _CHUNK + 1)], ids=str)
+@pytest.mark.parametrize("shape", [(3, CHUNK), (CHUNK // 7, 15), (2 * CHUNK + 1,), (1, CHUNK + 1)], ids=str)
 def test_zero_in_chunks(shape: tuple[int, ...]) -> None:
     tensor, mask = torch.full(shape, float("nan")), random_mask(shape)
     zero_(tensor, mask)

@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 from lightning_prune.masks import Masks, write_all
+from lightning_prune.masks.zeros import zero_counting
+from lightning_prune.ranking.threads import CHUNK
 from lightning_prune.targets import Targets
 
 
@@ -22,3 +24,22 @@ def test_what_changed_and_what_is_pruned_is_counted_for_each(reversible: bool) -
             assert torch.equal(one.mask, other.mask)
             assert torch.equal(one.parameter, other.parameter)
             assert one.pruned == other.pruned == int((~one.mask).sum())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_what_is_counted_while_it_is_zeroed_is_what_stays(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    shapes = [(3, 5), (CHUNK + 9,), (7, CHUNK // 2), (4, 6), (2, 2)]
+    tensors = [torch.randn(shape).to(dtype) for shape in shapes]
+    tensors[3] = tensors[3].t()
+    masks = [torch.rand(tensor.shape) > 0.5 for tensor in tensors]
+    masks[4].fill_(True)
+    for tensor in tensors:
+        tensor[0] = float("nan")
+    plain = [torch.where(mask, tensor, 0.0) for mask, tensor in zip(masks, tensors, strict=True)]
+    versions = [tensor._version for tensor in tensors]
+    assert zero_counting(tensors, masks) == [int(mask.sum()) for mask in masks]
+    for tensor, right in zip(tensors, plain, strict=True):
+        assert torch.equal(tensor.contiguous().view(torch.uint8), right.contiguous().view(torch.uint8))
+    written = [tensor._version > version for tensor, version in zip(tensors, versions, strict=True)]
+    assert written == [True, True, True, True, False], "torch counts each write, and nothing goes of the last"

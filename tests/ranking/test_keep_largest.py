@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_prune.ranking import bracket, float_keys, keep_largest
+from lightning_prune.ranking import bracket, float_keys, keep_largest, threads
 from lightning_prune.ranking.keep_largest import _by_counting
 from tests.helpers import FLOATS, keep_by_sorting
 
-BIG = bracket._PARALLEL_FROM + 12_345
+BIG = threads._PARALLEL_FROM + 12_345
 """From here on the work is shared between threads."""
 PERIOD = 4
 MEDIUM = PERIOD * bracket._SAMPLE

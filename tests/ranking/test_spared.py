@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_prune.ranking import NotFiniteError, Spared, bracket, keep_largest
+from lightning_prune.ranking import NotFiniteError, Spared, bracket, keep_largest, threads
 from lightning_prune.ranking.keep_largest import _by_counting
 from tests.helpers import FLOATS, keep_by_sorting
 
-BIG = bracket._PARALLEL_FROM
+BIG = threads._PARALLEL_FROM
 """From here on the work is shared between threads."""
 
 

@@ -59,7 +59,7 @@ class Histogram:
         tables: dict[torch.device, Tensor] = {}
         for chunk in chunks_of(values):
             scores = where_float64_is(take(values, chunk))
-            bins = (scores.abs() if absolute else scores).double()
+            bins = (scores.abs() if absolute else scores).to(torch.float64, copy=True)
             bins = bins.mul_(self.nbins).div_(largest).floor_().clamp_(0, self.nbins - 1).int()
             table = tables.setdefault(bins.device, torch.zeros(self.nbins, dtype=torch.int64, device=bins.device))
             table.index_add_(0, bins, table.new_ones(1).expand(bins.numel()))

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lightning_prune.selection import Histogram, Sort, Units
+from lightning_prune.selection import Exact, Histogram, Sort, Units
 from tests.laws.selection.scores import KINDS, draw_scores, pool_of
 
 
@@ -85,3 +85,13 @@ def test_G13_a_decay_out_of_range(decay: float) -> None:
 def test_G13_a_number_of_bins_that_is_none(nbins: Any) -> None:
     with pytest.raises(ValueError, match="nbins="):
         Histogram(nbins)
+
+
+@pytest.mark.parametrize("selection", [Histogram(), Histogram(16, 0.5), Sort(), Sort(0.5), Exact()])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+@pytest.mark.parametrize("absolute", [False, True])
+def test_scores_are_read_and_not_written_to(selection: Any, dtype: torch.dtype, absolute: bool) -> None:
+    scores = [torch.rand(4, 6).to(dtype), torch.rand(9).to(dtype)]
+    before = [score.clone() for score in scores]
+    selection([Units(f"w{i}", score, absolute) for i, score in enumerate(scores)], 10, 0.3)
+    assert all(torch.equal(score, old) for score, old in zip(scores, before, strict=True))

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from pytorch_lightning.callbacks import ModelPruning
 from resnet50 import resnet50_weights
+from stairs import Stairs
 from timing import machine, table
 from torch import Tensor, nn
-from update import Stairs
 
 from lightning_prune import Pruner
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
-import numpy as np
 import torch
 
 
@@ -32,15 +31,26 @@ class Time:
         return f"{self.wall / other.wall:.2f} ({self.cpu / other.cpu:.2f})"
 
 
-def in_turn(contenders: Mapping[str, Contender], repeats: int, warm_up: int = 1, calls: int = 1) -> dict[str, Time]:
-    """Return the least time of one call of each contender, in turns of `calls` calls."""
+def in_turn(
+    contenders: Mapping[str, Contender],
+    repeats: int,
+    warm_up: int = 1,
+    calls: int = 1,
+    wait: Callable[[], object] = lambda: None,
+) -> dict[str, Time]:
+    """Return the least time of one call of each contender, in turns of `calls` calls.
+
+    `wait` waits for an accelerator to finish what it was given; it is called before each time and within it.
+    """
     least = {name: Time(float("inf"), float("inf")) for name in contenders}
     for turn in range(warm_up + repeats):
         for name, contender in contenders.items():
             contender.prepare()
+            wait()
             wall, cpu = time.perf_counter(), time.process_time()
             for _ in range(calls):
                 contender.run()
+            wait()
             wall, cpu = (time.perf_counter() - wall) / calls, (time.process_time() - cpu) / calls
             if turn >= warm_up:
                 least[name] = Time(min(least[name].wall, wall), min(least[name].cpu, cpu))
@@ -51,7 +61,7 @@ def machine() -> str:
     """Return one line on machine and versions."""
     return (
         f"{platform.machine()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}; "
-        f"Python {platform.python_version()}, torch {torch.__version__}, numpy {np.__version__}, "
+        f"Python {platform.python_version()}, torch {torch.__version__}, numpy {version('numpy')}, "
         f"pytorch-lightning {version('pytorch-lightning')}"
     )
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
 
 import torch
 from pytorch_lightning.callbacks import ModelPruning
 from resnet50 import resnet50_weights
+from stairs import Stairs
 from timing import Contender, Time, in_turn, machine, table
 from torch import nn
 
@@ -19,31 +19,6 @@ from lightning_prune import Pruner
 
 STEPS = ((0.0, 0.03), (0.0, 0.5), (0.0, 0.9), (0.029, 0.03), (0.49, 0.5), (0.89, 0.9))
 """Sparsity before and after the update that is timed; a first update starts from the dense model."""
-
-
-@dataclass(frozen=True)
-class Stairs:
-    """A schedule that updates at every step, to the sparsities given."""
-
-    sparsities: tuple[float, ...]
-    begin_step: int = 0
-
-    @property
-    def end_step(self) -> int:
-        return len(self.sparsities) - 1
-
-    @property
-    def final_sparsity(self) -> float:
-        return self.sparsities[-1]
-
-    def resolve(self, total_steps: int | None) -> Stairs:
-        return self
-
-    def last_update(self, step: int) -> int:
-        return min(step, self.end_step)
-
-    def sparsity(self, step: int) -> float:
-        return self.sparsities[step]
 
 
 class Ours:

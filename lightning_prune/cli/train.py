@@ -285,7 +285,8 @@ def _log_to_stdout() -> Generator[None, None, None]:
     from lightning_prune.families import LOGGERS
 
     loggers = [logging.getLogger(name) for name in LOGGERS]
-    handlers = [h for logger in loggers for h in logger.handlers if isinstance(h, logging.StreamHandler)]
+    streams = [h for logger in loggers for h in logger.handlers if isinstance(h, logging.StreamHandler)]
+    handlers = [handler for handler in streams if not isinstance(handler, logging.FileHandler)]  # a file stays one
     before = [handler.setStream(sys.stdout) for handler in handlers]
     for handler in handlers:
         handler.addFilter(wanted)

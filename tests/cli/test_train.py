@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -198,3 +199,18 @@ def test_g23_the_best_model_by_a_metric_of_the_users_own(command: Command) -> No
     assert "logs val/accuracy, val/loss" in gone.err
     assert train(command, "run", *best, "callbacks.best.mode=min").status == 0
     assert Path("run/checkpoints/best.ckpt").is_file()
+
+
+def test_a_log_file_of_the_users_own_is_left_alone(command: Command, tmp_path: Path) -> None:
+    """Lightning's own handler is turned to stdout for the run, and no other."""
+    handler = logging.FileHandler(tmp_path / "mine.log", encoding="utf-8")
+    logger = logging.getLogger("pytorch_lightning")
+    logger.addHandler(handler)
+    stream = handler.stream
+    try:
+        assert command("train", "-cn", "digits_mlp", *SHORT, "hydra.run.dir=run").status == 0
+        assert handler.stream is stream
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+    assert "GPU available" in (tmp_path / "mine.log").read_text(encoding="utf-8")

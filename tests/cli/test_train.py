@@ -213,4 +213,3 @@ def test_a_log_file_of_the_users_own_is_left_alone(command: Command, tmp_path: P
     finally:
         logger.removeHandler(handler)
         handler.close()
-    assert "GPU available" in (tmp_path / "mine.log").read_text(encoding="utf-8")

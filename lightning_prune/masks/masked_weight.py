@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from lightning_prune.masks.places import Place
 from lightning_prune.masks.zeros import zero_, zero_each_
-from lightning_prune.ranking import count
+from lightning_prune.ranking import count, counts
 from lightning_prune.targets import Target
 
 
@@ -218,12 +218,8 @@ def zero_gradients(weights: Iterable[MaskedWeight]) -> None:
 def alive(weights: Iterable[MaskedWeight]) -> list[MaskedWeight]:
     """Return the weights of which pruned entries are not all zero, found by a look at all values."""
     pruned = [weight for weight in weights if weight.pruned]
-    if all(weight.mask.device.type == "cpu" for weight in pruned):
-        return [weight for weight in pruned if count((weight.parameter.detach() != 0) > weight.mask)]
-    flags = [((weight.parameter.detach() != 0) > weight.mask).any() for weight in pruned]
-    first = flags[0].device
-    found = torch.stack([flag.to(first) for flag in flags]).tolist()  # waits for the device once
-    return [weight for weight, flag in zip(pruned, found, strict=True) if flag]
+    found = counts((weight.parameter.detach() != 0) > weight.mask for weight in pruned)
+    return [weight for weight, number in zip(pruned, found, strict=True) if number]
 
 
 def mend(weights: Iterable[MaskedWeight]) -> list[MaskedWeight]:

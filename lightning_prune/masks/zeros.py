@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_prune.ranking import NUMPY, count
+from lightning_prune.ranking import NUMPY, by_rows, count
 from lightning_prune.ranking.float_keys import bits
-from lightning_prune.ranking.threads import CHUNK, in_threads
+from lightning_prune.ranking.threads import CHUNK, sums
 from lightning_prune.targets import plain_name
 
 
@@ -18,6 +18,9 @@ def zero_(tensor: Tensor, mask: Tensor) -> None:
     """Set the entries of a dense float tensor to zero where the bool `mask` is false; all others keep their bits."""
     if _by_chunks(tensor, mask):
         _chunk_by_chunk([tensor], [mask])
+    elif tensor.device.type == "cpu":
+        for raw, flags in by_rows(bits(tensor), mask):  # the integers made of flags are few at a time
+            raw.mul_(flags)
     else:
         bits(tensor).mul_(mask)
 
@@ -46,21 +49,14 @@ def _chunk_by_chunk(tensors: Sequence[Tensor], masks: Sequence[Tensor]) -> list[
         return []
     import numpy as np
 
-    def work(pieces: Sequence[tuple[int, Any, Any]]) -> list[tuple[int, int]]:
-        stays: list[tuple[int, int]] = []
-        for index, raw, flags in pieces:
-            stays.append((index, int(np.count_nonzero(flags))))
-            if stays[-1][1] < flags.size:
-                np.multiply(raw, flags, out=raw)
-        return stays
+    def work(raw: Any, flags: Any) -> int:
+        stay = int(np.count_nonzero(flags))
+        if stay < flags.size:
+            np.multiply(raw, flags, out=raw)
+        return stay
 
-    pieces: list[tuple[int, Any, Any]] = []
-    for index, (tensor, mask) in enumerate(zip(tensors, masks, strict=True)):
-        raw, flags = bits(tensor).numpy().reshape(-1), mask.numpy().reshape(-1)
-        pieces += [(index, raw[at : at + CHUNK], flags[at : at + CHUNK]) for at in range(0, raw.size, CHUNK)]
-    kept = [0] * len(tensors)
-    for index, stay in in_threads(pieces, [flags.size for _, _, flags in pieces], work):
-        kept[index] += stay
+    pairs = zip(tensors, masks, strict=True)
+    kept = sums([(bits(tensor).numpy().reshape(-1), mask.numpy().reshape(-1)) for tensor, mask in pairs], work)
     for tensor, mask, stay in zip(tensors, masks, kept, strict=True):
         if stay < mask.numel():  # numpy's writes are none that torch counts
             torch.autograd.graph.increment_version(tensor)

@@ -184,6 +184,7 @@ class Engine(ABC, Generic[OnModelT]):
         if optimizers and self._all_stepped_by(optimizers):
             for optimizer in optimizers:
                 self.stepped(optimizer)
+            self.masks.apply_to_followers()
         else:
             self.mask_weights()
         return self.update(step, optimizers)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_prune.ranking.float_keys import bits
-from lightning_prune.ranking.threads import CHUNK, in_threads
+from lightning_prune.ranking.threads import sums
 
 NUMPY = find_spec("numpy") is not None
 """Torch works without numpy, and so does this; only slower on the CPU."""
@@ -51,22 +51,10 @@ def _nonzero_on_cpu(tensors: Sequence[Tensor]) -> list[int]:
         return []
     import numpy as np
 
-    def work(pieces: Sequence[tuple[int, Any]]) -> list[tuple[int, int]]:
-        flags = np.empty(CHUNK, np.bool_)
-        found: list[tuple[int, int]] = []
-        for index, raw in pieces:  # all bits but the sign: -0.0 is zero
-            np.not_equal(raw << 1, 0, out=flags[: raw.size])
-            found.append((index, int(np.count_nonzero(flags[: raw.size]))))
-        return found
+    def work(raw: Any) -> int:
+        return int(np.count_nonzero(raw << 1 != 0))  # all bits but the sign: -0.0 is zero
 
-    pieces: list[tuple[int, Any]] = []
-    for index, tensor in enumerate(tensors):
-        raw = bits(tensor).numpy().reshape(-1)
-        pieces += [(index, raw[at : at + CHUNK]) for at in range(0, raw.size, CHUNK)]
-    kept = [0] * len(tensors)
-    for index, number in in_threads(pieces, [raw.size for _, raw in pieces], work):
-        kept[index] += number
-    return kept
+    return sums([(bits(tensor).numpy().reshape(-1),) for tensor in tensors], work)
 
 
 def read(numbers: Sequence[Tensor]) -> list[int]:

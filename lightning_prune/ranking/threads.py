@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import accumulate, pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -35,10 +35,27 @@ def in_threads(pieces: Sequence[T], sizes: Sequence[int], work: Callable[[Sequen
         return work(pieces)
     parts, cuts = threads * _PARTS, [0]
     for index, end in enumerate(ends):
-        if end * parts >= ends[-1] * len(cuts):
+        while len(cuts) <= parts and end * parts >= ends[-1] * len(cuts):  # one piece may be several parts long
             cuts.append(index + 1)
-            while end * parts >= ends[-1] * len(cuts) and len(cuts) <= parts:  # one piece may be several parts long
-                cuts.append(index + 1)
     with ThreadPoolExecutor(threads) as workers:
         found = workers.map(work, [pieces[a:b] for a, b in pairwise(cuts) if a < b])
         return [one for part in found for one in part]
+
+
+def sums(arrays: Sequence[tuple[Any, ...]], work: Callable[..., int]) -> list[int]:
+    """Call `work` on chunks of flat numpy arrays, in threads, and return for each tuple of them the sum of its answers.
+
+    Args:
+        arrays: tuples of arrays of one length, cut alike.
+        work: takes one chunk of each array of a tuple.
+    """
+    pieces = [
+        (index, *(array[at : at + CHUNK] for array in each))
+        for index, each in enumerate(arrays)
+        for at in range(0, each[0].size, CHUNK)
+    ]
+    found = [0] * len(arrays)
+    sizes = [piece[1].size for piece in pieces]
+    for index, answer in in_threads(pieces, sizes, lambda some: [(i, work(*chunks)) for i, *chunks in some]):
+        found[index] += answer
+    return found

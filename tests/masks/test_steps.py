@@ -14,6 +14,7 @@ from lightning_prune.masks import steps
 from lightning_prune.masks.masked_weight import MaskedWeight
 from lightning_prune.masks.steps import leaves_zeros
 from lightning_prune.schedule import OneShot, Polynomial
+from lightning_prune.targets import Targets
 
 SGD, AdamW = torch.optim.SGD, torch.optim.AdamW
 WEIGHTS = ("0.weight", "2.weight")
@@ -253,3 +254,20 @@ def test_after_step_masks_all_unless_its_optimizers_step_all(done: list[str]) ->
         loop.pruner.after_step(number, [both])
         assert loop.alive == 0
     assert done == ["look 2", "look 2"]
+
+
+def test_after_step_masks_what_follows_as_well() -> None:
+    net = nn.ModuleDict({"student": nn.Linear(6, 5), "teacher": nn.Linear(6, 5)})
+    net["teacher"].requires_grad_(False)
+    pruner = Pruner(OneShot(0.5, 0), targets=Targets(follow={"teacher": "student"}))
+    pruner.attach(net)
+    optimizer = SGD(net["student"].parameters(), 0.1)
+    pruner.after_step(0, [optimizer])
+    for number in range(1, 4):
+        net["student"](torch.ones(2, 6)).sum().backward()
+        pruner.before_step(optimizer)
+        optimizer.step()
+        with torch.no_grad():
+            net.get_parameter("teacher.weight").add_(1.0)
+        pruner.after_step(number, [optimizer])
+        assert int((net.get_parameter("teacher.weight") == 0).sum()) == 15

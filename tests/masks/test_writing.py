@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from lightning_prune.masks import Masks, write_all
-from lightning_prune.masks.zeros import zero_counting
+from lightning_prune.masks.zeros import zero_, zero_counting
 from lightning_prune.ranking.threads import CHUNK
 from lightning_prune.targets import Targets
 
@@ -43,3 +43,24 @@ def test_what_is_counted_while_it_is_zeroed_is_what_stays(dtype: torch.dtype) ->
         assert torch.equal(tensor.contiguous().view(torch.uint8), right.contiguous().view(torch.uint8))
     written = [tensor._version > version for tensor, version in zip(tensors, versions, strict=True)]
     assert written == [True, True, True, True, False], "torch counts each write, and nothing goes of the last"
+
+
+@pytest.mark.parametrize("strides", ["channels_last", "transposed"])
+def test_large_weights_of_other_strides_are_zeroed_some_rows_at_a_time(
+    strides: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = torch.randn(64, 64, 16, 16) if strides == "channels_last" else torch.randn(1024, 1024).t()
+    weight = weight.to(memory_format=torch.channels_last) if strides == "channels_last" else weight
+    assert not weight.is_contiguous()
+    mask = torch.rand_like(weight) > 0.5
+    expected, most = torch.where(mask, weight, 0.0), [0]
+    multiply = torch.Tensor.mul_
+
+    def counted(self: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        most[0] = max(most[0], self.numel())
+        return multiply(self, other)
+
+    monkeypatch.setattr(torch.Tensor, "mul_", counted)
+    zero_(weight, mask)
+    assert torch.equal(weight, expected)
+    assert 0 < most[0] <= weight.numel() // 4

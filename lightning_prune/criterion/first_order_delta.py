@@ -6,8 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from lightning_prune.criterion.protocol import Site, moved_on
-from lightning_prune.ranking import by_rows
+from lightning_prune.criterion.protocol import Site, moved_on, times_magnitude
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,7 @@ class FirstOrderDelta:
     def score(self, weight: Tensor, grad: Tensor | None) -> Tensor:
         """Return |w| G, and leave the memory as it is."""
         w = weight.detach().float()
-        scores = self._gradient(w)
-        for part, of in by_rows(scores, w):
-            part.mul_(of.abs())
-        return scores
+        return times_magnitude(self._gradient(w), w)
 
     def remember(self, weight: Tensor, grad: Tensor | None) -> None:
         """Move the memory on by one update."""

@@ -75,3 +75,10 @@ def moved_on(mean: Tensor | None, delta: Tensor, decay: float) -> Tensor:
     for part, of in by_rows(delta, mean) if mean is not None else ():
         part.add_(decay * of)
     return delta
+
+
+def times_magnitude(scores: Tensor, weight: Tensor) -> Tensor:
+    """Return scores * |weight|, in the memory of `scores`."""
+    for part, of in by_rows(scores, weight):
+        part.mul_(of.abs())
+    return scores

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from lightning_prune.criterion.protocol import Site, moved_on
+from lightning_prune.criterion.protocol import Site, moved_on, times_magnitude
 from lightning_prune.ranking import by_rows
 
 
@@ -44,10 +44,7 @@ class SecondOrderDelta:
     def score(self, weight: Tensor, grad: Tensor | None) -> Tensor:
         """Return |w| G, and leave the memory as it is."""
         w = weight.detach().float()
-        scores = self._gradient(w)
-        for part, of in by_rows(scores, w):
-            part.mul_(of.abs())
-        return scores
+        return times_magnitude(self._gradient(w), w)
 
     def remember(self, weight: Tensor, grad: Tensor | None) -> None:
         """Move the memory on by one update."""

@@ -109,24 +109,18 @@ class MaskedWeight:
         kept = count(mask) if kept is None else kept
         if self.dense is not None:
             self.dense = self.ranked()
-            changed = count(mask != self.mask) if moved is None else moved
+            moved = count(mask != self.mask) if moved is None else moved
             with torch.no_grad():
                 self.parameter.copy_(self.dense)
-            self.pruned = mask.numel() - kept
-        else:
-            before, self.pruned = self.pruned, mask.numel() - kept
-            changed = self.pruned - before
-        self.propose(mask, threshold)
+        more = self.take(mask, threshold, kept)
         self.apply()
-        return changed
+        return more if self.dense is None or moved is None else moved
 
-    def zeroed(self, mask: Tensor, threshold: float, kept: int) -> int:
-        """Take a new mask of which `kept` entries are true, where the weight is zero outside of it; see `write`."""
-        changed = mask.numel() - kept - self.pruned
-        self.pruned = mask.numel() - kept
+    def take(self, mask: Tensor, threshold: float, kept: int) -> int:
+        """Take a new mask of which `kept` entries are true, and return how many more are false; nothing is zeroed."""
+        before, self.pruned = self.pruned, mask.numel() - kept
         self.propose(mask, threshold)
-        self.seen = self.state if self.pruned else self.seen
-        return changed
+        return self.pruned - before
 
     def propose(self, mask: Tensor, threshold: float) -> None:
         """Show a mask and threshold that are not final, and leave the weight as it is."""

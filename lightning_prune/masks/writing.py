@@ -20,7 +20,10 @@ def write_all(new: Sequence[tuple[MaskedWeight, Tensor, float]]) -> int:
     here = [each for each in new if each[0].dense is None and each[0].parameter.device.type == "cpu"]
     here = [each for each in here if each[0].mask.device.type == each[1].device.type == "cpu"]
     kept = zero_counting([weight.parameter for weight, _, _ in here], [mask for _, mask, _ in here])
-    changed = sum(w.zeroed(mask, threshold, few) for (w, mask, threshold), few in zip(here, kept, strict=True))
+    changed = 0
+    for (weight, mask, threshold), few in zip(here, kept, strict=True):
+        changed += weight.take(mask, threshold, few)
+        weight.seen = weight.state
     ids = {id(weight) for weight, _, _ in here}
     return changed + _write([each for each in new if id(each[0]) not in ids])
 

@@ -49,13 +49,13 @@ def sums(arrays: Sequence[tuple[Any, ...]], work: Callable[..., int]) -> list[in
         arrays: tuples of arrays of one length, cut alike.
         work: takes one chunk of each array of a tuple.
     """
-    pieces = [
-        (index, *(array[at : at + CHUNK] for array in each))
+    pieces: list[tuple[int, Any]] = [
+        (index, tuple(array[at : at + CHUNK] for array in each))
         for index, each in enumerate(arrays)
         for at in range(0, each[0].size, CHUNK)
     ]
     found = [0] * len(arrays)
-    sizes = [piece[1].size for piece in pieces]
-    for index, answer in in_threads(pieces, sizes, lambda some: [(i, work(*chunks)) for i, *chunks in some]):
+    sizes = [chunks[0].size for _, chunks in pieces]
+    for index, answer in in_threads(pieces, sizes, lambda some: [(i, work(*chunks)) for i, chunks in some]):
         found[index] += answer
     return found

@@ -112,6 +112,7 @@ def laws(copy: Path, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=copy, env=environment, capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.slow
 def test_one_file_one_yaml_and_one_line_add_a_criterion(copy_with_the_criterion_of_the_page: Path) -> None:
     done = laws(copy_with_the_criterion_of_the_page, "-k", "spread or (every_noun and criterion)")
     assert done.returncode == 0, done.stdout
@@ -120,6 +121,7 @@ def test_one_file_one_yaml_and_one_line_add_a_criterion(copy_with_the_criterion_
     assert int(passed[1]) >= 10, done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_the_laws_notice_a_criterion_that_is_not_listed_or_not_right(copy_with_the_criterion_of_the_page: Path) -> None:
     copy = copy_with_the_criterion_of_the_page

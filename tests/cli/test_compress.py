@@ -34,7 +34,10 @@ def saved(recipe: str) -> Classifier:
     return task
 
 
-@pytest.mark.parametrize(("recipe", "target"), [("digits_cnn", "macs=0.5"), ("digits_mlp", "parameters=0.4")])
+@pytest.mark.parametrize(
+    ("recipe", "target"),
+    [("digits_cnn", "macs=0.5"), pytest.param("digits_mlp", "parameters=0.4", marks=pytest.mark.slow)],
+)
 def test_a_checkpoint_comes_out_smaller_by_the_target(command: Command, recipe: str, target: str) -> None:
     dense = saved(recipe)
     said = compress(command, recipe, target, "pruner/scope=uniform", "batch=16")

@@ -66,7 +66,10 @@ def test_nine_lines_train_a_model_of_the_users_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("devices", "words"),
-    [(1, ()), pytest.param(2, ("trainer.devices=2", "trainer.strategy=ddp"), marks=pytest.mark.slow)],
+    [
+        pytest.param(1, (), marks=pytest.mark.slow),
+        pytest.param(2, ("trainer.devices=2", "trainer.strategy=ddp"), marks=pytest.mark.slow),
+    ],
 )
 @pytest.mark.usefixtures("own_files")
 def test_compress_makes_a_model_of_the_users_own_smaller(tmp_path: Path, devices: int, words: tuple[str, ...]) -> None:

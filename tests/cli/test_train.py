@@ -83,6 +83,7 @@ def test_g19_a_run_leaves_files_that_agree(command: Command) -> None:
     assert all(str(Path("run") / file) in said.out for file in files - {"hparams.yaml"})
 
 
+@pytest.mark.slow
 def test_what_lightning_says_goes_to_stdout_in_a_process_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

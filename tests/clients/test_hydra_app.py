@@ -60,7 +60,8 @@ WAYS = {
 
 
 @pytest.mark.parametrize(
-    "way", [pytest.param(way, marks=pytest.mark.slow if way == "another sparsity and scope" else []) for way in WAYS]
+    "way",
+    [pytest.param(way, marks=[] if way == "criterion, pattern and targets" else pytest.mark.slow) for way in WAYS],
 )
 def test_the_command_line_of_the_app_chooses_the_pruner(tmp_path: Path, way: str) -> None:
     words, fits = WAYS[way]

@@ -47,6 +47,7 @@ def test_every_section_runs_on_a_cpu_or_says_why_not(tmp_path: Path) -> None:
     assert {row[3] for row in sections["amp"]["tables"][0]["rows"]} == {"0"}
 
 
+@pytest.mark.slow
 def test_sections_that_fail_are_a_line_each_and_the_others_run(tmp_path: Path) -> None:
     bodies = {
         "raises": "raise ValueError('planted\\nin two lines')",

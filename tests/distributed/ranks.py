@@ -353,6 +353,8 @@ def main(scenarios: str, folder: Path, processes: int) -> None:
     for scenario in scenarios.split(","):
         result = SCENARIOS[scenario](folder, processes)
         torch.save(result, folder / f"{scenario}.{os.environ.get('LOCAL_RANK', '0')}.pt")
+    if dist.is_initialized():  # its threads may else outlive the interpreter, which then ends in an abort
+        dist.destroy_process_group()
 
 
 if __name__ == "__main__":

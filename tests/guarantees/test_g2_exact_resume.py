@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,18 @@ STRIPPED = (
 )
 WORKERS = {"first_order": (4, 8, 12), "learned_ema": (9,)}
 """The same with two workers that fetch ahead: inside the first and the second epoch, at an epoch's end."""
+FAST = ("hold", "adamw", "first_order", "reversible", "rewind_2", "accumulated", "channels", "learned_schedule")
+"""The cases of the fast tests; the slow ones take all."""
 EARLY = ("adamw", "first_order", "accumulated", "learned_schedule")
-"""Those whose files written before an update are resumed in the fast tests; the slow ones take all."""
+"""Those of them whose files written before an update are resumed."""
 PARTS = ("adamw", "first_order", "reversible", "rewind_2", "learned_schedule", "learned_thresholds")
+FAST_PARTS = ("first_order", "learned_schedule")
+
+
+def _of(cases: Iterable[str], fast: Collection[str], cuts: Mapping[str, Sequence[int]] | None = None) -> list[Any]:
+    """Return a parameter set for each case, or for each of its cuts; slow where it is not among the fast ones."""
+    values = [(case, *at) for case in cases for at in ([()] if cuts is None else [(cut,) for cut in cuts[case]])]
+    return [pytest.param(*value, marks=[] if value[0] in fast else pytest.mark.slow) for value in values]
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +69,11 @@ def runs(
     folder = tmp_path_factory.mktemp("resume")
     every = any(item.path == request.path and item.get_closest_marker("slow") for item in request.session.items)
     killed = _process([{"case": "first_order", "folder": str(folder), "save_every": 4, "kill_at": 14}], folder, "kill")
-    whole = {(case, "stateful"): run(case, str(folder), save_at=cuts) for case, cuts in CUTS.items()}
+    chosen = {case: cuts for case, cuts in CUTS.items() if every or case in FAST}
+    parts = PARTS if every else FAST_PARTS
+    whole = {(case, "stateful"): run(case, str(folder), save_at=cuts) for case, cuts in chosen.items()}
     # The place of a `StatefulDataLoader` is after a batch in hand when the checkpoint is written: that batch is lost.
-    whole |= {(case, "recipes"): run(case, str(folder), data="recipes") for case in PARTS}
+    whole |= {(case, "recipes"): run(case, str(folder), data="recipes") for case in parts}
     jobs: list[dict[str, Any]] = []
     names: dict[str, tuple[str, str]] = {}
 
@@ -71,16 +82,16 @@ def runs(
         jobs.append({"case": case, "folder": str(folder), "ckpt": str(ckpt), "out": str(out), **options})
         names[name] = case, options.get("data", "stateful")
 
-    for case, cuts in CUTS.items():
+    for case, cuts in chosen.items():
         for cut in cuts:
             resume(f"{case}-{cut}", case, folder / f"{case}-{cut}.ckpt")
             if every or case in EARLY:
                 resume(f"{case}-early-{cut}", case, folder / f"{case}-early-{cut}.ckpt")
-    for case, cuts in WORKERS.items():
+    for case, cuts in WORKERS.items() if every else [("first_order", WORKERS["first_order"])]:
         whole[case, "workers"] = run(case, str(folder / "workers"), save_at=cuts, data="workers")
         for cut in cuts:
             resume(f"{case}-workers-{cut}", case, folder / "workers" / f"{case}-{cut}.ckpt", data="workers")
-    for case in PARTS:
+    for case in parts:
         part = folder / f"{case}-part"
         run(case, str(part), steps=7, save_every=7)
         resume(f"{case}-part", case, next(part.glob("*.ckpt")))
@@ -89,6 +100,8 @@ def runs(
         resume(f"{case}-exception", case, folder / f"{case}-exception.ckpt", data="recipes")
         resume(f"{case}-saved", case, next((folder / f"{case}-saved").glob("*step=8.ckpt")), data="recipes")
     for case, steps in STRIPPED:
+        if case not in chosen:
+            continue
         stripped = folder / f"{case}-stripped.ckpt"
         run(case, str(folder), steps=steps, save_after_fit=str(stripped))
         resume(f"{case}-stripped", case, stripped)
@@ -124,24 +137,17 @@ def _without_length(state: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in state.items() if k != "total_steps"}
 
 
-@pytest.mark.parametrize(("case", "cut"), [(case, cut) for case, cuts in CUTS.items() for cut in cuts])
+@pytest.mark.parametrize(("case", "cut"), _of(CUTS, FAST, CUTS))
 def test_G2_a_resumed_run_ends_like_an_uninterrupted_one(runs: Any, case: str, cut: int) -> None:
     _assert_equal(runs[f"{case}-{cut}"])
 
 
-@pytest.mark.parametrize(
-    ("case", "cut"),
-    [
-        pytest.param(case, cut, marks=[] if case in EARLY else pytest.mark.slow)
-        for case, cuts in CUTS.items()
-        for cut in cuts
-    ],
-)
+@pytest.mark.parametrize(("case", "cut"), _of(CUTS, EARLY, CUTS))
 def test_G2_a_file_written_before_an_update_is_made_goes_on_with_it(runs: Any, case: str, cut: int) -> None:
     _assert_equal(runs[f"{case}-early-{cut}"])
 
 
-@pytest.mark.parametrize(("case", "cut"), [(case, cut) for case, cuts in WORKERS.items() for cut in cuts])
+@pytest.mark.parametrize(("case", "cut"), _of(WORKERS, ("first_order",), WORKERS))
 def test_G2_a_run_whose_workers_fetch_ahead_resumes(runs: Any, case: str, cut: int) -> None:
     _assert_equal(runs[f"{case}-workers-{cut}"])
 
@@ -151,18 +157,18 @@ def test_G2_the_cuts_inside_an_accumulated_step_are_inside() -> None:
     assert {cut % ACCUMULATE for cut in inside} == {1, 2, 3}
 
 
-@pytest.mark.parametrize("case", PARTS)
+@pytest.mark.parametrize("case", _of(PARTS, FAST_PARTS))
 def test_G2_a_run_that_ended_before_the_window_did_goes_on(runs: Any, case: str) -> None:
     _assert_equal(runs[f"{case}-part"], in_parts=True)
 
 
 @pytest.mark.parametrize("writer", ["exception", "saved"], ids=["OnExceptionCheckpoint", "save_on_exception"])
-@pytest.mark.parametrize("case", PARTS)
+@pytest.mark.parametrize("case", _of(PARTS, FAST_PARTS))
 def test_G2_a_checkpoint_written_on_an_exception_resumes(runs: Any, case: str, writer: str) -> None:
     _assert_equal(runs[f"{case}-{writer}"])
 
 
-@pytest.mark.parametrize("case", [case for case, _ in STRIPPED])
+@pytest.mark.parametrize("case", _of([case for case, _ in STRIPPED], FAST))
 def test_G2_a_checkpoint_saved_after_fit_resumes(runs: Any, case: str) -> None:
     _assert_equal(runs[f"{case}-stripped"], in_parts=True)
 

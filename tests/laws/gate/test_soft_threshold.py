@@ -65,8 +65,16 @@ def test_the_common_shift_puts_every_threshold_between_kept_and_gone(seed: int, 
     least = torch.cat(worth).sort(descending=True).values[kept - 1] if kept else math.inf
     keeps = [w >= least for w in worth]
     shift = common_shift(worth, keeps)
+    gone = torch.cat([w[~keep] for w, keep in zip(worth, keeps, strict=True)])
+    clear = not len(gone) or float(least - gone.max()) > 1e-3
     for w, keep in zip(worth, keeps, strict=True):
-        assert torch.equal(w - shift > 0, keep) if kept else shift == 0.0
+        above = w - shift > 0
+        if not kept:
+            assert shift == 0.0
+        elif clear:
+            assert torch.equal(above, keep)
+        else:  # too close for float32 to part them: none that is kept falls to its threshold, the mask says what goes
+            assert bool((above | ~keep).all())
 
 
 def test_the_common_shift_with_ties_and_zeros() -> None:

@@ -15,11 +15,13 @@ def write_all(new: Sequence[tuple[MaskedWeight, Tensor, float]]) -> int:
     """Write a new mask and threshold to each weight, and return how many entries of all masks changed.
 
     Masks on a device are counted before the first is written, so that it is waited for once and not for each weight. On
-    the CPU a chunk of a mask is counted while its weight is set to zero.
+    the CPU a chunk of a mask is counted while its weight is set to zero; entries that were pruned before are not set
+    again where nothing has been written to the weight since.
     """
     here = [each for each in new if each[0].dense is None and each[0].parameter.device.type == "cpu"]
     here = [each for each in here if each[0].mask.device.type == each[1].device.type == "cpu"]
-    kept = zero_counting([weight.parameter for weight, _, _ in here], [mask for _, mask, _ in here])
+    zeros = [weight.mask if weight.pruned and not weight.written_to else None for weight, _, _ in here]
+    kept = zero_counting([weight.parameter for weight, _, _ in here], [mask for _, mask, _ in here], zeros)
     changed = 0
     for (weight, mask, threshold), few in zip(here, kept, strict=True):
         changed += weight.take(mask, threshold, few)

@@ -13,6 +13,9 @@ from lightning_prune.ranking.float_keys import bits
 from lightning_prune.ranking.threads import CHUNK, sums
 from lightning_prune.targets import plain_name
 
+_FEW = 1 / 24
+"""Share of words of 8 flags up to which setting entries one by one is faster than reading and writing all."""
+
 
 def zero_(tensor: Tensor, mask: Tensor) -> None:
     """Set the entries of a dense float tensor to zero where the bool `mask` is false; all others keep their bits."""
@@ -25,10 +28,21 @@ def zero_(tensor: Tensor, mask: Tensor) -> None:
         bits(tensor).mul_(mask)
 
 
-def zero_counting(tensors: Sequence[Tensor], masks: Sequence[Tensor]) -> list[int]:
-    """Do what `zero_` does with many tensors on the CPU, and return how many entries stay of each."""
+def zero_counting(
+    tensors: Sequence[Tensor], masks: Sequence[Tensor], zeros: Sequence[Tensor | None] | None = None
+) -> list[int]:
+    """Do what `zero_` does with many tensors on the CPU, and return how many entries stay of each.
+
+    Args:
+        tensors: dense floats.
+        masks: bool in the tensors' shapes, true for entries that stay.
+        zeros: for each tensor a mask that is false only for entries that are zero already, None where none is known.
+            Where few others go, these are looked up and set, and the tensor is not read.
+    """
+    known = [None] * len(tensors) if zeros is None else zeros
     chunked = [index for index, pair in enumerate(zip(tensors, masks, strict=True)) if _by_chunks(*pair, least=1)]
-    found = dict(zip(chunked, _chunk_by_chunk([tensors[i] for i in chunked], [masks[i] for i in chunked]), strict=True))
+    kept = _chunk_by_chunk([tensors[i] for i in chunked], [masks[i] for i in chunked], [known[i] for i in chunked])
+    found = dict(zip(chunked, kept, strict=True))
     for index in set(range(len(tensors))) - set(chunked):
         zero_(tensors[index], masks[index])
         found[index] = count(masks[index])
@@ -40,7 +54,9 @@ def _by_chunks(tensor: Tensor, mask: Tensor, least: int = CHUNK + 1) -> bool:
     return NUMPY and tensor.device.type == "cpu" and tensor.numel() >= least and flat
 
 
-def _chunk_by_chunk(tensors: Sequence[Tensor], masks: Sequence[Tensor]) -> list[int]:
+def _chunk_by_chunk(
+    tensors: Sequence[Tensor], masks: Sequence[Tensor], zeros: Sequence[Tensor | None] | None = None
+) -> list[int]:
     """Zero contiguous tensors on the CPU in threads, and return how many entries stay of each.
 
     numpy multiplies integers by flags without a copy of these, and lets other threads run meanwhile.
@@ -49,14 +65,23 @@ def _chunk_by_chunk(tensors: Sequence[Tensor], masks: Sequence[Tensor]) -> list[
         return []
     import numpy as np
 
-    def work(raw: Any, flags: Any) -> int:
+    from lightning_prune.ranking.flags import where_only
+
+    def work(raw: Any, flags: Any, before: Any = None) -> int:
         stay = int(np.count_nonzero(flags))
         if stay < flags.size:
-            np.multiply(raw, flags, out=raw)
+            go = None if before is None else where_only(before, flags, _FEW)
+            if go is None:
+                np.multiply(raw, flags, out=raw)
+            elif go.size:
+                raw[go] = 0
         return stay
 
-    pairs = zip(tensors, masks, strict=True)
-    kept = sums([(bits(tensor).numpy().reshape(-1), mask.numpy().reshape(-1)) for tensor, mask in pairs], work)
+    arrays: list[tuple[Any, ...]] = []
+    for tensor, mask, before in zip(tensors, masks, zeros or [None] * len(tensors), strict=True):
+        known = () if before is None or not before.is_contiguous() else (before.numpy().reshape(-1),)
+        arrays.append((bits(tensor).numpy().reshape(-1), mask.numpy().reshape(-1), *known))
+    kept = sums(arrays, work)
     for tensor, mask, stay in zip(tensors, masks, kept, strict=True):
         if stay < mask.numel():  # numpy's writes are none that torch counts
             torch.autograd.graph.increment_version(tensor)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
 import torch
 from torch import Tensor
 
-from lightning_prune.criterion import Criterion, SitedCriterion
+from lightning_prune.criterion import Criterion, RememberingCriterion, SitedCriterion
 from lightning_prune.masks import MaskedWeight
 from lightning_prune.pattern import Pattern, SitedPattern
 from lightning_prune.pruning import floor
@@ -118,6 +118,8 @@ class WeightUpdate:
 
     def remember(self, step: int) -> None:
         """Have the criterion remember the weights, now that the update at `step` is certain and nothing is written."""
+        if not isinstance(self.criterion, RememberingCriterion):  # asked once: the answer takes longer than the rest
+            return
         for members in self.groups.values():
             for weight in members:
                 remember(self.criterion, weight, step)
@@ -197,7 +199,8 @@ class WeightUpdate:
         return decisions[::-1]
 
     def _contest(self, pool: Pool, step: int, finite: list[tuple[str, Tensor]]) -> _Contest:
-        layers = [[(w, self._pattern_at(w)) for w in self.groups[name]] for name in pool.names]
+        pattern = self._pattern_at
+        layers = [[(w, pattern(w.target.name)) for w in self.groups[name]] for name in pool.names]
         return _Contest(
             [member for layer in layers for member in layer],
             [[self._units(weight, pattern, step, finite) for weight, pattern in layer] for layer in layers],
@@ -244,10 +247,13 @@ class WeightUpdate:
         del scores
         return [_units_of(name, pattern, *each, holds, threshold) for each in zip(units, alive, strict=True)]
 
-    def _pattern_at(self, weight: MaskedWeight) -> Pattern:
+    @property
+    def _pattern_at(self) -> Callable[[str], Pattern]:
+        """From the name of a weight to its pattern; asked once, as an answer for each takes as long as the rest."""
         if isinstance(self.pattern, SitedPattern):
-            return self.pattern.at(weight.target.name)
-        return self.pattern
+            return self.pattern.at
+        pattern = self.pattern
+        return lambda name: pattern
 
 
 def _units_of(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from lightning_prune.ranking import float_keys
+from lightning_prune.ranking.flags import where_only
 from lightning_prune.ranking.spared import Spared
 from lightning_prune.ranking.spared_bracket import lower_ends, set_aside, shortfall
 from lightning_prune.ranking.threads import CHUNK, in_threads
@@ -99,21 +100,27 @@ def _settle(found: list[_Inside], missing: int, low: int, spared: Sequence[Spare
         goes &= ~safe
         equal &= ~safe
     goes[np.flatnonzero(equal)[: int(np.count_nonzero(goes)) - missing]] = False  # of equal ones, the first few stay
-    start = 0
-    for f in found:
-        f.span.keep[f.positions[goes[start : start + f.keys.size]]] = False
-        start += f.keys.size
+    stays = np.split(~goes, np.cumsum([f.keys.size for f in found])[:-1])
+    in_threads(list(zip(found, stays, strict=True)), [f.span.raw.size for f in found], _put)
     return boundary
+
+
+def _put(some: Sequence[tuple[_Inside, Array]]) -> list[None]:
+    for inside, stay in some:
+        inside.span.keep[inside.positions] = stay
+    return []
 
 
 def _samples(raws: list[Array], takes_part: list[Array | None], absolute: bool) -> list[Array]:
     """Return the keys of some contenders of each tensor, the same share of all."""
-    size = sum(r.size for r in raws)
+    sizes = [r.size for r in raws]
+    size = sum(sizes)
     stride = max(1, min(16, size // 4096), size // _SAMPLE)
-    return [
-        _keys(r[::stride], absolute)[slice(None) if c is None else c[::stride]]
-        for r, c in zip(raws, takes_part, strict=True)
-    ]
+
+    def draw(some: Sequence[tuple[Array, Array | None]]) -> list[Array]:
+        return [_keys(r[::stride], absolute)[slice(None) if c is None else c[::stride]] for r, c in some]
+
+    return in_threads(list(zip(raws, takes_part, strict=True)), sizes, draw)
 
 
 def _bracket(sample: Array, share: float, deviations: float) -> tuple[int, int]:
@@ -144,10 +151,11 @@ def _of_ranks(keys: Array, first: int, last: int) -> tuple[int, int]:
 
 def _keys(raw: Array, absolute: bool, out: Array | None = None) -> Array:
     """Return `float_keys.keys` of a run of bit patterns."""
-    top = np.iinfo(raw.dtype).max
+    width = 8 * raw.dtype.itemsize
+    top = (1 << (width - 1)) - 1
     if absolute:
         return np.bitwise_and(raw, top, out=out)
-    sign = raw >> (raw.dtype.itemsize * 8 - 1)  # -1 where negative
+    sign = raw >> (width - 1)  # -1 where negative
     return np.subtract(raw ^ (sign & top), sign, out=out)
 
 
@@ -156,16 +164,22 @@ def _look(spans: Sequence[_Span], lows: Sequence[int], high: int, absolute: bool
     longest = max(s.raw.size for s in spans)
     key_buffer = np.empty(longest, spans[0].raw.dtype)
     flag_buffer = np.empty(longest, np.bool_)
+    none = np.empty(0, np.intp)
     found: list[_Inside] = []
     for span in spans:
-        key = _keys(span.raw, absolute, out=key_buffer[: span.raw.size])
-        if key.max() > limit or (not absolute and key.min() < -limit):
+        key, flag, low = key_buffer[: span.raw.size], flag_buffer[: span.raw.size], lows[span.index]
+        _keys(span.raw, absolute, out=key)
+        largest = int(key.max())
+        if largest > limit or (not absolute and key.min() < -limit):
             raise float_keys.NotFiniteError(span.index)
-        np.greater(key, lows[span.index], out=span.keep)
+        if largest <= low:
+            span.keep.fill(False)
+            found.append(_Inside(span, 0, none, key[none]))
+            continue
+        np.greater(key, low, out=span.keep)
         if span.contenders is not None:
-            np.bitwise_and(span.keep, span.contenders, out=span.keep)
-        flag = np.greater(key, high, out=flag_buffer[: key.size])
-        np.greater(span.keep, flag, out=flag)
-        positions = np.flatnonzero(flag)
+            np.logical_and(span.keep, span.contenders, out=span.keep)
+        positions = where_only(span.keep, np.greater(key, high, out=flag))
+        assert positions is not None
         found.append(_Inside(span, int(np.count_nonzero(span.keep)), positions, key[positions]))
     return found

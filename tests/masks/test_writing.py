@@ -64,3 +64,40 @@ def test_large_weights_of_other_strides_are_zeroed_some_rows_at_a_time(
     zero_(weight, mask)
     assert torch.equal(weight, expected)
     assert 0 < most[0] <= weight.numel() // 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("few", [0.0, 0.001, 0.3])
+@pytest.mark.parametrize("size", [1, 7, 5000, CHUNK + 9])
+def test_entries_known_to_be_zero_are_not_set_again(dtype: torch.dtype, few: float, size: int) -> None:
+    generator = torch.Generator().manual_seed(size)
+    before = torch.rand(size, generator=generator) > 0.4
+    after = before & (torch.rand(size, generator=generator) >= few)
+    after[::997] = True  # some come back
+    tensor = torch.randn(size, generator=generator).to(dtype)
+    tensor[::13] = float("nan")
+    tensor[~before] = 0.0
+    plain, written = torch.where(after, tensor, 0.0), tensor._version
+    assert zero_counting([tensor], [after], [before]) == [int(after.sum())]
+    assert torch.equal(tensor.view(torch.uint8), plain.view(torch.uint8))
+    assert (tensor._version > written) is bool((~after).any())
+
+
+@pytest.mark.parametrize("write", ["counted", "other memory", "none"])
+def test_a_pruned_entry_that_somebody_writes_is_zero_behind_an_update_that_changes_little(write: str) -> None:
+    model = nn.Linear(300, 200)
+    (weight,) = Masks(Targets().find(model).targets, False, model).values()
+    first = torch.rand(weight.mask.shape) > 0.5
+    write_all([(weight, first, 0.5)])
+    second = first.clone()
+    second.view(-1)[int(first.view(-1).nonzero()[0])] = False
+    with torch.no_grad():
+        if write == "counted":
+            weight.parameter.add_(1.0)
+        elif write == "other memory":
+            weight.parameter.data = torch.ones_like(weight.parameter)
+    write_all([(weight, second, 0.5)])
+    assert bool((weight.parameter[~second] == 0).all())
+    assert bool((weight.parameter[second] != 0).all())
+    assert weight.pruned == int((~second).sum())
+    assert not weight.written_to

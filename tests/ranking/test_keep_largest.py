@@ -109,3 +109,25 @@ def test_G24_not_finite_wherever_it_is(bad: float, size: int) -> None:
         assert caught.value.index == 1
         with pytest.raises(float_keys.NotFiniteError):
             _by_counting(values, [None, None], 2, False)
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.75])
+def test_G3_whole_tensors_below_and_above_the_boundary(share: float) -> None:
+    scales = (1e-30, 1e-3, 1.0, 1e30)
+    values = [scale * (1 + normal(120_003, n).abs()) for n, scale in enumerate(scales)]
+    some = normal(120_003, 9) > 0
+    drop = round(share * (3 * 120_003 + int(some.sum())))
+    check_ranking(values, [some, None, None, None], drop, absolute=True)
+    check_ranking([-v for v in values], [None, None, None, some], drop)
+
+
+@pytest.mark.parametrize("dtype", FLOATS, ids=str)
+@pytest.mark.parametrize("drop", [1, 199_999, 200_001, 399_998])
+def test_G3_zeros_denormals_and_equal_values_at_the_boundary(dtype: torch.dtype, drop: int) -> None:
+    least = torch.finfo(dtype).smallest_normal / 4
+    values = torch.zeros(400_000, dtype=dtype)
+    values[1::4] = -0.0
+    values[200_000:] = torch.tensor(least, dtype=dtype)
+    for some in (values, values.flip(0), torch.zeros_like(values), -torch.ones_like(values)):
+        check_ranking([some], [None], drop, absolute=True)
+        check_ranking([some], [torch.arange(400_000) % 3 > 0], drop // 2 + 1)

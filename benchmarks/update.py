@@ -1,12 +1,16 @@
-"""One exact global update at ResNet-50's size, against one read pass over the weights and Lightning's ModelPruning.
+"""One exact global update at two sizes, against one read pass over the weights and Lightning's ModelPruning.
 
-python benchmarks/update.py [repeats]
+python benchmarks/update.py [repeats [millions of weights: 25 or 100 [repeats of ModelPruning]]]
+
+Without a size both are measured: 100 million weights take some 2 GB of memory, 6 GB with ModelPruning, which 0 repeats
+leave out.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+from collections.abc import Callable
 
 import torch
 from pytorch_lightning.callbacks import ModelPruning
@@ -19,6 +23,19 @@ from lightning_prune import Pruner
 
 STEPS = ((0.0, 0.03), (0.0, 0.5), (0.0, 0.9), (0.029, 0.03), (0.49, 0.5), (0.89, 0.9))
 """Sparsity before and after the update that is timed; a first update starts from the dense model."""
+
+
+def layers_of_4096(layers: int = 6) -> nn.ModuleList:
+    """Return square linear layers, 16.8 million weights each: 100.7 million."""
+    torch.manual_seed(0)
+    return nn.ModuleList(nn.Linear(4096, 4096, bias=False) for _ in range(layers))
+
+
+SIZES: dict[str, tuple[Callable[[], nn.ModuleList], int, int]] = {
+    "25": (resnet50_weights, 40, 2),
+    "100": (layers_of_4096, 10, 1),
+}
+"""Millions of weights: the model, how often ours is measured, and how often the peer."""
 
 
 class Ours:
@@ -55,11 +72,12 @@ class Ours:
 class Peer:
     """ModelPruning's update, on a model of its own."""
 
-    def __init__(self, before: float, after: float) -> None:
+    def __init__(self, make: Callable[[], nn.ModuleList], before: float, after: float) -> None:
+        self.make = make
         self.before, self.share = before, (after - before) / (1 - before)  # it takes a share of what is left
 
     def prepare(self) -> None:
-        pairs = [(layer, "weight") for layer in resnet50_weights()]
+        pairs = [(layer, "weight") for layer in self.make()]
         self.callback = ModelPruning("l1_unstructured", pairs, use_global_unstructured=True)
         if self.before:
             self.callback.apply_pruning(self.before)
@@ -68,40 +86,44 @@ class Peer:
         self.callback.apply_pruning(self.share)
 
 
-def measure(before: float, after: float, repeats: int) -> dict[str, Time]:
-    """Return the times of a read pass, of our update and of the peer's."""
-    model = resnet50_weights()
-    ours = Ours(model, before, after)
+def measure(make: Callable[[], nn.ModuleList], before: float, after: float, repeats: int) -> dict[str, Time]:
+    """Return the times of a read pass and of our update."""
+    ours = Ours(make(), before, after)
     reads = Contender(lambda: [w.sum() for w in ours.dense])
     times = in_turn({"read": reads, "ours": Contender(ours.run, ours.prepare)}, repeats, warm_up=3)
     ours.check(after)
-    peer = Peer(before, after)
-    return times | in_turn({"peer": Contender(peer.run, peer.prepare)}, repeats=2, warm_up=0)
+    return times
+
+
+def measure_peer(make: Callable[[], nn.ModuleList], before: float, after: float, repeats: int) -> dict[str, Time]:
+    """Return the time of the peer's update; nothing where it is left out."""
+    peer = Peer(make, before, after)
+    return in_turn({"peer": Contender(peer.run, peer.prepare)}, repeats, warm_up=0) if repeats else {}
+
+
+def row(before: float, after: float, times: dict[str, Time]) -> list[str]:
+    read, ours, peer = times["read"], times["ours"], times.get("peer")
+    return [
+        f"{100 * before:g} -> {100 * after:g} %",
+        *(f"{1e3 * t.wall:.1f}" for t in (read, ours)),
+        "left out" if peer is None else f"{1e3 * peer.wall:.1f}",
+        ours.over(read),
+        "left out" if peer is None else peer.over(ours),
+    ]
+
+
+HEAD = ["sparsity", "read pass, ms", "update, ms", "ModelPruning, ms", "update / read pass", "ModelPruning / update"]
 
 
 def main() -> None:
-    repeats = int(sys.argv[1]) if len(sys.argv) > 1 else 40
-    rows: list[list[str]] = []
-    for before, after in STEPS:
-        t = measure(before, after, repeats)
-        rows.append(
-            [
-                f"{100 * before:g} -> {100 * after:g} %",
-                *(f"{1e3 * t[name].wall:.1f}" for name in ("read", "ours", "peer")),
-                t["ours"].over(t["read"]),
-                t["peer"].over(t["ours"]),
-            ]
-        )
+    asked = sys.argv[1:]
     print(machine())
-    head = [
-        "sparsity",
-        "read pass, ms",
-        "update, ms",
-        "ModelPruning, ms",
-        "update / read pass",
-        "ModelPruning / update",
-    ]
-    print(table(head, rows))
+    for size in asked[1:2] or SIZES:
+        make, ours, peers = SIZES[size]
+        ours, peers = int(asked[0]) if asked else ours, int(asked[2]) if len(asked) > 2 else peers
+        weights = sum(p.numel() for p in make().parameters() if p.dim() > 1)
+        rows = [row(*step, measure(make, *step, ours) | measure_peer(make, *step, peers)) for step in STEPS]
+        print(f"\n{weights / 1e6:.1f} million weights\n\n{table(HEAD, rows)}", flush=True)
     print("ratios by the clock, in brackets of the time of all cores")
 
 

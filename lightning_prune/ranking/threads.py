@@ -49,6 +49,9 @@ def sums(arrays: Sequence[tuple[Any, ...]], work: Callable[..., int]) -> list[in
         arrays: tuples of arrays of one length, cut alike.
         work: takes one chunk of each array of a tuple.
     """
+    lengths = [each[0].size for each in arrays]
+    if sum(lengths) < _PARALLEL_FROM and max(lengths, default=0) <= CHUNK:  # a training step of a small net: no detours
+        return [work(*each) for each in arrays]
     pieces: list[tuple[int, Any]] = [
         (index, tuple(array[at : at + CHUNK] for array in each))
         for index, each in enumerate(arrays)

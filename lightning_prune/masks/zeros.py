@@ -107,9 +107,7 @@ def _multiply(tensors: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
 
 
 def zero_each_(tensors: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
-    """Do what `zero_` does with many tensors: with those on the CPU that are large enough in threads, all together,
-    and with the small ones in one call.
-    """
+    """Do what `zero_` does with many tensors: with large ones on the CPU in threads, with small ones in one call."""
     small: list[Tensor] = []
     theirs: list[Tensor] = []
     large: list[Tensor] = []

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_prune.criterion import FilterNorm, FirstOrderDelta, GeometricMedian, KMeans, Random, SecondOrderDelta
+from lightning_prune.criterion import FilterNorm, FirstOrderDelta, GeometricMedian, Random, SecondOrderDelta
 from lightning_prune.pattern import Block, Channel, Column, Kernel, NofM, Row
 from lightning_prune.pruning import Pruner, few_units
 from lightning_prune.ranking import thresholds

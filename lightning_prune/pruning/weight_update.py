@@ -14,7 +14,8 @@ from lightning_prune.masks import MaskedWeight
 from lightning_prune.pattern import Pattern, SitedPattern
 from lightning_prune.pruning import few_units, floor
 from lightning_prune.pruning.asking import remember, scores_of
-from lightning_prune.ranking import by_rows, ends
+from lightning_prune.pruning.guarded import guarded, safe
+from lightning_prune.ranking import ends
 from lightning_prune.schedule import Schedule
 from lightning_prune.scope import Layer, Pool, Scope
 from lightning_prune.selection import Selection, Units, check_found, held
@@ -51,6 +52,11 @@ class _Contest:
         """The units of patterns whose protected units never go."""
         return [u for (_, pattern), parts in self._each if getattr(pattern, "spares", False) for u in parts]
 
+    def guarded(self) -> _Contest:
+        """Return the same with the units that go only after all others."""
+        every = [guarded(pattern, units) for (_, pattern), parts in self._each for units in parts]
+        return _with_units([self], every)[0]
+
     def kept(self, keeps: Sequence[Tensor]) -> list[tuple[MaskedWeight, Pattern, list[Tensor]]]:
         """Return each weight with which of its units stay, those among them that never go."""
         rest = iter(keeps)
@@ -58,7 +64,7 @@ class _Contest:
         for (weight, pattern), parts in self._each:
             kept = list(islice(rest, len(parts)))
             if getattr(pattern, "spares", False):  # not all selections mind them
-                kept = [keep | _safe(part) for keep, part in zip(kept, parts, strict=True)]
+                kept = [keep | safe(part) for keep, part in zip(kept, parts, strict=True)]
             found.append((weight, pattern, kept))
         return found
 
@@ -182,8 +188,9 @@ class WeightUpdate:
         few = few_units.are_few(there)
         if few:
             contests = _with_units(contests, few_units.brought(there))
+        contests = [contest.guarded() for contest in contests]
         sparing = [units for contest in contests for units in contest.sparing]
-        spared = iter(held(sparing, [_safe(units) for units in sparing]))
+        spared = iter(held(sparing, [safe(units) for units in sparing]))
         asked: list[tuple[list[list[Units]], Sequence[int], int, float]] = []
         for pool, contest in zip(pools, contests, strict=True):
             most = contest.size - sum(islice(spared, len(contest.sparing)))
@@ -236,10 +243,7 @@ class WeightUpdate:
             values = weight.canonical(weight.ranked())
             finite.append((name, ends(values)))
             each = zip(weight.parts(values), masks, strict=True)
-            return [
-                Units(name, part, True, alive, _protected(pattern, part, alive, absolute=True), threshold=threshold)
-                for part, alive in each
-            ]
+            return [Units(name, part, True, alive, threshold=threshold) for part, alive in each]
         # Each made before the next and let go then: scores are held for single weights alone.
         alive = [] if pattern.single else [None if m is None else pattern.units(m.float()) > 0 for m in masks]
         scores = scores_of(self.criterion, weight, step, self.schedule.sparsity(step))
@@ -249,7 +253,8 @@ class WeightUpdate:
         units = [pattern.units(part) for part in weight.parts(scores)]
         holds = pattern.weights_per_unit(weight.parts(scores)[0].shape)
         del scores
-        return [_units_of(name, pattern, *each, holds, threshold) for each in zip(units, alive, strict=True)]
+        each = zip(units, alive, strict=True)
+        return [Units(name, some, False, living, None, holds, threshold) for some, living in each]
 
     def _pattern_at(self, weight: MaskedWeight) -> Pattern:
         if isinstance(self.pattern, SitedPattern):
@@ -264,36 +269,3 @@ def _with_units(contests: Sequence[_Contest], units: Sequence[Units]) -> list[_C
         replace(contest, ranked=[[list(islice(rest, len(parts))) for parts in layer] for layer in contest.ranked])
         for contest in contests
     ]
-
-
-def _units_of(
-    name: str, pattern: Pattern, units: Tensor, alive: Tensor | None, holds: int | Tensor, threshold: float
-) -> Units:
-    if getattr(pattern, "entries", False):
-        protected = _protected(pattern, units, alive, absolute=False)
-    else:
-        protected = pattern.protected(units)
-        if protected is not None and alive is not None:
-            protected = pattern.protected(units.masked_fill(~alive, torch.finfo(units.dtype).min))
-    return Units(name, units, False, alive, protected, holds, threshold)
-
-
-def _protected(pattern: Pattern, values: Tensor, alive: Tensor | None, absolute: bool) -> Tensor:
-    """Return which entries are protected, some rows at a time."""
-    protected = torch.empty(values.shape, dtype=torch.bool, device=values.device)
-    lowest = torch.finfo(values.dtype).min
-    for part, out, *rest in by_rows(values, protected, *(() if alive is None else (alive,))):
-        scores = part.abs() if absolute else part.clone()
-        for living in rest:
-            scores.masked_fill_(~living, lowest)
-        found = pattern.protected(scores)
-        assert found is not None
-        out.copy_(found)
-    return protected
-
-
-def _safe(units: Units) -> Tensor:
-    """Return the units that are protected and alive."""
-    if units.protected is None:
-        return torch.zeros_like(units.values, dtype=torch.bool)
-    return units.protected if units.alive is None else units.protected & units.alive

@@ -105,6 +105,6 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
 
 def slices_of(tensor: Tensor, part: Part) -> Tensor:
     """Return what belongs to each unit, (units, entries)."""
-    index = part.index.to(tensor.device)
+    index = part.index.to(tensor.device, non_blocking=True)
     picked = tensor.index_select(part.dim, index.flatten()).movedim(part.dim, 0)
     return picked.reshape(index.shape[0], -1)

@@ -22,6 +22,7 @@ from .protocol import RememberingCriterion as RememberingCriterion
 from .protocol import Site as Site
 from .protocol import SitedCriterion as SitedCriterion
 from .protocol import moved_on as moved_on
+from .protocol import of_each_weight as of_each_weight
 from .protocol import times_magnitude as times_magnitude
 from .random import Random as Random  # nothing: the baseline that every criterion has to beat
 from .second_order_delta import SecondOrderDelta as SecondOrderDelta  # |w| times how much its movement has changed

@@ -8,6 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lightning_prune.criterion.protocol import of_each_weight
+
 
 @dataclass(frozen=True)
 class FilterNorm:
@@ -33,4 +35,4 @@ class FilterNorm:
         filters = weight.reshape(weight.shape[:1].numel(), -1)
         wide = torch.promote_types(weight.dtype, torch.float32)
         norms = torch.linalg.vector_norm(filters, self.p, dim=1, dtype=wide)
-        return norms.repeat_interleave(filters.shape[1]).view_as(weight)
+        return of_each_weight(norms, weight)

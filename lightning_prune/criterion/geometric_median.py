@@ -8,6 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lightning_prune.criterion.protocol import of_each_weight
+
 _DISTANCES = 1 << 22
 """How many distances are held at a time."""
 
@@ -28,7 +30,13 @@ class GeometricMedian:
         """Return every filter's sum of distances for each of its weights, in float32 at least."""
         filters = weight.detach().reshape(weight.shape[:1].numel(), -1)
         filters = filters.to(torch.promote_types(weight.dtype, torch.float32))
-        living = filters[filters.any(1)]
-        parts = filters.split(max(1, _DISTANCES // max(1, len(living))))
-        sums = torch.cat([torch.cdist(part, living).sum(1) for part in parts])
-        return sums.repeat_interleave(filters.shape[1]).view_as(weight)
+        living = filters.any(1)
+        if filters.device.type == "cpu":
+            others, counted = filters[living], None
+        else:  # to leave dead filters out would wait for the device, once a weight
+            others, counted = filters, living
+        sums: list[Tensor] = []
+        for part in filters.split(max(1, _DISTANCES // max(1, len(others)))):
+            distances = torch.cdist(part, others)
+            sums.append((distances if counted is None else distances.mul_(counted)).sum(1))
+        return of_each_weight(torch.cat(sums), weight)

@@ -12,7 +12,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lightning_prune.criterion.protocol import Site
+from lightning_prune.criterion.protocol import Site, of_each_weight
 
 
 @dataclass(frozen=True)
@@ -54,16 +54,16 @@ class KMeans:
 
     def __call__(self, weight: Tensor, grad: Tensor | None) -> Tensor:
         """Return every filter's score for each of its weights, in float32."""
-        filters = weight.detach().reshape(weight.shape[:1].numel(), -1).float()
+        filters = weight.detach().reshape(weight.shape[:1].numel(), -1).cpu().float()
         if not bool(torch.isfinite(filters).all()):
             return torch.full_like(weight, math.nan)  # the pruner names the weight
-        living = filters.any(1).cpu()
+        living = filters.any(1)
         keep = max(1, len(filters) - math.floor(len(filters) * self.sparsity + 1e-9))
         scores = torch.zeros(len(filters))
         scores[living] = 3.0
         if keep < int(living.sum()):
-            scores[living] = self._clustered(filters.cpu()[living], keep)
-        return scores.to(weight.device).repeat_interleave(filters.shape[1]).view_as(weight)
+            scores[living] = self._clustered(filters[living], keep)
+        return of_each_weight(scores.to(weight.device, non_blocking=True), weight)
 
     def _clustered(self, filters: Tensor, keep: int) -> Tensor:
         """Return 2 to 3 for representatives, 0 to 1 for the others."""

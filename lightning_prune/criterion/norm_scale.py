@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from lightning_prune.criterion.protocol import Site
+from lightning_prune.criterion.protocol import Site, of_each_weight
 
 
 @dataclass(frozen=True)
@@ -46,4 +46,4 @@ class NormScale:
         outputs = weight.shape[:1].numel()
         if self.norm.numel() != outputs:
             raise ValueError(f"the norm behind '{self.name}' has {self.norm.numel()} scales for {outputs} outputs")
-        return self.norm.detach().abs().flatten().repeat_interleave(weight.numel() // outputs).view_as(weight)
+        return of_each_weight(self.norm.detach().abs().flatten(), weight)

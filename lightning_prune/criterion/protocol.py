@@ -77,6 +77,11 @@ def moved_on(mean: Tensor | None, delta: Tensor, decay: float) -> Tensor:
     return delta
 
 
+def of_each_weight(scores: Tensor, weight: Tensor) -> Tensor:
+    """Return one score per output for each of the output's weights, in the weight's shape."""
+    return scores.repeat_interleave(weight.shape[1:].numel()).view_as(weight)
+
+
 def times_magnitude(scores: Tensor, weight: Tensor) -> Tensor:
     """Return scores * |weight|, in the memory of `scores`."""
     for part, of in by_rows(scores, weight):

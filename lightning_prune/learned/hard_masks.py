@@ -9,7 +9,7 @@ import torch
 from lightning_prune.learned.logits import Logits
 from lightning_prune.learned.masked_units import MaskedUnits
 from lightning_prune.learned.masked_weights import MaskedWeights
-from lightning_prune.ranking import count
+from lightning_prune.ranking import counts
 from lightning_prune.schedule import Schedule
 
 
@@ -59,7 +59,7 @@ class HardMasks:
     def share_changed(self) -> float:
         """Return the share of all mask entries that differ from those when this was asked before."""
         masks = {name: weight.mask for name, weight in self._sites.masks.items()}
-        changed = sum(count(mask != self._at_update[name]) for name, mask in masks.items())
+        changed = sum(counts(mask != self._at_update[name] for name, mask in masks.items()))
         self._at_update = masks
         return changed / sum(mask.numel() for mask in masks.values())
 

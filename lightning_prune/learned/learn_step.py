@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from lightning_prune.learned.logits import Logits
+from lightning_prune.ranking import is_finite, read
 
 
 def learn(
@@ -48,6 +49,14 @@ def learn(
         value.grad = task * value.grad + (0.0 if grad is None else rest * grad)
     logits.advance(numbers)
     return penalty.detach()
+
+
+def check_weights(weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError that names the first weight that is not finite; those on a device are read together."""
+    found = read([is_finite(weight.detach()) for weight in weights.values()])
+    for name, finite in zip(weights, found, strict=True):
+        if not finite:
+            raise not_finite(f"the weight '{name}'")
 
 
 def not_finite(what: str) -> ValueError:

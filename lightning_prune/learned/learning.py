@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from lightning_prune.learned.compiled import Hooks, uncompiled
 from lightning_prune.learned.hard_masks import HardMasks
 from lightning_prune.learned.hardening import harden, harden_copies
-from lightning_prune.learned.learn_step import learn, not_finite
+from lightning_prune.learned.learn_step import check_weights, learn
 from lightning_prune.learned.sites import Ideas, logits_of, sites_of
 from lightning_prune.learned.state_schema import check_learned
 from lightning_prune.pruning import checks
@@ -23,6 +23,7 @@ from lightning_prune.pruning.saved_window import check_final
 from lightning_prune.pruning.state_schema import check_position
 from lightning_prune.pruning.waiting import Trained, Waiting, warn_of_late
 from lightning_prune.pruning.weight_reports import weight_reports
+from lightning_prune.ranking import on_host
 from lightning_prune.report import Report
 from lightning_prune.schedule import Polynomial, Schedule
 from lightning_prune.steps import progress
@@ -164,12 +165,11 @@ class Learning:
 
     def check_finite(self) -> None:
         """Raise ValueError if a weight under a mask is not finite; the message names it."""
-        for name, weight in self.masks.items():
-            if not bool(torch.isfinite(weight.parameter.detach()).all()):
-                raise not_finite(f"the weight '{name}'")
+        check_weights({name: weight.parameter for name, weight in self.masks.items()})
 
     def _note(self, step: int) -> None:
-        counts = {name: p.histc(_BINS, 0.0, 1.0).int().cpu().tolist() for name, p in self._probabilities().items()}
+        bins = {name: p.histc(_BINS, 0.0, 1.0).int() for name, p in self._probabilities().items()}
+        counts = {name: some.tolist() for name, some in zip(bins, on_host([*bins.values()]), strict=True)}
         self.history.append({"step": step, "undecided": self.undecided(), "counts": counts})
 
     def settle(self) -> None:

@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lightning_prune.gate import Gate
+from lightning_prune.ranking import is_finite, read
 
 _AJAR = 1e-3
 """The least by which a unit that stays is multiplied."""
@@ -115,7 +116,7 @@ class Logits:
 
     def reduce_gradients(self, numbers: Sequence[int], loss_scale: float) -> list[str]:
         """Average the gradients of groups over ranks, take the loss scale out, and name groups with one not finite."""
-        diverged: list[str] = []
+        finite: list[Tensor] = []
         for number in numbers:
             logits = self.values[number]
             grad = torch.zeros_like(logits) if logits.grad is None else logits.grad
@@ -123,9 +124,8 @@ class Logits:
                 dist.all_reduce(grad)
                 grad /= dist.get_world_size()
             logits.grad = grad / loss_scale
-            if not bool(torch.isfinite(grad).all()):
-                diverged.append(self._names[number])
-        return diverged
+            finite.append(is_finite(grad))
+        return [self._names[number] for number, good in zip(numbers, read(finite), strict=True) if not good]
 
     def weights_are(self, weights: Sequence[Tensor]) -> None:
         """Take note of which weights the groups have now. Probabilities follow from logits alone."""

@@ -18,6 +18,7 @@ from lightning_prune.pruning.unit_targets import unit_targets
 from lightning_prune.pruning.unit_update import UnitUpdate
 from lightning_prune.pruning.waiting import Waiting, candidates, that_train
 from lightning_prune.pruning.weight_update import Decision
+from lightning_prune.ranking import on_host
 from lightning_prune.schedule import OneShot, Schedule
 from lightning_prune.scope import GlobalRanking
 from lightning_prune.selection import Exact
@@ -107,7 +108,7 @@ class MaskedUnits:
 
     def choose(self, schedule: Schedule, step: int, worth: Sequence[Tensor]) -> tuple[list[Tensor], list[float]]:
         """Return which units stay at a step of a schedule if they are worth so much, and the thresholds."""
-        return replace(self._units, schedule=schedule).choose(step, [w.cpu() for w in worth])
+        return replace(self._units, schedule=schedule).choose(step, on_host(worth))
 
     def decisions(self, keeps: Sequence[Tensor], thresholds: Sequence[float]) -> list[Decision]:
         """Return the masks of all tensors for the units kept."""

@@ -22,7 +22,8 @@ class Kernel:
     def units(self, scores: Tensor) -> Tensor:
         """Return one score per kernel, (outputs, inputs), in float32 at least."""
         kernels = scores.reshape(*scores.shape[:2], -1)
-        return kernels.mean(-1, dtype=torch.promote_types(scores.dtype, torch.float32))
+        wide = torch.promote_types(scores.dtype, torch.float32)
+        return kernels[..., 0].to(wide) if kernels.shape[-1] == 1 else kernels.mean(-1, dtype=wide)
 
     def protected(self, units: Tensor) -> None:
         """Protect nothing."""

@@ -68,4 +68,7 @@ def _scores(
             f"{type(criterion).__name__} must give a float score for every entry of '{site.name}', "
             f"of shape {tuple(values.shape)}; it gave {scores.dtype} of shape {tuple(scores.shape)}"
         )
+    if getattr(criterion, "of_outputs", False) and scores.dim() > 1 and scores.device.type != "cpu":
+        # One score an output takes less of a device's memory; on the host it would be written out to be ranked.
+        return scores[(slice(None), *[slice(1)] * (scores.dim() - 1))].clone().expand(scores.shape)
     return scores

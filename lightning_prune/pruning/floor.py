@@ -10,8 +10,9 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from lightning_prune.pruning.few_units import brought
 from lightning_prune.ranking import Contest, NotFiniteError, Spared, counts, keep_largest, keep_largest_of_each
-from lightning_prune.selection import Exact, Selection, Units, held, non_finite
+from lightning_prune.selection import Exact, Selection, Units, check_finite, held, non_finite
 
 _GLANCE = 1 << 14
 """Units looked at first: mostly enough to see that a layer keeps more than it must."""
@@ -142,11 +143,12 @@ def _best_of_each(layers: Sequence[Sequence[Units]], least: Sequence[int]) -> li
     """Return the best units of each layer that are alive, as many as hold `least` weights; of equals the first."""
     best: dict[int, list[Tensor]] = {}
     contests: dict[int, Contest] = {}
+    unequal: list[int] = []
     living = iter(held([u for layer in layers for u in layer], [u.alive for layer in layers for u in layer]))
     for number, (layer, few) in enumerate(zip(layers, least, strict=True)):
         weights, first = sum(islice(living, len(layer))), layer[0].weights
         if not isinstance(first, int) or not all(isinstance(u.weights, int) and u.weights == first for u in layer):
-            best[number] = _best_of_unequal(layer, few)
+            unequal.append(number)
             continue
         drop = weights // first - -(-few // first)
         alive = [units.alive for units in layer]
@@ -161,17 +163,28 @@ def _best_of_each(layers: Sequence[Sequence[Units]], least: Sequence[int]) -> li
     except NotFiniteError as error:
         raise non_finite(layers[list(contests)[error.contest]][error.index].name) from None
     best |= {number: masks for number, (masks, _) in zip(contests, ranked, strict=True)}
+    best |= zip(unequal, _best_of_unequal([layers[n] for n in unequal], [least[n] for n in unequal]), strict=True)
     return [best[number] for number in range(len(layers))]
 
 
-def _best_of_unequal(layer: Sequence[Units], least: int) -> list[Tensor]:
-    scores = torch.cat([u.scores().flatten().cpu().double() for u in layer])
-    living = [torch.ones_like(u.values, dtype=torch.bool) if u.alive is None else u.alive for u in layer]
-    alive = torch.cat([a.flatten().cpu() for a in living])
-    holds = torch.cat([torch.as_tensor(u.weights).expand(u.values.shape).flatten().cpu() for u in layer])
+def _best_of_unequal(layers: Sequence[Sequence[Units]], least: Sequence[int]) -> list[list[Tensor]]:
+    pool = [units for layer in layers for units in layer]
+    check_finite(pool)
+    here = iter(brought(pool))
+    return [_best_here(layer, [next(here) for _ in layer], few) for layer, few in zip(layers, least, strict=True)]
+
+
+def _best_here(layer: Sequence[Units], here: Sequence[Units], least: int) -> list[Tensor]:
+    """Return the best units of a layer where they are, from the same on the host."""
+    scores = torch.cat([(u.values.abs() if u.absolute else u.values).flatten().double() for u in here])
+    living = [torch.ones_like(u.values, dtype=torch.bool) if u.alive is None else u.alive for u in here]
+    alive = torch.cat([a.flatten() for a in living])
+    holds = torch.cat([torch.as_tensor(u.weights).expand(u.values.shape).flatten().cpu() for u in here])
     order = scores.masked_fill(~alive, -torch.inf).argsort(descending=True, stable=True)
     order = order[alive[order]]
     before = holds[order].cumsum(0) - holds[order]
     best = torch.zeros_like(alive).index_fill_(0, order[before < least], True)
     parts = best.split([u.values.numel() for u in layer])
-    return [part.view(u.values.shape).to(u.values.device) for part, u in zip(parts, layer, strict=True)]
+    return [
+        part.view(u.values.shape).to(u.values.device, non_blocking=True) for part, u in zip(parts, layer, strict=True)
+    ]

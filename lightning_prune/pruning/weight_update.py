@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
@@ -12,9 +12,10 @@ from torch import Tensor
 from lightning_prune.criterion import Criterion, RememberingCriterion, SitedCriterion
 from lightning_prune.masks import MaskedWeight
 from lightning_prune.pattern import Pattern, SitedPattern
-from lightning_prune.pruning import floor
+from lightning_prune.pruning import few_units, floor
 from lightning_prune.pruning.asking import remember, scores_of
-from lightning_prune.ranking import by_rows, is_finite
+from lightning_prune.pruning.guarded import guarded, safe
+from lightning_prune.ranking import ends
 from lightning_prune.schedule import Schedule
 from lightning_prune.scope import Layer, Pool, Scope
 from lightning_prune.selection import Selection, Units, check_found, held
@@ -51,6 +52,11 @@ class _Contest:
         """The units of patterns whose protected units never go."""
         return [u for (_, pattern), parts in self._each if getattr(pattern, "spares", False) for u in parts]
 
+    def guarded(self) -> _Contest:
+        """Return the same with the units that go only after all others."""
+        every = [guarded(pattern, units) for (_, pattern), parts in self._each for units in parts]
+        return _with_units([self], every)[0]
+
     def kept(self, keeps: Sequence[Tensor]) -> list[tuple[MaskedWeight, Pattern, list[Tensor]]]:
         """Return each weight with which of its units stay, those among them that never go."""
         rest = iter(keeps)
@@ -58,7 +64,7 @@ class _Contest:
         for (weight, pattern), parts in self._each:
             kept = list(islice(rest, len(parts)))
             if getattr(pattern, "spares", False):  # not all selections mind them
-                kept = [keep | _safe(part) for keep, part in zip(kept, parts, strict=True)]
+                kept = [keep | safe(part) for keep, part in zip(kept, parts, strict=True)]
             found.append((weight, pattern, kept))
         return found
 
@@ -180,8 +186,13 @@ class WeightUpdate:
         finite: list[tuple[str, Tensor]] = []  # looked at all together: each look waits for the device
         contests = [self._contest(pool, step, finite) for pool in pools]
         check_found(finite)
+        there = [units for contest in contests for layer in contest.layers for units in layer]
+        few = few_units.are_few(there)
+        if few:
+            contests = _with_units(contests, few_units.brought(there))
+        contests = [contest.guarded() for contest in contests]
         sparing = [units for contest in contests for units in contest.sparing]
-        spared = iter(held(sparing, [_safe(units) for units in sparing]))
+        spared = iter(held(sparing, [safe(units) for units in sparing]))
         asked: list[tuple[list[list[Units]], Sequence[int], int, float]] = []
         for pool, contest in zip(pools, contests, strict=True):
             most = contest.size - sum(islice(spared, len(contest.sparing)))
@@ -191,7 +202,10 @@ class WeightUpdate:
         kept: list[tuple[MaskedWeight, Pattern, list[Tensor], float]] = []
         for contest, (keeps, threshold) in zip(contests, found, strict=True):
             kept += [(*member, threshold) for member in contest.kept(keeps)]
-        del contests, found  # the scores, before masks are made of what stays
+        if few:
+            masks = few_units.returned([keep for *_, keeps, _ in kept for keep in keeps], there)
+            kept = [(w, pattern, list(islice(masks, len(keeps))), at) for w, pattern, keeps, at in kept]
+        del contests, found, there  # the scores, before masks are made of what stays
         decisions: list[Decision] = []
         while kept:
             weight, pattern, keeps, threshold = kept.pop()
@@ -220,7 +234,7 @@ class WeightUpdate:
     ) -> list[Units]:
         """Return the units of a weight, or those of every expert that it stacks.
 
-        Where they are not the scores themselves, add to `finite` whether those are: they must not be pooled away.
+        Where they are not the scores themselves, add the ends of those to `finite`: they must not be pooled away.
         """
         name, threshold = weight.target.name, float(weight.threshold)
         mask = None if self.reversible or weight.pruned == 0 else weight.mask
@@ -230,22 +244,20 @@ class WeightUpdate:
         masks = [None] * weight.experts if mask is None else weight.parts(weight.canonical(mask))
         if getattr(pattern, "entries", False) and getattr(self.criterion, "absolute", False):
             values = weight.canonical(weight.ranked())
-            finite.append((name, is_finite(values)))
+            finite.append((name, ends(values)))
             each = zip(weight.parts(values), masks, strict=True)
-            return [
-                Units(name, part, True, alive, _protected(pattern, part, alive), threshold=threshold)
-                for part, alive in each
-            ]
+            return [Units(name, part, True, alive, threshold=threshold) for part, alive in each]
         # Each made before the next and let go then: scores are held for single weights alone.
         alive = [] if pattern.single else [None if m is None else pattern.units(m.float()) > 0 for m in masks]
         scores = scores_of(self.criterion, weight, step, self.schedule.sparsity(step))
         if pattern.single:
             return [Units(name, weight.restore(scores), False, mask, threshold=threshold, living=living)]
-        finite.append((name, is_finite(scores)))
+        finite.append((name, ends(scores)))
         units = [pattern.units(part) for part in weight.parts(scores)]
         holds = pattern.weights_per_unit(weight.parts(scores)[0].shape)
         del scores
-        return [_units_of(name, pattern, *each, holds, threshold) for each in zip(units, alive, strict=True)]
+        each = zip(units, alive, strict=True)
+        return [Units(name, some, False, living, None, holds, threshold) for some, living in each]
 
     @property
     def _pattern_at(self) -> Callable[[str], Pattern]:
@@ -256,30 +268,10 @@ class WeightUpdate:
         return lambda name: pattern
 
 
-def _units_of(
-    name: str, pattern: Pattern, units: Tensor, alive: Tensor | None, holds: int | Tensor, threshold: float
-) -> Units:
-    lowest = torch.finfo(units.dtype).min
-    protected = pattern.protected(units if alive is None else units.masked_fill(~alive, lowest))
-    return Units(name, units, False, alive, protected, holds, threshold)
-
-
-def _protected(pattern: Pattern, values: Tensor, alive: Tensor | None) -> Tensor:
-    """Return which entries are protected where the score is the absolute value, some rows at a time."""
-    protected = torch.empty(values.shape, dtype=torch.bool, device=values.device)
-    lowest = torch.finfo(values.dtype).min
-    for part, out, *rest in by_rows(values, protected, *(() if alive is None else (alive,))):
-        scores = part.abs()
-        for living in rest:
-            scores.masked_fill_(~living, lowest)
-        found = pattern.protected(scores)
-        assert found is not None
-        out.copy_(found)
-    return protected
-
-
-def _safe(units: Units) -> Tensor:
-    """Return the units that are protected and alive."""
-    if units.protected is None:
-        return torch.zeros_like(units.values, dtype=torch.bool)
-    return units.protected if units.alive is None else units.protected & units.alive
+def _with_units(contests: Sequence[_Contest], units: Sequence[Units]) -> list[_Contest]:
+    """Return contests with other units, all of them one after the other."""
+    rest = iter(units)
+    return [
+        replace(contest, ranked=[[list(islice(rest, len(parts))) for parts in layer] for layer in contest.ranked])
+        for contest in contests
+    ]

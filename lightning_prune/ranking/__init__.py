@@ -13,6 +13,7 @@ from .counts import NUMPY as NUMPY
 from .counts import count as count
 from .counts import count_nonzero as count_nonzero
 from .counts import counts as counts
+from .counts import ends as ends
 from .counts import is_finite as is_finite
 from .counts import on_host as on_host
 from .counts import read as read

@@ -77,9 +77,14 @@ def read(numbers: Sequence[Tensor]) -> list[int]:
 
 def is_finite(values: Tensor) -> Tensor:
     """Return whether all values of a float tensor are finite, as a bool tensor of one element where they are."""
+    return ends(values).isfinite().all()
+
+
+def ends(values: Tensor) -> Tensor:
+    """Return the least and the largest of a float tensor: both finite where all are. Nothing waits for the device."""
     if not values.numel():
-        return values.new_ones((), dtype=torch.bool)
-    return torch.stack(torch.aminmax(values)).isfinite().all()  # both are NaN where one value is
+        return values.new_zeros(2)
+    return torch.stack(torch.aminmax(values))  # both are NaN where one value is
 
 
 def on_host(tensors: Sequence[Tensor]) -> list[Tensor]:

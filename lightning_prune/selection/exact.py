@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 import torch
 from torch import Tensor
 
-from lightning_prune.ranking import Contest, NotFiniteError, keep_largest, keep_largest_of_each
+from lightning_prune.ranking import Contest, NotFiniteError, keep_largest_of_each, on_host
 from lightning_prune.selection.protocol import Units, check_finite, common, held, non_finite
 
 Tier = list[Tensor | None]
@@ -28,47 +29,42 @@ class Exact:
 
     def __call__(self, pool: Sequence[Units], drop: int, sparsity: float) -> tuple[list[Tensor], float]:
         """Return which units to keep, and the largest score dropped (the threshold so far where none was)."""
-        values, absolute = common(pool)
-        keeps: list[Tensor | None] = [u.alive for u in pool]
-        threshold = pool[0].threshold
-        living = held(pool, keeps)
-        drop -= sum(held(pool, [None] * len(pool))) - sum(living)
-        plain = all(u.protected is None for u in pool)
-        for tier in _tiers(pool):
-            if drop <= 0:
-                break
-            holds = living if plain else held(pool, tier)
-            going = min(drop, sum(holds))
-            if going > 0:
-                ranked = _Tier(pool, values, absolute, tier, going, holds)
-                kept, boundary = _drop_equal(ranked) if _equal(pool) else _drop_ragged(ranked)
-                threshold = threshold if boundary is None else boundary
-                for i in range(len(kept)):
-                    keeps[i] = kept[i] = _stay(keeps[i], tier[i], kept[i])
-            drop -= sum(holds)
-        return [_all(u) if k is None else k for u, k in zip(pool, keeps, strict=True)], threshold
+        ((keeps, threshold),) = self.of_each([pool], [drop])
+        return keeps, threshold
 
     def of_each(self, pools: Sequence[Sequence[Units]], drops: Sequence[int]) -> list[tuple[list[Tensor], float]]:
-        """Return the same for each of several pools; on a device, pools that are ranked but once are ranked together.
-
-        These are pools of which nothing is protected and whose units all hold the same number of weights.
-        """
-        contests: dict[int, Contest] = {}
-        for number, (pool, drop) in enumerate(zip(pools, drops, strict=True)):
-            alive, first = [u.alive for u in pool], pool[0].weights
-            if not _equal(pool) or not isinstance(first, int) or any(u.protected is not None for u in pool):
-                continue
-            living = sum(held(pool, alive))
-            going = round(min(drop - (sum(held(pool, [None] * len(pool))) - living), living) / first)
-            if going > 0:
-                values, absolute = common(pool)
-                contests[number] = Contest(values, alive, going, living // first, absolute)
-        try:
-            found = dict(zip(contests, keep_largest_of_each(list(contests.values())), strict=True))
-        except NotFiniteError as error:
-            raise non_finite(pools[list(contests)[error.contest]][error.index].name) from None
-        rest = {n: self(pools[n], drops[n], 0.0) for n in range(len(pools)) if n not in found}
-        return [found[n] if n in found else rest[n] for n in range(len(pools))]
+        """Return the same for each of several pools; on a device all are ranked together, tier by tier."""
+        every = range(len(pools))
+        alive = [[u.alive for u in pool] for pool in pools]
+        keeps: list[list[Tensor | None]] = [list(some) for some in alive]
+        thresholds = [pool[0].threshold for pool in pools]
+        living = _held_each(pools, alive)
+        whole = [sum(held(pool, [None] * len(pool))) for pool in pools]
+        left = [drops[n] - (whole[n] - sum(living[n])) for n in every]
+        plain = [all(u.protected is None for u in pool) for pool in pools]
+        tiers = [_tiers(pool) for pool in pools]
+        going = [n for n in every if left[n] > 0]
+        while going:
+            contend = {n: tier for n in going if (tier := next(tiers[n], None)) is not None}
+            counted = [n for n in contend if not plain[n]]
+            found = _held_each([pools[n] for n in counted], [contend[n] for n in counted])
+            holds = dict(zip(counted, found, strict=True)) | {n: living[n] for n in contend if plain[n]}
+            ranked = {
+                n: _Tier(pools[n], *common(pools[n]), contend[n], min(left[n], sum(holds[n])), holds[n])
+                for n in contend
+                if sum(holds[n]) > 0
+            }
+            for n, (kept, boundary) in zip(ranked, _drop_each(list(ranked.values())), strict=True):
+                thresholds[n] = thresholds[n] if boundary is None else boundary
+                for i in range(len(kept)):
+                    keeps[n][i] = kept[i] = _stay(keeps[n][i], contend[n][i], kept[i])
+            for n in contend:
+                left[n] -= sum(holds[n])
+            going = [n for n in contend if left[n] > 0]
+        return [
+            ([_all(u) if k is None else k for u, k in zip(pools[n], keeps[n], strict=True)], thresholds[n])
+            for n in every
+        ]
 
 
 @dataclass(frozen=True)
@@ -114,37 +110,69 @@ def _stay(keep: Tensor | None, contender: Tensor | None, kept: Tensor) -> Tensor
     return kept | (~contender if keep is None else keep & ~contender)
 
 
-def _drop_equal(tier: _Tier) -> tuple[list[Tensor], float | None]:
-    """Drop the number of units nearest to the weights that are to go, where all units hold the same."""
-    size = tier.pool[0].weights
-    assert isinstance(size, int)
-    number = round(tier.drop / size)
-    if number == 0:
-        return [_all(u) if t is None else t for u, t in zip(tier.pool, tier.contend, strict=True)], None
+def _held_each(pools: Sequence[Sequence[Units]], which: Sequence[Tier]) -> list[list[int]]:
+    """Return how many weights the units named hold of each member of each pool: one synchronization for all."""
+    found = iter(held([u for pool in pools for u in pool], [some for tier in which for some in tier]))
+    return [list(islice(found, len(pool))) for pool in pools]
+
+
+def _drop_each(tiers: Sequence[_Tier]) -> list[tuple[list[Tensor], float | None]]:
+    """Return of each tier which units stay, and the largest score that went; those on a device are ranked together."""
+    found: dict[int, tuple[list[Tensor], float | None]] = {}
+    contests: dict[int, Contest] = {}
+    for n, tier in enumerate(tiers):
+        size = tier.pool[0].weights
+        if not _equal(tier.pool) or not isinstance(size, int):
+            continue
+        number = round(tier.drop / size)  # the number of units nearest to the weights that are to go
+        if number == 0:
+            found[n] = [_all(u) if t is None else t for u, t in zip(tier.pool, tier.contend, strict=True)], None
+        else:
+            contests[n] = Contest(tier.values, tier.contend, number, sum(tier.holds) // size, tier.absolute)
     try:
-        return keep_largest(tier.values, tier.contend, number, tier.absolute, [few // size for few in tier.holds])
+        found |= zip(contests, keep_largest_of_each(list(contests.values())), strict=True)
     except NotFiniteError as error:
-        raise non_finite(tier.pool[error.index].name) from None
+        raise non_finite(tiers[list(contests)[error.contest]].pool[error.index].name) from None
+    ragged = [n for n in range(len(tiers)) if n not in found]
+    found |= zip(ragged, _drop_ragged([tiers[n] for n in ragged]), strict=True)
+    return [found[n] for n in range(len(tiers))]
 
 
-def _drop_ragged(tier: _Tier) -> tuple[list[Tensor], float | None]:
+def _drop_ragged(tiers: Sequence[_Tier]) -> list[tuple[list[Tensor], float | None]]:
     """Drop units in order of score until the weights dropped are as near to what is to go as they come."""
-    check_finite(tier.pool)
+    check_finite([u for tier in tiers for u in tier.pool])
+    ranked = [_ragged(tier) for tier in tiers]
+    numbers = on_host([number for _, number, _ in ranked])
+    boundaries = on_host([boundary for _, _, boundary in ranked])
+    return [
+        (keeps, float(boundary) if int(number) else None)
+        for (keeps, _, _), number, boundary in zip(ranked, numbers, boundaries, strict=True)
+    ]
+
+
+def _ragged(tier: _Tier) -> tuple[list[Tensor], Tensor, Tensor]:
+    """Return which units stay, and on their device how many go and the largest score of those."""
     scores = [v.abs() if tier.absolute else v for v in tier.values]
-    contends = [_all(u) if t is None else t for u, t in zip(tier.pool, tier.contend, strict=True)]
     weights = [
         u.weights.to(s.device, non_blocking=True)
         if isinstance(u.weights, Tensor)
         else torch.full_like(s, u.weights, dtype=torch.int64)
         for u, s in zip(tier.pool, scores, strict=True)
     ]
-    chosen = torch.cat([c.flatten() for c in contends]).nonzero().flatten().flip(0)  # the later of equals goes first
-    score = torch.cat([s.flatten() for s in scores])[chosen]
-    ranked = score.argsort(stable=True)
-    removed = torch.cat([w.flatten() for w in weights])[chosen[ranked]].cumsum(0)
-    number = int((torch.cat([removed.new_zeros(1), removed]) - tier.drop).abs().argmin())
-    keep = torch.cat([c.flatten() for c in contends])
-    keep[chosen[ranked[:number]]] = False
-    parts = keep.split([s.numel() for s in scores])
-    boundary = float(score[ranked[number - 1]]) if number else None
-    return [part.view(s.shape) for part, s in zip(parts, scores, strict=True)], boundary
+    contends = [_all(u) if t is None else t for u, t in zip(tier.pool, tier.contend, strict=True)]
+    contend, score, weight = (
+        torch.cat([each.flatten() for each in some]).flip(0)  # the later of equals goes first
+        for some in (contends, scores, weights)
+    )
+    if score.device.type == "cpu":
+        places = contend.nonzero().flatten()
+        places = places[score[places].argsort(stable=True)]
+    else:  # to leave out who does not contend would wait for the device: they come last, and hold nothing
+        weight *= contend
+        places = score.masked_fill(~contend, torch.inf).argsort(stable=True)
+    removed = weight[places].cumsum(0)
+    number = (torch.cat([removed.new_zeros(1), removed]) - tier.drop).abs().argmin().view(1)
+    goes = torch.zeros_like(contend).scatter_(0, places, torch.arange(len(places), device=places.device) < number)
+    parts = contend.logical_and_(~goes).flip(0).split([s.numel() for s in scores])
+    boundary = score[places[(number - 1).clamp_(min=0)]]
+    return [part.view(s.shape) for part, s in zip(parts, scores, strict=True)], number, boundary

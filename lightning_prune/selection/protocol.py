@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from lightning_prune.ranking import count, is_finite, read
+from lightning_prune.ranking import count, ends, on_host, read
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ def non_finite(name: str) -> ValueError:
 
 def check_finite(pool: Sequence[Units]) -> None:
     """Raise ValueError that names the first weight with a score that is not finite; one look at the device for all."""
-    check_found([(units.name, is_finite(units.values)) for units in pool])
+    check_found([(units.name, ends(units.values)) for units in pool])
 
 
 def check_found(finite: Sequence[tuple[str, Tensor]]) -> None:
-    """Raise the same for names and bool tensors of one element, whether the scores of that weight are finite."""
-    for (name, _), good in zip(finite, read([flag for _, flag in finite]), strict=True):
-        if not good:
+    """Raise the same for names and the ends of the scores of that weight; those on a device are read together."""
+    for (name, _), found in zip(finite, on_host([pair for _, pair in finite]), strict=True):
+        if not bool(found.isfinite().all()):
             raise non_finite(name)
 
 

@@ -98,7 +98,7 @@ def check(state: Mapping[str, Any], masks: Mapping[str, Tensor]) -> None:
         raise ValueError(
             f"the pruning state was saved beside other weights: '{name}' has {found[name]['pruned']:,} zeros that are "
             f"pruned, the state {state['masks'][name]['pruned']:,}, or they lie elsewhere{more}. Masks are read off "
-            "the zeros: load the weights that were saved with the state into the model first, then the state, and attach"
+            "the zeros: load the weights that were saved with the state into the model first, then the state"
         )
 
 

@@ -149,7 +149,7 @@ def test_G35_a_damaged_state_is_refused_by_field(case: str, late: bool) -> None:
     change, said = (HEADER | BODY)[case]
     model = net()
     state = state_of(pruner(criterion=FirstOrderDelta(), reversible=True), model=model)
-    assert not model[0].weight.flatten()[PRUNED]
+    assert not model.get_parameter("0.weight").flatten()[PRUNED]
     change(state)
     fresh = pruner(criterion=FirstOrderDelta(), reversible=True)
     before = copy.deepcopy(model.state_dict())

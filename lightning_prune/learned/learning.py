@@ -15,9 +15,10 @@ from lightning_prune.learned.compiled import Hooks, uncompiled
 from lightning_prune.learned.hard_masks import HardMasks
 from lightning_prune.learned.hardening import harden, harden_copies
 from lightning_prune.learned.learn_step import learn, not_finite
+from lightning_prune.learned.saved_masks import masks_to_save, restored_masks
 from lightning_prune.learned.sites import Ideas, logits_of, sites_of
 from lightning_prune.learned.state_schema import check_learned
-from lightning_prune.pruning import checks, saved_masks
+from lightning_prune.pruning import checks
 from lightning_prune.pruning.header import header, still_due
 from lightning_prune.pruning.saved_window import check_final
 from lightning_prune.pruning.state_schema import check_position
@@ -29,8 +30,7 @@ from lightning_prune.steps import progress
 
 _WHOLE_RUN = Polynomial(0.0, 0.0, 1.0, 0.004)
 """The window without a schedule; no sparsity is asked for."""
-_BINS = 20
-"""Of the histograms of probabilities in the history."""
+_BINS = 20  # of the histograms of probabilities in the history
 
 
 class Learning:
@@ -257,12 +257,11 @@ class Learning:
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed run needs; the weights too while they are not those of a checkpoint's files."""
         self.settle()
-        state = self.header() | self.logits.state_dict()
+        state = self.header() | self.logits.state_dict() | {"masks": masks_to_save(self.masks, self.finished)}
         state["thresholds"] = {name: float(weight.threshold) for name, weight in self.masks.items()}
         if self.finished:
-            state["masks"], state["probabilities"] = saved_masks.to_save(self.masks), dict(self._final or {})
-        else:  # the weights are dense: what the masks follow from is `keeps`
-            state["masks"] = saved_masks.described({name: weight.mask for name, weight in self.masks.items()})
+            state["probabilities"] = dict(self._final or {})
+        else:
             state["keeps"], state["history"] = list(self._hard.keeps), copy.deepcopy(self.history)
             state["dense"] = {name: w.parameter.detach().clone() for name, w in self.masks.items()}
         return state
@@ -282,7 +281,7 @@ class Learning:
             self._hard.restored(stale=False)
             self.unhook()
             return
-        masks = self._saved_masks(state)
+        masks = restored_masks(state, self._sites, self._hard.keeps)
         self.logits.load_state_dict(state)
         self.resolve(state["total_steps"] or self.length)
         self.step, self.finished = state["last_update"], state["finished"]
@@ -299,14 +298,3 @@ class Learning:
         else:
             self._hard.keeps, self.history = [keep.cpu() for keep in state["keeps"]], copy.deepcopy(state["history"])
         self._hard.restored(stale=not self.finished and not self._scheduled)  # T may be another
-
-    def _saved_masks(self, state: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Return the masks of a state that was checked: those in the weights once they are final, else of `keeps`."""
-        if state["finished"] or state["version"] == 1:
-            parameters = {name: weight.parameter.detach() for name, weight in self.masks.items()}
-            return saved_masks.from_weights(state, parameters)
-        keeps = [keep.to(own.device) for keep, own in zip(state["keeps"], self._hard.keeps, strict=True)]
-        masks = {name: torch.ones_like(weight.mask) for name, weight in self.masks.items()}
-        masks |= {d.weight.target.name: d.mask for d in self._sites.decisions(keeps, [0.0] * len(keeps))}
-        saved_masks.check(state, masks)
-        return masks

@@ -68,7 +68,15 @@ def from_weights(state: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> 
     if state["version"] == 1:
         return {name: state["masks"][name].to(parameter.device) for name, parameter in parameters.items()}
     masks = {name: _read(state["masks"][name], parameter.detach()) for name, parameter in parameters.items()}
-    check(state, masks)
+    other = differing(state, masks)
+    if other:
+        name, zeros = next(iter(other.items()))
+        more = f" and {len(other) - 1} more weights" if len(other) > 1 else ""
+        raise ValueError(
+            f"the pruning state was saved beside other weights: '{name}' has {zeros:,} zeros that are pruned, the "
+            f"state {state['masks'][name]['pruned']:,}, or they lie elsewhere{more}. Masks are read off the zeros: "
+            "load the weights that were saved with the state into the model first, then the state"
+        )
     return masks
 
 
@@ -84,22 +92,11 @@ def _read(entry: Mapping[str, Any], parameter: Tensor) -> Tensor:
     return mask
 
 
-def check(state: Mapping[str, Any], masks: Mapping[str, Tensor]) -> None:
-    """Raise ValueError unless masks have the counts and checksums that a state of this version has."""
+def differing(state: Mapping[str, Any], masks: Mapping[str, Tensor]) -> dict[str, int]:
+    """Return which masks have not the count and checksum that a state of this version has, and what they prune."""
     found = described(masks)
-    other = [
-        name
-        for name, entry in found.items()
-        if any(entry[key] != state["masks"][name][key] for key in ("pruned", "checksum"))
-    ]
-    if other:
-        name = other[0]
-        more = f" and {len(other) - 1} more weights" if len(other) > 1 else ""
-        raise ValueError(
-            f"the pruning state was saved beside other weights: '{name}' has {found[name]['pruned']:,} zeros that are "
-            f"pruned, the state {state['masks'][name]['pruned']:,}, or they lie elsewhere{more}. Masks are read off "
-            "the zeros: load the weights that were saved with the state into the model first, then the state"
-        )
+    keys = ("pruned", "checksum")
+    return {n: m["pruned"] for n, m in found.items() if any(m[key] != state["masks"][n][key] for key in keys)}
 
 
 def check_saved_masks(where: str, masks: Any) -> dict[str, tuple[int, ...]]:

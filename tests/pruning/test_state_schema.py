@@ -177,6 +177,7 @@ LEARNED: dict[str, tuple[Change, str]] = {
     "keeps of floats": (put("keeps", [torch.ones(8)]), r"keeps\[0\] is a tensor of torch.float32"),
     "keeps of another length": (put("keeps", [torch.ones(5).bool()]), r"keeps\[0\]"),
     "keeps of more groups": (put("keeps", []), "keeps has 0 groups"),
+    "keeps of other units": (put("keeps", [torch.arange(8) < 5]), "keeps are not those of its masks, of '0.weight'"),
     "no keeps": (drop("keeps"), "no 'keeps'"),
     "history no list": (put("history", 3), "history is 3"),
     "history without a step": (put("history", [{}]), r"history\[0\] has no 'step'"),

@@ -118,10 +118,18 @@ def prunings(content: Any) -> Iterator[Pruning | str]:
 def _pruning(callback: str, state: Mapping[str, Any]) -> Pruning:
     check_header(state, learned="finished" in state)
     masks = saved.mapping("masks", state.get("masks", {}))
-    masked = sum(int((~saved.tensor(f"masks[{n!r}]", mask, bools=True)).count_nonzero()) for n, mask in masks.items())
+    masked = sum(_pruned(name, mask) for name, mask in masks.items())
     sparsity = saved.number("sparsity", state.get("sparsity") or 0.0, 0.0, 1.0)
     window = (state["begin_step"], state["end_step"])
     return Pruning(callback, state["last_update"], sparsity, *window, len(masks), masked)
+
+
+def _pruned(name: str, mask: Any) -> int:
+    """Return how many entries a mask of a state has pruned. In states of version 1 they are bool tensors."""
+    where = f"masks[{name!r}]"
+    if isinstance(mask, Tensor):
+        return int((~saved.tensor(where, mask, bools=True)).count_nonzero())
+    return saved.integer(f"{where}.pruned", saved.at(where, saved.mapping(where, mask), "pruned"))
 
 
 def _count(name: str, tensor: Tensor) -> Count:

@@ -14,7 +14,8 @@ from torch.optim import Optimizer
 from lightning_prune.learned.compiled import Hooks, uncompiled
 from lightning_prune.learned.hard_masks import HardMasks
 from lightning_prune.learned.hardening import harden, harden_copies
-from lightning_prune.learned.learn_step import check_weights, learn
+from lightning_prune.learned.learn_step import learn, not_finite
+from lightning_prune.learned.saved_masks import masks_to_save, restored_masks
 from lightning_prune.learned.sites import Ideas, logits_of, sites_of
 from lightning_prune.learned.state_schema import check_learned
 from lightning_prune.pruning import checks
@@ -30,8 +31,7 @@ from lightning_prune.steps import progress
 
 _WHOLE_RUN = Polynomial(0.0, 0.0, 1.0, 0.004)
 """The window without a schedule; no sparsity is asked for."""
-_BINS = 20
-"""Of the histograms of probabilities in the history."""
+_BINS = 20  # of the histograms of probabilities in the history
 
 
 class Learning:
@@ -257,8 +257,7 @@ class Learning:
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed run needs; the weights too while they are not those of a checkpoint's files."""
         self.settle()
-        state = self.header() | self.logits.state_dict()
-        state["masks"] = {name: weight.mask for name, weight in self.masks.items()}
+        state = self.header() | self.logits.state_dict() | {"masks": masks_to_save(self.masks, self.finished)}
         state["thresholds"] = {name: float(weight.threshold) for name, weight in self.masks.items()}
         if self.finished:
             state["probabilities"] = dict(self._final or {})
@@ -282,14 +281,15 @@ class Learning:
             self._hard.restored(stale=False)
             self.unhook()
             return
+        masks = restored_masks(state, self._sites, self._hard.keeps)
         self.logits.load_state_dict(state)
         self.resolve(state["total_steps"] or self.length)
         self.step, self.finished = state["last_update"], state["finished"]
         for name, weight in self.masks.items():
             if self.finished:
-                weight.write(state["masks"][name], state["thresholds"][name])
+                weight.write(masks[name], state["thresholds"][name])
             else:
-                weight.propose(state["masks"][name], state["thresholds"][name])
+                weight.propose(masks[name], state["thresholds"][name])
                 with torch.no_grad():
                     weight.parameter.copy_(state["dense"][name])
         if self.finished:

@@ -4,6 +4,7 @@ Masks act in place: the model stays a plain model with plain parameters, the sam
 entries are set to zero; gradients and what optimizers remember of them, too.
 """
 
+from .checksum import checksums as checksums
 from .followers import followers as followers
 from .followers import suggestion as suggestion
 from .masked_weight import MaskedWeight as MaskedWeight

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from lightning_prune.masks.checksum import checksums
 from lightning_prune.masks.masked_weight import MaskedWeight, apply_all
 from lightning_prune.masks.memory import check_own
 from lightning_prune.masks.places import Places
@@ -139,12 +139,13 @@ class Masks(Mapping[str, MaskedWeight]):
         zero_copies(saved, {name: self[alias].mask for name, alias in of.items() if self[alias].pruned})
 
     def digest(self) -> bytes:
-        """Return 8 bytes that differ where masks or thresholds differ."""
+        """Return 8 bytes that differ where masks or thresholds differ; a device is waited for once, no mask is copied.
+
+        One entry that moves is always seen; see `checksum`.
+        """
         hashed = hashlib.blake2b(digest_size=8)
-        for name, weight in self.items():
-            hashed.update(f"{name}{float(weight.threshold)!r}".encode())
-            mask = weight.mask.contiguous().cpu()
-            hashed.update((ctypes.c_char * mask.numel()).from_address(mask.data_ptr()))
+        for (name, weight), checksum in zip(self.items(), checksums(w.mask for w in self.values()), strict=True):
+            hashed.update(f"{name}/{float(weight.threshold)!r}/{weight.pruned}/{checksum}/".encode())
         return hashed.digest()
 
     def hide(self) -> None:

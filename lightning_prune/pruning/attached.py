@@ -13,7 +13,7 @@ from lightning_prune.coupling.units import Group
 from lightning_prune.criterion import Criterion, SitedCriterion
 from lightning_prune.masks import MaskedWeight, Masks, write_all
 from lightning_prune.pattern import CoupledPattern, Pattern, SitedPattern
-from lightning_prune.pruning import checks
+from lightning_prune.pruning import checks, saved_masks
 from lightning_prune.pruning.chosen import Chosen
 from lightning_prune.pruning.header import header, still_due
 from lightning_prune.pruning.held_update import HeldUpdate, note_of_held, share_held, take_zeros
@@ -272,9 +272,9 @@ class Attached:
         return header(self.schedule, self.length, self.step)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that a resumed run needs."""
+        """Return all that a resumed run needs beside the weights. Pruned entries are zero then."""
         state = self.header() | {
-            "masks": {name: weight.mask for name, weight in self.masks.items()},
+            "masks": saved_masks.to_save(self.masks),
             "thresholds": {name: float(weight.threshold) for name, weight in self.masks.items()},
             "memory": {name: dict(weight.memory) for name, weight in self.masks.items() if weight.memory},
         }
@@ -285,7 +285,11 @@ class Attached:
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a state. Raises ValueError if it is damaged, of other weights, past the window; no mask moves."""
+        """Go on from a state, with masks read off the weights that were saved with it and are in the model by now.
+
+        Raises:
+            ValueError: it is damaged, of other weights, past the window, or the weights are not there; no mask moves.
+        """
         known = state.get("thresholds")
         if isinstance(known, Mapping) and self._chosen.wake(known):  # they trained when it was saved
             self._go_on()
@@ -296,6 +300,8 @@ class Attached:
         check_position(state, schedule)
         if not self._holds:  # it asks for what the state has
             check_saved(state, schedule, self._ideas.reversible)
+        parameters = {name: weight.parameter.detach() for name, weight in self.masks.items()}
+        masks = {} if state.get("stripped") else saved_masks.from_weights(state, parameters)
         self._set_up_updates(self._resolve(length))
         thresholds = state["thresholds"]
         for update in self._updates if state.get("stripped") else ():
@@ -309,7 +315,7 @@ class Attached:
                 with torch.no_grad():
                     weight.parameter.copy_(dense)
                 weight.dense = dense.to(device)
-            weight.write(state["masks"][name].to(device), thresholds[name])
+            weight.write(masks.pop(name), thresholds[name])
         self.masks.apply_to_followers()
         if self._holds:  # what is held is what the state has masked
             self._set_up_updates(self._by_rule())

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
-from torch import Tensor
-
 from lightning_prune.gate import ThresholdGate
 from lightning_prune.pattern import CoupledPattern, SitedPattern
 from lightning_prune.schedule import HoldingSchedule, Schedule
@@ -122,13 +120,13 @@ def with_final(schedule: Schedule, rule: str | None, sparsity: Mapping[str, floa
         raise ValueError(f"Targets.sparsity[{rule!r}] does not go with the schedule: {error}") from None
 
 
-def check_masks(shapes: Mapping[str, tuple[int, ...]], masks: Mapping[str, Tensor]) -> None:
-    """Raise ValueError unless the saved masks are those of the targets."""
+def check_masks(shapes: Mapping[str, tuple[int, ...]], masks: Mapping[str, tuple[int, ...]]) -> None:
+    """Raise ValueError unless the saved masks, by their shapes, are those of the targets."""
     missing, unknown = sorted(set(shapes) - set(masks)), sorted(set(masks) - set(shapes))
     if missing or unknown:
         raise ValueError(
             f"the pruning state belongs to other weights: not in the state {missing}, not among the targets {unknown}"
         )
     for name, shape in shapes.items():
-        if tuple(masks[name].shape) != shape:
-            raise ValueError(f"the saved mask of '{name}' has shape {tuple(masks[name].shape)}, its weight {shape}")
+        if masks[name] != shape:
+            raise ValueError(f"the saved mask of '{name}' has shape {masks[name]}, its weight {shape}")

@@ -125,7 +125,7 @@ class Engine(ABC, Generic[OnModelT]):
 
         Raises:
             ValueError: nothing to prune, a rule that matches nothing, a window that cannot be met or that a state to
-                go on from has behind it.
+                go on from has behind it, or weights that are not those saved with that state.
             RuntimeError: already attached.
         """
         if self.attached:
@@ -231,19 +231,22 @@ class Engine(ABC, Generic[OnModelT]):
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs: plain values and tensors that load with `weights_only=True`.
 
+        The masks are not in it but in the weights, whose zeros are the pruned entries: save them with it, and load them
+        before it. Pruned entries that something has just written to are set to zero.
+
         After `strip` it is a few numbers: the masks can then be read off the zeros of the weights. Only where the
         schedule was not at its end, or the run broke off, is it the same as before `strip`, so that both can go on.
         """
         if self._model is None:
             return dict(self._left or self._pending or {})
-        return self._model.state_dict()
+        return self._last_look(broke_off=True).state_dict()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over a state: at once when attached, else at the next attach.
+        """Take over a state: at once when attached, else at the next attach. Load the model's weights before that.
 
         Raises:
-            ValueError: the state is of a newer version, of the other kind of masks, of other weights, or damaged;
-                nothing is changed then.
+            ValueError: the state is of a newer version, of the other kind of masks, of other weights, damaged, or the
+                model's zeros are not its masks; nothing is changed then.
         """
         check_version(state)
         check_header(state, self._of_learned)
@@ -265,7 +268,7 @@ class Engine(ABC, Generic[OnModelT]):
         return on_model
 
     def _last_look(self, broke_off: bool) -> OnModelT:
-        """Return what is on the model, for the last time. Where it cannot follow the weights it comes off."""
+        """Return what is on the model. Where it cannot follow the weights it comes off, unless the run broke off."""
         on_model = self._on_model
         try:
             on_model.follow()

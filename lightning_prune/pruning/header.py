@@ -8,7 +8,8 @@ from typing import Any
 from lightning_prune import saved
 from lightning_prune.schedule import Schedule
 
-STATE_VERSION = 1
+STATE_VERSION = 2
+"""Version 1 held masks as bool tensors; see `saved_masks`."""
 
 
 def header(schedule: Schedule, length: int | None, step: int | None) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning_prune import saved
 from lightning_prune.pruning.checks import check_masks
+from lightning_prune.pruning.saved_masks import check_saved_masks
 from lightning_prune.schedule import Schedule
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -65,12 +66,15 @@ def check_body(state: Mapping[str, Any], shapes: Shapes) -> None:
     """Look at the masks of a state, and at what belongs to each.
 
     Raises:
-        ValueError: they are not the bool masks of these weights, or what stands beside them does not fit them.
+        ValueError: they are not the masks of these weights, or what stands beside them does not fit them.
     """
-    masks = saved.mapping(f"{_STATE}: masks", saved.at(_STATE, state, "masks"))
-    for name, mask in masks.items():
-        saved.tensor(f"{_STATE}: masks[{name!r}]", mask, bools=True)
-    check_masks(shapes, masks)
+    masks = saved.at(_STATE, state, "masks")
+    if state["version"] == 1:
+        bools = saved.mapping(f"{_STATE}: masks", masks)
+        found = {n: tuple(saved.tensor(f"{_STATE}: masks[{n!r}]", m, bools=True).shape) for n, m in bools.items()}
+    else:
+        found = check_saved_masks(f"{_STATE}: masks", masks)
+    check_masks(shapes, found)
     check_thresholds(state, shapes)
     for key, bools in (("going", True), ("dense", False)):
         values = saved.mapping(f"{_STATE}: {key}", state.get(key, {}))

@@ -12,6 +12,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from tests.golden.make_states import FOLDER, KINDS, STEPS, net
+
 from .conftest import SHORT, Command
 
 
@@ -88,6 +90,8 @@ STATE = {"version": 1, "total_steps": 9, "begin_step": 1, "end_step": 8, "last_u
         ({"sparsity": float("nan")}, "sparsity is nan"),
         ({"masks": {"w": torch.ones(2)}}, "masks['w'] is a tensor of torch.float32"),
         ({"masks": 3}, "masks is 3"),
+        ({"version": 2, "masks": {"w": {"pruned": -1}}}, "masks['w'].pruned is -1"),
+        ({"version": 2, "masks": {"w": {"shape": [2]}}}, "masks['w'] has no 'pruned'"),
     ],
 )
 def test_a_damaged_state_of_pruning_is_named_and_the_rest_is_shown(
@@ -102,6 +106,22 @@ def test_a_damaged_state_of_pruning_is_named_and_the_rest_is_shown(
     assert "25.00 %" in found.out
     assert "PruningCallback\\x1b[1m: last updated at step 4, scheduled from step 1 to 8" in found.out
     assert "\x1b" not in found.out + found.err
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_state_of_version_1_is_shown_as_one_of_version_2(command: Command, kind: str) -> None:
+    saved = torch.load(FOLDER / f"{kind}.pt", weights_only=True)
+    model, pruner = net(), KINDS[kind]()
+    model.load_state_dict(saved["model"])
+    pruner.load_state_dict(saved["pruner"])
+    pruner.attach(model, STEPS)
+    shown: list[str] = []
+    for state in (saved["pruner"], pruner.state_dict()):
+        torch.save({"state_dict": model.state_dict(), "callbacks": {"PruningCallback": state}}, "file.ckpt")
+        shown.append(command("inspect", "file.ckpt").out)
+    pruned = sum(int((~mask).sum()) for mask in saved["pruner"]["masks"].values())
+    assert f"{len(pruner.masks)} masks with {pruned} entries pruned" in shown[0]
+    assert shown[0] == shown[1]
 
 
 def test_names_in_a_file_cannot_move_the_cursor(command: Command) -> None:

@@ -9,6 +9,9 @@ from pytorch_lightning.callbacks import StochasticWeightAveraging
 from pytorch_lightning.callbacks.weight_averaging import EMAWeightAveraging, WeightAveraging
 from torch import Tensor
 
+from lightning_prune.pruning import saved_masks
+from lightning_prune.targets import plain_name
+
 
 def ema() -> pl.Callback:
     return EMAWeightAveraging(decay=0.7)
@@ -30,6 +33,15 @@ def averaged(average: str, order: str, callback: pl.Callback) -> list[pl.Callbac
     make = AVERAGES[average]
     both = [callback] if make is None else [make(), callback]
     return both if order == "average_first" else both[::-1]
+
+
+def masks_in(checkpoint: dict[str, Any], state_key: str) -> dict[str, Tensor]:
+    """Return the masks of a checkpoint by its weights' keys; count and checksum of those of the run bear them out."""
+    weights = checkpoint.get("current_model_state", checkpoint["state_dict"])
+    keys = {plain_name(key): key for key in weights}
+    state = checkpoint["callbacks"][state_key]
+    masks = saved_masks.from_weights(state, {name: weights[keys[name]] for name in state["masks"]})
+    return {keys[name]: mask for name, mask in masks.items()}
 
 
 def off_mask(saved: Any, masks: dict[str, Tensor]) -> list[str]:

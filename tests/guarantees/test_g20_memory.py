@@ -27,7 +27,7 @@ def in_tensors(saved: Any) -> int:
 
 
 def test_G20_a_stripped_checkpoint_is_as_small_as_a_dense_one(tmp_path: Path) -> None:
-    """Beyond the dense one it holds only names and numbers; one from the middle of a run, a byte a weight more."""
+    """Beyond the dense one it holds only names and numbers; so does one from the middle of a run."""
 
     def wide() -> Net:
         return Net(net=nn.Sequential(nn.Linear(12, 400), nn.ReLU(), nn.Linear(400, 400), nn.Linear(400, 4)))
@@ -49,7 +49,7 @@ def test_G20_a_stripped_checkpoint_is_as_small_as_a_dense_one(tmp_path: Path) ->
     assert in_tensors(ends["pruned"]) == in_tensors(ends["dense"])
     assert files["pruned"].stat().st_size <= files["dense"].stat().st_size + 2048
     middle = [torch.load(tmp_path / f"{name}-middle.ckpt", weights_only=True) for name in ("pruned", "dense")]
-    assert in_tensors(middle[0]) - in_tensors(middle[1]) == prunable
+    assert in_tensors(middle[0]) == in_tensors(middle[1])
 
 
 @pytest.mark.parametrize("reversible", [False, True])

@@ -83,6 +83,7 @@ def test_G30_files_written_in_the_run_have_the_followers_zeros() -> None:
     state = pruner.state_dict()
     fresh: Any = nn.ModuleDict({"student": mlp(), "teacher": mlp(seed=1)})
     resumed = Pruner(OneShot(0.5, 0), targets=Targets(follow={"teacher": "student"}))
+    fresh["student"].load_state_dict(model["student"].state_dict())
     resumed.load_state_dict(state)
     resumed.attach(fresh)
     assert torch.equal(fresh["teacher"][0].weight == 0, model["student"][0].weight == 0)

@@ -17,6 +17,8 @@ from lightning_prune.schedule import Polynomial
 
 State = dict[str, Any]
 Change = Callable[[State], Any]
+PRUNED = 8
+"""The position of an entry of the first weight that is pruned."""
 
 
 def net() -> nn.Sequential:
@@ -32,8 +34,8 @@ def learned() -> LearnedMasks:
     return LearnedMasks(pattern=Channel(example_inputs=torch.randn(2, 6)))
 
 
-def state_of(engine: Any, steps: int = 4) -> State:
-    model = net()
+def state_of(engine: Any, steps: int = 4, model: nn.Module | None = None) -> State:
+    model = net() if model is None else model
     engine.attach(model, 20)
     for step in range(1, steps + 1):
         engine.after_step(step)
@@ -58,6 +60,10 @@ def put(*path: Any) -> Change:
     return change
 
 
+def ints(values: list[Any]) -> Tensor:
+    return torch.tensor(values, dtype=torch.int64)
+
+
 def drop(key: str) -> Change:
     return lambda state: state.pop(key)
 
@@ -78,14 +84,49 @@ HEADER: dict[str, tuple[Change, str]] = {
     **{f"no {key}": (drop(key), f"no '{key}'") for key in ("total_steps", "begin_step", "end_step", "last_update")},
 }
 BODY: dict[str, tuple[Change, str]] = {
-    "masks of floats": (
-        put("masks", "0.weight", torch.ones(8, 6)),
-        r"masks\['0.weight'\] is a tensor of torch.float32",
+    "masks of bools": (
+        put("masks", "0.weight", torch.ones(8, 6).bool()),
+        r"masks\['0.weight'\] is a tensor of torch.bool",
     ),
-    "masks of ints": (put("masks", "2.weight", torch.ones(3, 8, dtype=torch.uint8)), r"masks\['2.weight'\]"),
     "masks no tensors": (put("masks", "0.weight", [True]), r"masks\['0.weight'\] is a list"),
-    "masks of another shape": (put("masks", "0.weight", torch.ones(6, 8).bool()), "has shape"),
-    "masks of another name": (put("masks", "4.weight", torch.ones(6, 8).bool()), "other weights"),
+    "masks of another shape": (
+        put("masks", "0.weight", "shape", [6, 8]),
+        r"saved mask of '0\.weight' has shape \(6, 8\)",
+    ),
+    "masks of another name": (
+        lambda state: put("masks", "4.weight", state["masks"]["0.weight"])(state),
+        "other weights",
+    ),
+    "a mask is missing": (lambda state: state["masks"].pop("2.weight"), "other weights"),
+    "a shape no list": (put("masks", "0.weight", "shape", 48), r"masks\['0.weight'\].shape is 48"),
+    "a length negative": (put("masks", "0.weight", "shape", [8, -6]), r"shape: a length is -6"),
+    "no shape": (lambda state: state["masks"]["0.weight"].pop("shape"), r"masks\['0.weight'\] has no 'shape'"),
+    "pruned negative": (put("masks", "0.weight", "pruned", -1), r"masks\['0.weight'\].pruned is -1"),
+    "pruned beyond the weight": (put("masks", "0.weight", "pruned", 49), r"pruned is 49; .* at most 48"),
+    "pruned a float": (put("masks", "2.weight", "pruned", 3.0), r"masks\['2.weight'\].pruned is 3\.0"),
+    "pruned one less": (
+        lambda state: put("masks", "0.weight", "pruned", state["masks"]["0.weight"]["pruned"] - 1)(state),
+        "saved beside other weights: '0.weight'",
+    ),
+    "no checksum": (lambda state: state["masks"]["2.weight"].pop("checksum"), r"masks\['2.weight'\] has no 'checksum'"),
+    "checksum text": (put("masks", "0.weight", "checksum", "a"), r"checksum is 'a'"),
+    "checksum beyond int64": (put("masks", "0.weight", "checksum", 2**63), "checksum is an int beyond all counts"),
+    "checksum another": (put("masks", "2.weight", "checksum", 5), "saved beside other weights: '2.weight'"),
+    "positions of floats": (
+        put("masks", "0.weight", "kept_zeros", torch.ones(2)),
+        r"kept_zeros is a tensor of torch.float",
+    ),
+    "positions a list": (put("masks", "0.weight", "kept_zeros", [1]), r"masks\['0.weight'\].kept_zeros is a list"),
+    "positions of two dimensions": (put("masks", "0.weight", "kept_zeros", ints([[1]])), "of one dimension"),
+    "positions negative": (put("masks", "0.weight", "kept_zeros", ints([-1, 3])), r"outside \[0, 48\)"),
+    "positions beyond the weight": (put("masks", "2.weight", "kept_zeros", ints([3, 24])), r"outside \[0, 24\)"),
+    "positions twice": (put("masks", "0.weight", "kept_zeros", ints([3, 3])), "positions twice"),
+    "positions not in order": (put("masks", "0.weight", "kept_zeros", ints([4, 3])), "not in order"),
+    "positions beyond what is kept": (put("masks", "0.weight", "kept_zeros", torch.arange(48)), "48 positions, and"),
+    "positions of pruned entries": (
+        lambda state: put("masks", "0.weight", "kept_zeros", ints([PRUNED]))(state),
+        "saved beside other weights: '0.weight'",
+    ),
     "masks no mapping": (put("masks", [1]), "masks is a list"),
     "masks with a number for a name": (put("masks", 7, torch.ones(1).bool()), "key 7"),
     "no masks": (drop("masks"), "no 'masks'"),
@@ -106,9 +147,11 @@ BODY: dict[str, tuple[Change, str]] = {
 @pytest.mark.parametrize("case", [*HEADER, *BODY])
 def test_G35_a_damaged_state_is_refused_by_field(case: str, late: bool) -> None:
     change, said = (HEADER | BODY)[case]
-    state = state_of(pruner(criterion=FirstOrderDelta(), reversible=True))
+    model = net()
+    state = state_of(pruner(criterion=FirstOrderDelta(), reversible=True), model=model)
+    assert not model.get_parameter("0.weight").flatten()[PRUNED]
     change(state)
-    fresh, model = pruner(criterion=FirstOrderDelta(), reversible=True), net()
+    fresh = pruner(criterion=FirstOrderDelta(), reversible=True)
     before = copy.deepcopy(model.state_dict())
     if late:
         fresh.attach(model, 20)
@@ -134,6 +177,7 @@ LEARNED: dict[str, tuple[Change, str]] = {
     "keeps of floats": (put("keeps", [torch.ones(8)]), r"keeps\[0\] is a tensor of torch.float32"),
     "keeps of another length": (put("keeps", [torch.ones(5).bool()]), r"keeps\[0\]"),
     "keeps of more groups": (put("keeps", []), "keeps has 0 groups"),
+    "keeps of other units": (put("keeps", [torch.arange(8) < 5]), "keeps are not those of its masks, of '0.weight'"),
     "no keeps": (drop("keeps"), "no 'keeps'"),
     "history no list": (put("history", 3), "history is 3"),
     "history without a step": (put("history", [{}]), r"history\[0\] has no 'step'"),
@@ -179,10 +223,12 @@ def test_G35_a_state_of_the_other_kind_is_refused_both_ways(pattern: dict[str, A
 
 def test_what_is_not_known_is_left_alone_and_a_sound_state_is_taken() -> None:
     for make in (pruner, learned):
-        state = state_of(make()) | {"of a later version": torch.ones(3)}
+        model, other = net(), net()
+        state = state_of(make(), model=model) | {"of a later version": torch.ones(3)}
+        other.load_state_dict(model.state_dict())
         fresh = make()
         fresh.load_state_dict(state)
-        fresh.attach(net(), 20)
+        fresh.attach(other, 20)
         assert fresh.last_update == state["last_update"]
         fresh.load_state_dict(state)
 

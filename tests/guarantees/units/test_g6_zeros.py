@@ -9,7 +9,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, OnExceptionCheckpoint
 from torch import Tensor
 
-from tests.guarantees.averages import averaged, off_mask
+from tests.guarantees.averages import averaged, masks_in, off_mask
 from tests.guarantees.helpers import Units, assert_plain, bits, differences, fit, momentum, raise_at
 from tests.guarantees.spies import Spy, by_step
 from tests.guarantees.whole_units import assert_pruned, channels
@@ -33,7 +33,8 @@ def test_G6_zeros_in_every_step_validation_and_file(average: str, tmp_path: Path
     masks: dict[str, Tensor] = {}
     for file in files:
         checkpoint = torch.load(file, weights_only=True)
-        masks = checkpoint["callbacks"].pop(callback.state_key)["masks"]
+        masks = masks_in(checkpoint, callback.state_key)
+        checkpoint["callbacks"].pop(callback.state_key)
         checkpoint.pop("optimizer_states")
         assert {"net.2.weight", "net.2.bias", "net.6.bias"} <= set(masks)
         assert off_mask(checkpoint, masks) == []
@@ -53,7 +54,7 @@ def test_G6_zeros_in_a_file_written_on_an_exception(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="on purpose"):
         fit(model, callback, OnExceptionCheckpoint(tmp_path, "broken"), max_steps=20)
     checkpoint = torch.load(tmp_path / "broken.ckpt", weights_only=True)
-    masks = checkpoint["callbacks"].pop(callback.state_key)["masks"]
+    masks = masks_in(checkpoint, callback.state_key)
     assert all(bool((~mask).any()) for mask in masks.values())
     assert off_mask({"state_dict": checkpoint["state_dict"]}, masks) == []
     assert_plain(model, callback=callback)

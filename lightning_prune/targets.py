@@ -247,8 +247,6 @@ def _uses(model: nn.Module) -> list[list[Use]]:
 
 def _sharding(parameter: nn.Parameter) -> str | None:
     """Return by what a parameter is sharded over ranks, or has given up its own shape; None if it is whole."""
-    if hasattr(parameter, "full_tensor"):
-        return "DTensor"
     if hasattr(parameter, "ds_id") or hasattr(parameter, "ds_status"):
         return "DeepSpeed"
     if any(kind.__name__ == "FlatParameter" for kind in type(parameter).__mro__) or getattr(

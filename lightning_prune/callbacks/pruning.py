@@ -22,7 +22,7 @@ from lightning_prune.callbacks.rewind import Rewind, Rewinder
 from lightning_prune.callbacks.run_pace import RunPace
 from lightning_prune.callbacks.short_forms import pruner_of
 from lightning_prune.callbacks.shrunk_checkpoints import Loading, save_small
-from lightning_prune.callbacks.starting import put_on
+from lightning_prune.callbacks.starting import put_on, restores_late
 from lightning_prune.callbacks.stepping import AfterStep, say_plan
 from lightning_prune.cost import CostReport
 from lightning_prune.families import Callback
@@ -133,8 +133,10 @@ class PruningCallback(Callback, InNotebooks):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Attach the pruner: the model is on its device, and a checkpoint's weights and state are loaded."""
         self._loading.end()
-        if self._idle:
-            return
+        if not self._idle and not restores_late(trainer):
+            self._attach(trainer)
+
+    def _attach(self, trainer: pl.Trainer) -> None:
         others = {c.tag: c.pruner for c in trainer.callbacks if isinstance(c, PruningCallback) and c is not self}  # pyright: ignore
         given = (self.pruner, self._pace_state, others, self.tag, self.rewind, self._rewinder_state, self.shrink)
         self._pace, self._rewinder = put_on(trainer, self._title, *given)
@@ -153,6 +155,8 @@ class PruningCallback(Callback, InNotebooks):
             self._resumed_data.go_on(trainer)
         if self._idle:
             return
+        if not self.pruner.attached:  # the strategy has restored the checkpoint only now
+            self._attach(trainer)
         for optimizer in trainer.optimizers:
             self._hooks.append(AfterStep(optimizer, self._after_optimizer_step))
         self._shown, self._step, self._guard = False, trainer.global_step, Guard(self._title)

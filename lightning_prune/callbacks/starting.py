@@ -17,6 +17,7 @@ from lightning_prune.callbacks.run_pace import RunPace
 from lightning_prune.callbacks.stepping import trained
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.pruning import Pruner
+from lightning_prune.shards import check_whole
 from lightning_prune.shrink import check_shrinkable
 
 if TYPE_CHECKING:
@@ -28,9 +29,28 @@ def check_strategy(strategy: Strategy) -> None:
     """Raise ValueError if a strategy shards parameters, or lets others of its own stand for them, without DTensor."""
     if isinstance(strategy, families.every("strategies.FSDPStrategy", "strategies.DeepSpeedStrategy")):
         raise ValueError(
-            f"{type(strategy).__name__} takes parameters apart, and this version cannot prune such: use DDP "
-            "(strategy='ddp'); ModelParallelStrategy, FSDP2, is not supported yet either"
+            f"{type(strategy).__name__} takes parameters apart in a way that cannot be pruned: use DDP "
+            "(strategy='ddp'), or ModelParallelStrategy with fully_shard (FSDP2) in configure_model"
         )
+
+
+def restores_late(trainer: pl.Trainer) -> bool:
+    """Return whether a checkpoint's weights and states are loaded only after `on_fit_start`."""
+    return bool(trainer.strategy.restore_checkpoint_after_setup and trainer.ckpt_path)
+
+
+def check_whole_weights(trainer: pl.Trainer, rewind: Rewind | None, shrink: bool) -> None:
+    """Raise ValueError if weights are taken apart over ranks, and something beside a pruner needs them whole."""
+    averaging = families.every("callbacks.WeightAveraging", "callbacks.StochasticWeightAveraging")
+    averages = [type(c).__name__ for c in trainer.callbacks if isinstance(c, averaging)]  # pyright: ignore
+    asked = [
+        ("shrink=True takes dead units out of", shrink, "shrink the model from its checkpoint, in one process"),
+        (f"rewind={rewind} keeps values of", rewind is not None, "leave rewind out, or prune under DDP"),
+        (f"{', '.join(averages)} keeps averages of", bool(averages), "leave it out, or prune under DDP"),
+    ]
+    for what, is_asked, remedy in asked:
+        if is_asked:
+            check_whole(trainer.lightning_module, what, remedy)
 
 
 def put_on(
@@ -61,6 +81,7 @@ def put_on(
         ValueError: it cannot be done; the module is then as it was.
     """
     check_strategy(trainer.strategy)
+    check_whole_weights(trainer, rewind, shrink)
     if shrink:
         shrinks = "leave shrink out and call lightning_prune.shrink.shrink(model) when the fit has ended"
         check_shapes_come_back(trainer.strategy, "shrink=True makes the model smaller at the end", shrinks)

@@ -54,18 +54,19 @@ class Layout:
 
     def canonical(self, tensor: Tensor) -> Tensor:
         """Return outputs, inputs, kernel, the experts' outputs one below the other; a view where strides allow it."""
-        order = self._order
+        order = self.order
         turned = tensor if order == sorted(order) else tensor.permute(order)
         return turned.flatten(0, 1) if "expert" in self.axes else turned
 
     def restore(self, tensor: Tensor, experts: int) -> Tensor:
         """Return a canonical tensor with its dimensions where this layout has them; the inverse of `canonical`."""
         turned = tensor.unflatten(0, (experts, -1)) if "expert" in self.axes else tensor
-        order = self._order
+        order = self.order
         return turned if order == sorted(order) else turned.permute([order.index(dim) for dim in range(len(order))])
 
     @cached_property
-    def _order(self) -> list[int]:
+    def order(self) -> list[int]:
+        """This layout's dimensions in the order of a canonical tensor, experts before outputs."""
         first = [name for name in ("expert", "out", "in") if name in self.axes]
         return [self.axes.index(name) for name in (*first, *(name for name in self.axes if name not in first))]
 

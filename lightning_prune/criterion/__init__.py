@@ -21,6 +21,7 @@ from .protocol import Criterion as Criterion
 from .protocol import RememberingCriterion as RememberingCriterion
 from .protocol import Site as Site
 from .protocol import SitedCriterion as SitedCriterion
+from .protocol import itself as itself
 from .protocol import moved_on as moved_on
 from .protocol import of_each_weight as of_each_weight
 from .protocol import times_magnitude as times_magnitude

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 from torch import Tensor
 
-from lightning_prune.criterion.protocol import Site, moved_on, times_magnitude
+from lightning_prune.criterion.protocol import Site, itself, moved_on, times_magnitude
 
 
 @dataclass(frozen=True)
@@ -23,6 +25,9 @@ class FirstOrderDelta:
 
     decay: float = 0.99
     memory: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    total: Callable[[Tensor], Tensor] = field(default=itself, repr=False)
+
+    of_entries: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.decay < 1.0:
@@ -30,7 +35,7 @@ class FirstOrderDelta:
 
     def at(self, site: Site) -> FirstOrderDelta:
         """Return the criterion with that weight's memory."""
-        return replace(self, memory=site.memory)
+        return replace(self, memory=site.memory, total=site.total)
 
     def __call__(self, weight: Tensor, grad: Tensor | None) -> Tensor:
         """Return |w| G, and move the memory on by one update."""
@@ -52,4 +57,4 @@ class FirstOrderDelta:
     def _gradient(self, w: Tensor) -> Tensor:
         old = self.memory.get("old_weight")
         delta = w.abs() if old is None else (w - old).abs_()
-        return moved_on(self.memory.get("gradient"), delta, self.decay)
+        return moved_on(self.memory.get("gradient"), delta, self.decay, self.total)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -13,6 +14,7 @@ class Magnitude:
 
     absolute: bool = field(default=True, init=False, repr=False)
     """The score is |weight|, so that a selection may read the weight itself and nothing is materialised."""
+    of_entries: ClassVar[bool] = True
 
     def __call__(self, weight: Tensor, grad: Tensor | None) -> Tensor:
         """Return |weight|."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from lightning_prune.ranking import by_rows
+from lightning_prune.ranking import by_rows, where_float64_is
+
+
+def itself(numbers: Tensor) -> Tensor:
+    """Return what is handed over: what lies here is the whole."""
+    return numbers
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,8 @@ class Site:
         memory: tensors that a criterion keeps from one update to the next for this weight; saved with the pruner.
         sparsity: the share that the schedule asks for at this update.
         norm: the scales of the norms behind the weight, one per output, where the pattern knows them.
+        total: from a sum over the entries at hand, 0-dim, to that over the whole weight.
+        place: from flat positions in what is handed over to those in the whole weight, output dimension first.
     """
 
     name: str
@@ -28,6 +36,8 @@ class Site:
     memory: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     sparsity: float = 0.0
     norm: Tensor | None = None
+    total: Callable[[Tensor], Tensor] = itself
+    place: Callable[[Tensor], Tensor] = itself
 
 
 class Criterion(Protocol):
@@ -40,6 +50,10 @@ class Criterion(Protocol):
         the outputs come one below the other; a criterion of whole outputs gets each expert by itself. Where no layer
         says what the dimensions are, the weight comes as it is, but for criteria that say `needs_layout = True` or
         `of_outputs = True`: there it is refused before.
+
+        Of a weight that is taken apart over ranks a criterion gets the whole, collected for the moment on every rank;
+        one that says `of_entries = True` gets the piece that lies here. A score may then depend on its own entry
+        alone, and on what `Site.total` and `Site.place` say of the whole.
         """
         ...
 
@@ -68,9 +82,18 @@ class RememberingCriterion(Protocol):
         ...
 
 
-def moved_on(mean: Tensor | None, delta: Tensor, decay: float) -> Tensor:
-    """Return decay * mean + (1 - decay) * delta / ||delta||_2, in the memory of `delta`; no mean is one of zeros."""
-    norm = delta.norm()
+def moved_on(mean: Tensor | None, delta: Tensor, decay: float, total: Callable[[Tensor], Tensor] = itself) -> Tensor:
+    """Return decay * mean + (1 - decay) * delta / ||delta||_2, in the memory of `delta`; no mean is one of zeros.
+
+    Args:
+        mean: of the updates before.
+        delta: of this one.
+        decay: the share of the mean that stays.
+        total: from the sum over a piece of the weight to that over all of it.
+    """
+    norm = torch.linalg.vector_norm(where_float64_is(delta), dtype=torch.float64)
+    norm = norm if total is itself else total(norm.square()).sqrt()
+    norm = norm.to(delta.device, delta.dtype, non_blocking=True)
     delta.div_(torch.where(norm > 0, norm, 1.0)).mul_(1.0 - decay)
     for part, of in by_rows(delta, mean) if mean is not None else ():
         part.add_(decay * of)

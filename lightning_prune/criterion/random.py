@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from lightning_prune.criterion.protocol import Site
+from lightning_prune.criterion.protocol import Site, itself
 
 _LOW = (1 << 32) - 1
 _MULTIPLIERS = (0x7FEB352D, 0x297A2D39, 0x45D9F3B, 0x2C1B3C6D)
@@ -31,18 +33,22 @@ class Random:
         seed: any int.
         step: the update step, set by the pruner.
         name: the weight's name, set by the pruner.
+        place: from positions in what is handed over to those in the whole weight, set by the pruner.
     """
 
     seed: int = 0
     step: int = 0
     name: str = ""
+    place: Callable[[Tensor], Tensor] = field(default=itself, repr=False)
+
+    of_entries: ClassVar[bool] = True
 
     def at(self, site: Site) -> Random:
         """Return the criterion for that weight at that step."""
-        return replace(self, step=site.step, name=site.name)
+        return replace(self, step=site.step, name=site.name, place=site.place)
 
     def __call__(self, weight: Tensor, grad: Tensor | None) -> Tensor:
-        """Return random scores in float32, those of the positions 0, 1, 2 and so on of the weight as it is given."""
+        """Return random scores in float32: those of the positions 0, 1, 2, ... of the whole weight, or of a piece."""
         scores = torch.empty(weight.shape, dtype=torch.float32, device=weight.device)
         flat, keys = scores.view(-1), self._keys
         size = _CHUNK
@@ -50,6 +56,9 @@ class Random:
             size = min(max(1 << (flat.numel() // 32).bit_length(), _ON_DEVICE[0]), _ON_DEVICE[1])
         for start in range(0, flat.numel(), size):  # a power of two: none goes across a multiple of 2 ** 32
             part = flat[start : start + size]
+            if self.place is not itself:
+                part.copy_(self.of(self.place(torch.arange(start, start + part.numel(), device=weight.device))))
+                continue
             low = torch.arange(start & _LOW, (start & _LOW) + part.numel(), device=weight.device)
             part.copy_(_mixed(low, start >> 32, keys)).mul_(2.0**-24)
         return scores

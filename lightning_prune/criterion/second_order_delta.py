@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from lightning_prune.criterion.protocol import Site, moved_on, times_magnitude
+from lightning_prune.criterion.protocol import Site, itself, moved_on, times_magnitude
 from lightning_prune.ranking import by_rows
 
 
@@ -26,6 +28,9 @@ class SecondOrderDelta:
 
     decay: float = 0.99
     memory: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    total: Callable[[Tensor], Tensor] = field(default=itself, repr=False)
+
+    of_entries: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.decay < 1.0:
@@ -33,7 +38,7 @@ class SecondOrderDelta:
 
     def at(self, site: Site) -> SecondOrderDelta:
         """Return the criterion with that weight's memory."""
-        return replace(self, memory=site.memory)
+        return replace(self, memory=site.memory, total=site.total)
 
     def __call__(self, weight: Tensor, grad: Tensor | None) -> Tensor:
         """Return |w| G, and move the memory on by one update."""
@@ -59,4 +64,4 @@ class SecondOrderDelta:
         delta = w.clone() if older is None else w + older
         for part, of in by_rows(delta, old) if old is not None else ():
             part.sub_(2.0 * of)
-        return moved_on(self.memory.get("gradient"), delta.abs_(), self.decay)
+        return moved_on(self.memory.get("gradient"), delta.abs_(), self.decay, self.total)

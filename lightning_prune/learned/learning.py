@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from lightning_prune.learned.compiled import Hooks, uncompiled
 from lightning_prune.learned.hard_masks import HardMasks
 from lightning_prune.learned.hardening import harden, harden_copies
-from lightning_prune.learned.learn_step import learn, not_finite
+from lightning_prune.learned.learn_step import check_weights, learn
 from lightning_prune.learned.saved_masks import masks_to_save, restored_masks
 from lightning_prune.learned.sites import Ideas, logits_of, sites_of
 from lightning_prune.learned.state_schema import check_learned

@@ -19,6 +19,7 @@ from lightning_prune.pruning.engine import Engine
 from lightning_prune.pruning.waiting import Trained
 from lightning_prune.report import Report
 from lightning_prune.schedule import Schedule
+from lightning_prune.shards import check_whole
 from lightning_prune.targets import Targets
 
 
@@ -114,6 +115,7 @@ class LearnedMasks(Engine[Learning]):
     def _put(
         self, model: nn.Module, length: int | None, total_steps: int | None, trial: bool, trained: Trained
     ) -> Learning:
+        check_whole(model, "learned masks are on", "learn them under DDP, or use a Pruner")
         return Learning(self, model, length, total_steps, trial, trained)
 
     def _take_off(self, on_model: Learning) -> None:

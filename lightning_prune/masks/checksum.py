@@ -8,12 +8,13 @@ about 2 ** -57; where whole rows and columns differ, some more bits are lost, a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from lightning_prune.ranking import read
+from lightning_prune.shards import Shard, each
 
 BASE = 0x9E3779B97F4A7C15
 """It leaves 5 when divided by 8: its powers modulo 2 ** 57 repeat after 2 ** 55, so after 2 ** 58 entries. It is large:
@@ -25,14 +26,45 @@ _WORDS = 1 << 15
 _WORDS_ON_DEVICE = 1 << 19
 
 
-def checksums(masks: Iterable[Tensor]) -> list[int]:
+def checksums(masks: Iterable[Tensor], shards: Sequence[Shard | None] = ()) -> list[int]:
     """Return a number in [-2^63, 2^63) for each bool tensor; a device is waited for once.
 
     Args:
         masks: bool tensors of any shapes. Positions are those of the tensor flattened, whatever its strides.
+        shards: of which wholes the masks are pieces; empty if none is. The numbers are then those of the wholes.
     """
     powers: dict[torch.device, Tensor] = {}
-    return read([_checksum(mask, powers) for mask in masks])
+    if all(shard is None for shard in shards):
+        return read([_checksum(mask, powers) for mask in masks])
+    of = zip(masks, shards, strict=True)
+    return each([_checksum(m, powers) if s is None else piece_of(m, s) for m, s in of], shards)
+
+
+def piece_of(mask: Tensor, shard: Shard) -> Tensor:
+    """Return what a piece adds to the number of the whole, run by run of entries that lie side by side in the whole."""
+    starts, length = shard.runs(mask.device)
+    runs = mask.detach().reshape(len(starts), length)
+    total = torch.zeros((), dtype=torch.int64, device=mask.device)
+    if not mask.numel():
+        return total
+    for first in range(8):  # within a word of eight entries; a run of the next row may begin at another one
+        if len(starts) == 1 and int(starts[0]) % 8 != first:
+            continue
+        among = starts % 8 == first
+        some = torch.nn.functional.pad(runs[among], (first, -(length + first) % 8)).contiguous().view(torch.int64)
+        words = (some * _GATHER).bitwise_right_shift_(56).bitwise_and_(255)
+        inside = torch.full((words.shape[1],), _signed(BASE), dtype=torch.int64, device=mask.device).cumprod(0)
+        total += ((words * inside).sum(1) * _powers(starts[among] // 8)).sum()
+    return total
+
+
+def _powers(exponents: Tensor) -> Tensor:
+    """Return BASE to those powers, modulo 2^64."""
+    found, square = torch.ones_like(exponents), BASE
+    for bit in range(int(exponents.max()).bit_length() if len(exponents) else 0):
+        found = torch.where((exponents >> bit) & 1 == 1, found * _signed(square), found)
+        square = pow(square, 2, 1 << 64)
+    return found
 
 
 def _checksum(mask: Tensor, powers: dict[torch.device, Tensor]) -> Tensor:

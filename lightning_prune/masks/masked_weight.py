@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from lightning_prune.masks.places import Place
 from lightning_prune.masks.zeros import zero_, zero_each_
 from lightning_prune.ranking import count, counts
+from lightning_prune.shards import Shard, each, is_plain, local, shard_of
 from lightning_prune.targets import Target
 
 
@@ -20,9 +21,10 @@ class MaskedWeight:
 
     Attributes:
         target: where the weight lives in the model now; `follow` keeps it true.
-        mask: bool in the weight's shape, true where a weight is alive. Each update puts a new tensor here.
+        mask: bool in the weight's shape, true where a weight is alive. Each update puts a new tensor here. Of a weight
+            that is taken apart over ranks, all tensors here are those of the piece on this one.
         threshold: 0-dim float64 tensor on the CPU, the boundary score of the latest update; 0 before the first.
-        pruned: how many entries of the mask are false.
+        pruned: how many entries of the mask are false, on all ranks.
         dense: the last dense values, where masks are reversible; None otherwise.
         memory: what the criterion remembers of this weight.
         seen: `state` when pruned entries were last known to be zero, None before there were any.
@@ -30,10 +32,12 @@ class MaskedWeight:
 
     def __init__(self, target: Target, reversible: bool) -> None:
         self.target = target
-        self.mask = torch.ones_like(target.parameter, dtype=torch.bool, requires_grad=False)
+        self.shard = shard_of(target.parameter)
+        self._plain = is_plain(target.parameter)  # known, since it is asked at every step
+        self.mask = torch.ones_like(local(target.parameter), dtype=torch.bool, requires_grad=False)
         self.threshold = torch.zeros((), dtype=torch.float64)
         self.pruned = 0
-        self.dense = target.parameter.detach().clone() if reversible else None
+        self.dense = self.values.detach().clone() if reversible else None
         self.memory: dict[str, Tensor] = {}
         self.seen: tuple[int, int] | None = None
         self._shown: list[tuple[nn.Module, str]] = []
@@ -45,13 +49,34 @@ class MaskedWeight:
         return self.target.parameter
 
     @property
+    def values(self) -> Tensor:
+        """The weight, or the piece of it that lies here."""
+        return self.target.parameter if self._plain else local(self.target.parameter)
+
+    @property
+    def grad(self) -> Tensor | None:
+        """Its gradient, or that of the piece."""
+        grad = self.target.parameter.grad
+        return grad if grad is None or self._plain else local(grad)
+
+    @property
+    def shape(self) -> torch.Size:
+        """The shape of the whole weight."""
+        return self.mask.shape if self.shard is None else self.shard.shape
+
+    @property
+    def size(self) -> int:
+        """How many entries the whole weight has."""
+        return self.mask.numel() if self.shard is None else self.shard.size
+
+    @property
     def experts(self) -> int:
         """How many weights are stacked in this one: 1 unless its layout says so."""
-        return 1 if self.target.layout is None else self.target.layout.experts(self.mask.shape)
+        return 1 if self.target.layout is None else self.target.layout.experts(self.shape)
 
     def check(self, places: Mapping[str, Place]) -> None:
         """Raise ValueError if what lies under the weight's names now cannot take its mask. Changes nothing."""
-        shape, names = tuple(self.mask.shape), self.target.names
+        shape, names = tuple(self.shape), self.target.names
         for name in names:
             if not places[name].fits(shape):
                 raise ValueError(
@@ -76,24 +101,42 @@ class MaskedWeight:
         self.target = replace(self.target, parameter=parameter, owners=owners)
         self._show_on(owners)
         if replaced:
-            self.dense = None if self.dense is None else parameter.detach().clone()
+            self.shard, self._plain = self._shard_now(), is_plain(parameter)
+            self.dense = None if self.dense is None else self.values.detach().clone()
             self.apply()
+
+    def _shard_now(self) -> Shard | None:
+        """Return which part of the new parameter lies here. Raises ValueError if it is another than the mask's."""
+        now = shard_of(self.parameter)
+        if (now and now.box) != (self.shard and self.shard.box):
+            raise ValueError(
+                f"'{self.target.name}' was taken apart over ranks while it was being pruned, or in another way than "
+                "before: do it before pruning begins, in configure_model"
+            )
+        return now
 
     def canonical(self, tensor: Tensor) -> Tensor:
         """Return outputs first, inputs second; a view but for stacked experts. As it is where that is not known."""
         return tensor if self.target.layout is None else self.target.layout.canonical(tensor)
 
     def restore(self, tensor: Tensor) -> Tensor:
-        """Return a canonical tensor with its dimensions where the weight has them."""
-        return tensor if self.target.layout is None else self.target.layout.restore(tensor, self.experts)
+        """Return a canonical tensor, whole or of the piece, with its dimensions where the weight has them."""
+        if self.target.layout is None:
+            return tensor
+        of = self.shape if tensor.numel() == self.size else self.mask.shape
+        return self.target.layout.restore(tensor, self.target.layout.experts(of))
+
+    def piece(self, tensor: Tensor) -> Tensor:
+        """Return the part that lies here of a tensor of the whole weight's shape."""
+        return tensor if self.shard is None else self.shard.piece(tensor)
 
     def parts(self, tensor: Tensor) -> list[Tensor]:
-        """Return a canonical tensor's part of each expert, itself where nothing is stacked."""
+        """Return a whole canonical tensor's part of each expert, itself where nothing is stacked."""
         return [tensor] if self.experts == 1 else list(tensor.unflatten(0, (self.experts, -1)).unbind(0))
 
     def ranked(self) -> Tensor:
         """Return the values to rank: the weight, with pruned entries at their last dense values where reversible."""
-        weight = self.parameter.detach()
+        weight = self.values.detach()
         return weight if self.dense is None else torch.where(self.mask, weight, self.dense)
 
     def write(self, mask: Tensor, threshold: float, kept: int | None = None, moved: int | None = None) -> int:
@@ -106,19 +149,19 @@ class MaskedWeight:
             moved: how many differ from those of the mask so far, if that is known; needed of reversible masks alone.
         """
         mask = mask.to(self.mask.device)
-        kept = count(mask) if kept is None else kept
+        kept = each([count(mask)], [self.shard])[0] if kept is None else kept
         if self.dense is not None:
             self.dense = self.ranked()
-            moved = count(mask != self.mask) if moved is None else moved
+            moved = each([count(mask != self.mask)], [self.shard])[0] if moved is None else moved
             with torch.no_grad():
-                self.parameter.copy_(self.dense)
+                self.values.copy_(self.dense)
         more = self.take(mask, threshold, kept)
         self.apply()
         return more if self.dense is None or moved is None else moved
 
     def take(self, mask: Tensor, threshold: float, kept: int) -> int:
         """Take a new mask of which `kept` entries are true, and return how many more are false; nothing is zeroed."""
-        before, self.pruned = self.pruned, mask.numel() - kept
+        before, self.pruned = self.pruned, self.size - kept
         self.propose(mask, threshold)
         return self.pruned - before
 
@@ -135,8 +178,8 @@ class MaskedWeight:
     @property
     def state(self) -> tuple[int, int]:
         """How often the weight was written to as torch counts it, and where its memory is."""
-        parameter = self.target.parameter
-        return parameter._version, parameter.data_ptr()
+        values = self.target.parameter if self._plain else self.values
+        return values._version, values.data_ptr()
 
     @property
     def written_to(self) -> bool:
@@ -146,13 +189,14 @@ class MaskedWeight:
     @property
     def refilled(self) -> bool:
         """Whether the weight has other memory since then: it was replaced as a whole, not written to."""
-        return self.seen is None or self.seen[1] != self.parameter.data_ptr()
+        return self.seen is None or self.seen[1] != self.state[1]
 
     def apply_to_moments(self, optimizers: Iterable[Optimizer]) -> None:
         """Set what optimizers remember of pruned entries to zero; that of kept entries keeps its bits."""
         for optimizer in optimizers:
             remembered = getattr(optimizer, "state", {})  # wrappers may have none of their own
-            for moment in remembered[self.parameter].values() if self.parameter in remembered else ():
+            for value in remembered[self.parameter].values() if self.parameter in remembered else ():
+                moment = local(value) if isinstance(value, Tensor) else value
                 if (
                     isinstance(moment, Tensor)
                     and moment.shape == self.mask.shape
@@ -169,7 +213,7 @@ class MaskedWeight:
 
     def come(self) -> None:
         """Go where the weight has gone: a model comes back to the CPU at the end of a fit."""
-        device = self.parameter.device
+        device = self.values.device
         if self.mask.device == device:
             return
         self.mask = self.mask.to(device)
@@ -197,22 +241,22 @@ def apply_all(weights: Iterable[MaskedWeight]) -> None:
     pruned = [weight for weight in weights if weight.pruned]
     for weight in pruned:
         weight.come()
-    zero_each_([weight.parameter for weight in pruned], [weight.mask for weight in pruned])
+    zero_each_([weight.values for weight in pruned], [weight.mask for weight in pruned])
     for weight in pruned:
         weight.seen = weight.state
 
 
 def zero_gradients(weights: Iterable[MaskedWeight]) -> None:
     """Zero the gradients of pruned entries. Sparse ones are left; the weight is masked after the step."""
-    pairs = [(weight.parameter.grad, weight.mask) for weight in weights if weight.pruned]
+    pairs = [(weight.grad, weight.mask) for weight in weights if weight.pruned]
     dense = [(grad, mask) for grad, mask in pairs if grad is not None and grad.layout == torch.strided]
     zero_each_([grad for grad, _ in dense], [mask for _, mask in dense])
 
 
 def alive(weights: Iterable[MaskedWeight]) -> list[MaskedWeight]:
-    """Return the weights of which pruned entries are not all zero, found by a look at all values."""
+    """Return the weights of which pruned entries are not all zero here, found by a look at all values."""
     pruned = [weight for weight in weights if weight.pruned]
-    found = counts((weight.parameter.detach() != 0) > weight.mask for weight in pruned)
+    found = counts((weight.values.detach() != 0) > weight.mask for weight in pruned)
     return [weight for weight, number in zip(pruned, found, strict=True) if number]
 
 

@@ -15,6 +15,7 @@ from lightning_prune.masks.memory import check_own
 from lightning_prune.masks.places import Places
 from lightning_prune.masks.steps import Steps
 from lightning_prune.masks.zeros import zero_, zero_copies
+from lightning_prune.shards import reshard, resharding
 from lightning_prune.targets import Target
 
 
@@ -41,6 +42,7 @@ class Masks(Mapping[str, MaskedWeight]):
         self._aliases = {alias: target.name for target in targets for alias in target.names}
         self._model = model
         self._places = None if model is None else Places(model, self._aliases)
+        self._resharding = [] if model is None or not self.split else resharding(model)
         self._followers: Mapping[str, str] = {}
         self._steps: dict[int, Steps] = {}
 
@@ -58,7 +60,7 @@ class Masks(Mapping[str, MaskedWeight]):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave the model out of copies and pickles: they hold on to the parameters that they have."""
-        return vars(self) | {"_model": None, "_places": None, "_steps": {}}
+        return vars(self) | {"_model": None, "_places": None, "_steps": {}, "_resharding": []}
 
     def lead(self, followers: Mapping[str, str]) -> None:
         """Have weights of the model, by name, get the masks of others: see `apply_to_followers`."""
@@ -91,6 +93,7 @@ class Masks(Mapping[str, MaskedWeight]):
         Raises:
             ValueError: a mask does not fit what lies under its weight's name now. No mask has moved then.
         """
+        reshard(self._resharding)
         if self._model is None or (self._places is not None and self._places.same()):
             return False
         places = Places(self._model, self._aliases)
@@ -107,6 +110,11 @@ class Masks(Mapping[str, MaskedWeight]):
             weight.follow(places.found)
         self._places, self._steps = places, {}
         return True
+
+    @property
+    def split(self) -> bool:
+        """Whether weights are taken apart over ranks."""
+        return any(weight.shard is not None for weight in self.values())
 
     @property
     def pruned(self) -> int:
@@ -141,10 +149,12 @@ class Masks(Mapping[str, MaskedWeight]):
     def digest(self) -> bytes:
         """Return 8 bytes that differ where masks or thresholds differ; a device is waited for once, no mask is copied.
 
-        One entry that moves is always seen; see `checksum`.
+        One entry that moves is always seen; see `checksum`. Of weights that are taken apart the pieces' numbers are
+        added up over ranks, and replicas are compared.
         """
         hashed = hashlib.blake2b(digest_size=8)
-        for (name, weight), checksum in zip(self.items(), checksums(w.mask for w in self.values()), strict=True):
+        numbers = checksums((w.mask for w in self.values()), [w.shard for w in self.values()])
+        for (name, weight), checksum in zip(self.items(), numbers, strict=True):
             hashed.update(f"{name}/{float(weight.threshold)!r}/{weight.pruned}/{checksum}/".encode())
         return hashed.digest()
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lightning_prune.shards import local
 from lightning_prune.targets import Target, plain_name
 
 
@@ -34,7 +35,7 @@ def check_own(model: nn.Module, targets: Sequence[Target]) -> None:
 
 
 def _check_one_device(targets: Sequence[Target]) -> None:
-    first = {target.parameter.device: target.name for target in reversed(targets)}
+    first = {local(target.parameter).device: target.name for target in reversed(targets)}
     if len(first) > 1:
         where = ", ".join(f"'{name}' on {device}" for device, name in reversed(first.items()))
         raise ValueError(
@@ -63,7 +64,7 @@ def _shared(model: nn.Module) -> list[tuple[tuple[str, Tensor], tuple[str, Tenso
             on.setdefault(place, []).append((plain_name(name), parameter))
     pairs: list[tuple[tuple[str, Tensor], tuple[str, Tensor]]] = []
     for tensors in on.values():
-        ordered = sorted(tensors, key=lambda named: named[1].storage_offset() * named[1].element_size())
+        ordered = sorted(tensors, key=lambda named: _first(named[1]))
         for number, one in enumerate(ordered):
             for other in ordered[number + 1 :]:
                 if _first(other[1]) >= _end(one[1]):
@@ -73,7 +74,8 @@ def _shared(model: nn.Module) -> list[tuple[tuple[str, Tensor], tuple[str, Tenso
     return pairs
 
 
-def _storage(parameter: Tensor) -> tuple[str, int] | None:
+def _storage(tensor: Tensor) -> tuple[str, int] | None:
+    parameter = local(tensor)
     if parameter.layout != torch.strided or parameter.is_meta or not parameter.numel():
         return None
     try:
@@ -82,11 +84,13 @@ def _storage(parameter: Tensor) -> tuple[str, int] | None:
         return None
 
 
-def _first(tensor: Tensor) -> int:
+def _first(parameter: Tensor) -> int:
+    tensor = local(parameter)
     return int(tensor.storage_offset()) * tensor.element_size()
 
 
-def _end(tensor: Tensor) -> int:
+def _end(parameter: Tensor) -> int:
+    tensor = local(parameter)
     span = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return (int(tensor.storage_offset()) + int(span) + 1) * tensor.element_size()
 
@@ -95,6 +99,7 @@ def _overlap(one: Tensor, other: Tensor) -> bool:
     """Return whether two tensors on one storage, whose ranges overlap, share an entry: columns in turn do not."""
     if one.element_size() != other.element_size():
         return True
+    one, other = local(one), local(other)
     first = min(one.storage_offset(), other.storage_offset())
     taken = torch.zeros(max(_end(one), _end(other)) // one.element_size() - first, dtype=torch.bool)
     taken.as_strided(one.shape, one.stride(), one.storage_offset() - first).fill_(True)

@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_prune.ranking import NUMPY, by_rows, count
 from lightning_prune.ranking.float_keys import bits
 from lightning_prune.ranking.threads import CHUNK, sums
+from lightning_prune.shards import local
 from lightning_prune.targets import plain_name
 
 _BY_NUMPY = 1 << 12
@@ -136,6 +137,6 @@ def zero_copies(saved: Any, masks: Mapping[str, Tensor]) -> None:
         if isinstance(value, dict):
             zero_copies(value, masks)
         elif isinstance(value, Tensor) and isinstance(key, str) and value.is_floating_point():
-            mask = masks.get(plain_name(key))
-            if mask is not None and mask.shape == value.shape:
-                zero_(value, mask.to(value.device))
+            mask, values = masks.get(plain_name(key)), local(value)
+            if mask is not None and mask.shape == values.shape:
+                zero_(values, mask.to(values.device))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,21 +11,24 @@ from torch import Tensor
 
 from lightning_prune.criterion import Criterion, RememberingCriterion, Site, SitedCriterion
 from lightning_prune.masks import MaskedWeight
+from lightning_prune.shards import grad_of, sum_of, whole
 
 
 def scores_of(
     criterion: Criterion | SitedCriterion, weight: MaskedWeight, step: int, sparsity: float, norm: Tensor | None = None
 ) -> Tensor:
-    """Return the criterion's scores of a weight, output dimension first.
+    """Return the criterion's scores of a weight, output dimension first: of the piece of it that lies here.
 
-    One that scores whole outputs is asked for every expert of a stack by itself, with a memory of its own.
+    One that scores whole outputs is asked for every expert of a stack by itself, with a memory of its own. One that
+    does not score each entry by itself gets the whole weight, on every rank, and all scores of it are returned.
 
     Raises:
         ValueError: they have another shape than the weight, or are no floats.
     """
-    values, grad = _seen(weight)
+    values, grad = _seen(weight, criterion)
     if _at_once(criterion, weight):
-        return _scores(criterion, Site(weight.target.name, step, weight.memory, sparsity, norm), values, grad, True)
+        site = Site(weight.target.name, step, weight.memory, sparsity, norm, **_part(criterion, weight))
+        return _scores(criterion, site, values, grad, True)
     grads = [None] * weight.experts if grad is None else weight.parts(grad)
     scores: list[Tensor] = []
     for number, (part, its_grad) in enumerate(zip(weight.parts(values), grads, strict=True)):
@@ -41,19 +46,36 @@ def remember(criterion: Criterion | SitedCriterion, weight: MaskedWeight, step: 
         return
     asked: Any = criterion
     if isinstance(criterion, SitedCriterion):
-        asked = criterion.at(Site(weight.target.name, step, weight.memory))
+        asked = criterion.at(replace(Site(weight.target.name, step, weight.memory), **_part(criterion, weight)))
     with torch.no_grad():
-        asked.remember(*_seen(weight))
+        asked.remember(*_seen(weight, criterion))
 
 
 def _at_once(criterion: Criterion | SitedCriterion, weight: MaskedWeight) -> bool:
     return weight.experts == 1 or not getattr(criterion, "of_outputs", False)
 
 
-def _seen(weight: MaskedWeight) -> tuple[Tensor, Tensor | None]:
+def gathers(criterion: Criterion | SitedCriterion, weight: MaskedWeight) -> bool:
+    """Return whether a criterion needs the whole of a weight that is taken apart."""
+    return weight.shard is not None and not getattr(criterion, "of_entries", False)
+
+
+def _part(criterion: Criterion | SitedCriterion, weight: MaskedWeight) -> dict[str, Any]:
+    """Return what a `Site` says of the piece of a weight that a criterion gets."""
+    shard = weight.shard
+    if shard is None or gathers(criterion, weight):
+        return {}
+    layout = weight.target.layout
+    order = range(len(shard.box)) if layout is None else layout.order
+    return {"total": partial(sum_of, shard=shard), "place": partial(shard.place, order=order)}
+
+
+def _seen(weight: MaskedWeight, criterion: Criterion | SitedCriterion) -> tuple[Tensor, Tensor | None]:
     """Return what a criterion sees of a weight."""
-    grad = weight.parameter.grad
-    return weight.canonical(weight.ranked()), None if grad is None else weight.canonical(grad)
+    values, grad = weight.ranked(), grad_of(weight.parameter)
+    if gathers(criterion, weight):
+        values, grad = whole(values, weight.shard), None if grad is None else whole(grad, weight.shard)
+    return weight.canonical(values), None if grad is None else weight.canonical(grad)
 
 
 def _scores(

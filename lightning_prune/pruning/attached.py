@@ -14,7 +14,9 @@ from lightning_prune.criterion import Criterion, SitedCriterion
 from lightning_prune.masks import MaskedWeight, Masks, write_all
 from lightning_prune.pattern import CoupledPattern, Pattern, SitedPattern
 from lightning_prune.pruning import checks, saved_masks
+from lightning_prune.pruning.asking import gathers
 from lightning_prune.pruning.chosen import Chosen
+from lightning_prune.pruning.collecting import check_collected
 from lightning_prune.pruning.header import header, still_due
 from lightning_prune.pruning.held_update import HeldUpdate, note_of_held, share_held, take_zeros
 from lightning_prune.pruning.layout_check import check_layouts, in_need
@@ -29,6 +31,7 @@ from lightning_prune.report import Report
 from lightning_prune.schedule import HoldingSchedule, Schedule
 from lightning_prune.scope import Scope
 from lightning_prune.selection import Selection
+from lightning_prune.shards import check_whole, whole_on_host
 from lightning_prune.targets import Target, Targets, groups
 
 
@@ -63,6 +66,10 @@ class Attached:
     def __init__(
         self, ideas: Ideas, model: nn.Module, length: int | None, total_steps: int | None, trial: bool, trained: Trained
     ) -> None:
+        if isinstance(ideas.pattern, CoupledPattern):
+            check_whole(
+                model, f"pattern={ideas.pattern} finds units in", "prune under DDP, or use a pattern of single weights"
+            )
         self._ideas = ideas
         self._holds = isinstance(ideas.schedule, HoldingSchedule)
         self._chosen = Chosen(ideas.targets, ideas.pattern, model, trained, self._in_need, self._holds)
@@ -77,6 +84,7 @@ class Attached:
         self.masks = Masks(self._chosen.targets, ideas.reversible, model)
         self.counted = self._chosen.counted
         try:
+            check_collected(ideas.criterion, ideas.pattern, ideas.regularizer, self.masks.values())
             self.masks.lead(self._chosen.followers)
             self._set_up_updates(schedules)
         except BaseException:
@@ -187,7 +195,7 @@ class Attached:
             update.remember(due)
         changed = write_all([(d.weight, d.mask, d.threshold) for d in decisions])
         del decisions
-        self.step, self.changed = due, changed / sum(weight.mask.numel() for weight in self.masks.values())
+        self.step, self.changed = due, changed / sum(weight.size for weight in self.masks.values())
         self.masks.apply_to_followers()
         if changed or self._holds:
             for weight in self.masks.values():
@@ -239,8 +247,8 @@ class Attached:
             return "weight"
         return "norm" if weight.target.name in self._chosen.units.norms else "bias"
 
-    def report(self) -> Report:
-        """Return the numbers of now."""
+    def report(self, counting: bool = True) -> Report:
+        """Return the numbers of now; without counting, those of the masks."""
         asked = final = 0.0
         finals: dict[str, float] = {}
         pools: dict[str, float] = {}
@@ -249,7 +257,7 @@ class Attached:
             final += update.size * update.schedule.final_sparsity
             finals |= update.final_sparsities()
             pools |= update.asked()
-        weights = weight_reports(self.masks, self.counted, finals=finals)
+        weights = weight_reports(self.masks, self.counted, finals=finals, counting=counting)
         total = sum(weight.size for weight in weights)
         grains = [update.grain for update in self._updates]
         grain = max(grains) if self._chosen.units is None else sum(grains)
@@ -276,13 +284,30 @@ class Attached:
         state = self.header() | {
             "masks": saved_masks.to_save(self.masks),
             "thresholds": {name: float(weight.threshold) for name, weight in self.masks.items()},
-            "memory": {name: dict(weight.memory) for name, weight in self.masks.items() if weight.memory},
+            "memory": {name: self._whole_memory(w) for name, w in self.masks.items() if w.memory},
         }
         if self._going:
-            state["going"] = dict(self._going)
+            state["going"] = {name: whole_on_host(going, self.masks[name].shard) for name, going in self._going.items()}
         if self._ideas.reversible:
-            state["dense"] = {name: weight.ranked() for name, weight in self.masks.items()}
+            state["dense"] = {name: whole_on_host(weight.ranked(), weight.shard) for name, weight in self.masks.items()}
         return state
+
+    def _whole_memory(self, weight: MaskedWeight) -> dict[str, Tensor]:
+        """Return what the criterion remembers of a weight; of a piece that of the whole."""
+        if weight.shard is None or gathers(self._ideas.criterion, weight):
+            return dict(weight.memory)
+        return {
+            key: weight.canonical(whole_on_host(weight.restore(value), weight.shard))
+            for key, value in weight.memory.items()
+        }
+
+    def _remembered(self, weight: MaskedWeight, memory: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return what the criterion remembers, from what `_whole_memory` has given."""
+        device = weight.values.device
+        if weight.shard is None or gathers(self._ideas.criterion, weight):
+            return {key: value.to(device) for key, value in memory.items()}
+        pieces = {key: weight.canonical(weight.piece(weight.restore(value))) for key, value in memory.items()}
+        return {key: value.contiguous().to(device) for key, value in pieces.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state, with masks read off the weights that were saved with it and are in the model by now.
@@ -293,32 +318,33 @@ class Attached:
         known = state.get("thresholds")
         if isinstance(known, Mapping) and self._chosen.wake(known):  # they trained when it was saved
             self._go_on()
-        shapes = {name: tuple(weight.mask.shape) for name, weight in self.masks.items()}
+        shapes = {name: tuple(weight.shape) for name, weight in self.masks.items()}
         (check_thresholds if state.get("stripped") else check_body)(state, shapes)
         length = state["total_steps"] or self.length
         schedule = self._ideas.schedule.resolve(length)
         check_position(state, schedule)
         if not self._holds:  # it asks for what the state has
             check_saved(state, schedule, self._ideas.reversible)
-        parameters = {name: weight.parameter.detach() for name, weight in self.masks.items()}
-        masks = {} if state.get("stripped") else saved_masks.from_weights(state, parameters)
+        here = {name: weight.values.detach() for name, weight in self.masks.items()}
+        shards = {name: weight.shard for name, weight in self.masks.items()}
+        masks = {} if state.get("stripped") else saved_masks.from_weights(state, here, shards)
         self._set_up_updates(self._resolve(length))
         thresholds = state["thresholds"]
         for update in self._updates if state.get("stripped") else ():
             for decision in update.from_zeros():
                 decision.weight.write(decision.mask, thresholds.get(decision.weight.target.name, 0.0))
         for name, weight in self.masks.items() if not state.get("stripped") else ():
-            device = weight.parameter.device
-            weight.memory = {key: value.to(device) for key, value in state.get("memory", {}).get(name, {}).items()}
+            weight.memory = self._remembered(weight, state.get("memory", {}).get(name, {}))
             dense = state.get("dense", {}).get(name)
             if dense is not None and self._ideas.reversible:
+                dense = weight.piece(dense).to(weight.values.device)
                 with torch.no_grad():
-                    weight.parameter.copy_(dense)
-                weight.dense = dense.to(device)
+                    weight.values.copy_(dense)
+                weight.dense = dense.clone()
             weight.write(masks.pop(name), thresholds[name])
         self.masks.apply_to_followers()
         if self._holds:  # what is held is what the state has masked
             self._set_up_updates(self._by_rule())
-        devices = {name: weight.mask.device for name, weight in self.masks.items()}
-        self._going = {name: going.to(devices[name]) for name, going in state.get("going", {}).items()}
+        going = {name: self.masks[name].piece(flags) for name, flags in state.get("going", {}).items()}
+        self._going = {name: flags.to(self.masks[name].mask.device) for name, flags in going.items()}
         self.step = state["last_update"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Generic, Protocol, TypeVar
 
 from torch import Tensor, nn
@@ -59,6 +59,7 @@ class Engine(ABC, Generic[OnModelT]):
         self._penalties: dict[int, Tensor] = {}
         self._pending: dict[str, Any] | None = None
         self._left: dict[str, Any] = {}
+        self._later: Callable[[], dict[str, Any]] | None = None  # what to ask for the state once nothing is attached
         self._final_report: Report | None = None
 
     @abstractmethod
@@ -139,7 +140,7 @@ class Engine(ABC, Generic[OnModelT]):
             self._take_off(on_model)
             raise
         self._model, self._resolved = on_model, on_model.schedule
-        self._pending, self._left, self._penalties, self._final_report = None, {}, {}, None
+        self._pending, self._left, self._later, self._penalties, self._final_report = None, {}, None, {}, None
 
     @property
     def length(self) -> int | None:
@@ -237,6 +238,8 @@ class Engine(ABC, Generic[OnModelT]):
         After `strip` it is a few numbers: the masks can then be read off the zeros of the weights. Only where the
         schedule was not at its end, or the run broke off, is it the same as before `strip`, so that both can go on.
         """
+        if self._model is None and self._later is not None:
+            return self._later()
         if self._model is None:
             return dict(self._left or self._pending or {})
         return self._last_look(broke_off=True).state_dict()

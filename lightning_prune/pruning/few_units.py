@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lightning_prune.ranking import on_host
-from lightning_prune.selection import Units
+from lightning_prune.selection import Units, is_split
 
 MOST = 1 << 18
 """So many units at most: a mebibyte of scores, which the host has and has ranked sooner than a device has launched the
@@ -17,7 +17,9 @@ kernels that do it for many small weights."""
 
 
 def are_few(units: Sequence[Units]) -> bool:
-    """Return whether units lie on a device and are few enough to be ranked on the host."""
+    """Return whether units lie on a device, all on this one, and are few enough to be ranked on the host."""
+    if is_split(units):
+        return False
     return sum(u.values.numel() for u in units) <= MOST and any(u.values.device.type != "cpu" for u in units)
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from lightning_prune.pruning.few_units import brought
-from lightning_prune.ranking import Contest, NotFiniteError, Spared, counts, keep_largest, keep_largest_of_each
-from lightning_prune.selection import Exact, Selection, Units, check_finite, held, non_finite
+from lightning_prune.ranking import Contest, NotFiniteError, Spared, keep_largest, keep_largest_of_each
+from lightning_prune.selection import Exact, Selection, Units, check_finite, held, non_finite, shards_of
 
 _GLANCE = 1 << 14
 """Units looked at first: mostly enough to see that a layer keeps more than it must."""
@@ -72,14 +72,14 @@ def _at_once(layers: Sequence[Sequence[Units]], least: Sequence[int], drop: int)
     for layer, few in zip(layers, least, strict=True):
         first = spared[-1].end if spared else 0
         spared.append(Spared(first, first + len(layer), min(-(-few // size), sum(islice(each, len(layer))))))
-    room = sum(u.values.numel() for u in pool) * size - drop
+    room = sum(u.size for u in pool) * size - drop
     going = round((sum(living) * size - room) / size)
     if going <= 0 or sum(run.least for run in spared) * size > room:
         return None
     dtype = reduce(torch.promote_types, (u.values.dtype for u in pool))
     values, alive = [u.values.to(dtype) for u in pool], [u.alive for u in pool]
     try:
-        return keep_largest(values, alive, going, absolute, living, spared)
+        return keep_largest(values, alive, going, absolute, living, spared, shards_of(pool))
     except NotFiniteError as error:
         raise non_finite(pool[error.index].name) from None
 
@@ -103,7 +103,8 @@ def _again(
         found = dict(
             zip(numbers, _best_of_each([layers[n] for n in numbers], [least[n] for n in numbers]), strict=True)
         )
-        if not any(counts(b & ~k for n in numbers for b, k in zip(found[n], kept[n], strict=True))):
+        short_of = [units for n in numbers for units in layers[n]]
+        if not any(held(short_of, [b & ~k for n in numbers for b, k in zip(found[n], kept[n], strict=True)])):
             return keeps, threshold
         saved |= found
         spared = [
@@ -157,7 +158,7 @@ def _best_of_each(layers: Sequence[Sequence[Units]], least: Sequence[int]) -> li
             continue
         dtype = reduce(torch.promote_types, (u.values.dtype for u in layer))
         values = [u.values.to(dtype) for u in layer]
-        contests[number] = Contest(values, alive, drop, weights // first, layer[0].absolute)
+        contests[number] = Contest(values, alive, drop, weights // first, layer[0].absolute, shards_of(layer))
     try:
         ranked = keep_largest_of_each(list(contests.values()))
     except NotFiniteError as error:

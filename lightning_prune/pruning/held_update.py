@@ -16,6 +16,7 @@ from lightning_prune.pruning.waiting import some
 from lightning_prune.pruning.weight_update import Decision, WeightUpdate
 from lightning_prune.report import percent
 from lightning_prune.schedule import Schedule
+from lightning_prune.shards import each, whole
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class HeldUpdate:
     @property
     def size(self) -> int:
         """How many weights are counted."""
-        return sum(weight.mask.numel() for weight in self.counted)
+        return sum(weight.size for weight in self.counted)
 
     @property
     def grain(self) -> int:
@@ -81,7 +82,7 @@ class HeldUpdate:
 
     def final_sparsities(self) -> dict[str, float]:
         """Return the share of every weight that is held."""
-        return {weight.target.name: weight.pruned / max(1, weight.mask.numel()) for weight in self.counted}
+        return {weight.target.name: weight.pruned / max(1, weight.size) for weight in self.counted}
 
     def asked(self) -> dict[str, float]:
         """Return the same: no weight competes with another."""
@@ -90,16 +91,16 @@ class HeldUpdate:
 
 def _alive(weight: MaskedWeight, pattern: Pattern) -> Tensor:
     """Return the mask of the units of which something is left."""
-    alive = weight.parameter.detach() != 0
+    alive = weight.values.detach() != 0
     if pattern.single:
         return alive
     masks: list[Tensor] = []
-    for part in weight.parts(weight.canonical(alive)):
+    for part in weight.parts(weight.canonical(whole(alive, weight.shard))):
         units = pattern.units(part.float())
         if pattern.least_sparsity:
             _check_shape(weight.target.name, pattern, units)
         masks.append(pattern.expand(units > 0, part.shape))
-    return weight.restore(torch.cat(masks)).contiguous()
+    return weight.piece(weight.restore(torch.cat(masks))).contiguous()
 
 
 def _check_shape(name: str, pattern: Pattern, units: Tensor) -> None:
@@ -116,7 +117,7 @@ def _check_shape(name: str, pattern: Pattern, units: Tensor) -> None:
 def share_held(weights: Iterable[MaskedWeight]) -> float:
     """Return which share of the entries of weights is masked."""
     counted = list(weights)
-    return sum(weight.pruned for weight in counted) / max(1, sum(weight.mask.numel() for weight in counted))
+    return sum(weight.pruned for weight in counted) / max(1, sum(weight.size for weight in counted))
 
 
 def take_zeros(updates: Sequence[Any], names: Collection[str] | None) -> bool:
@@ -154,10 +155,11 @@ def note_of_held(updates: Sequence[Any]) -> list[str]:
             f"came with {update.most:,} of {update.size:,} weights at zero, {percent(update.most / update.size)}: "
             "they are held, and no more are pruned"
         )
-        free = sum(int((w.parameter.detach() == 0).sum()) for w in update.counted) - update.most
+        zeros = [(w.values.detach() == 0).sum() for w in update.counted]
+        free = sum(each(zeros, [w.shard for w in update.counted])) - update.most
         if free:
             lines.append(f"{free:,} more zeros lie in units that are alive, and train")
-        whole = [w.target.name for w in update.counted if w.pruned == w.mask.numel() > 0]
+        whole = [w.target.name for w in update.counted if w.pruned == w.size > 0]
         if whole:
             lines.append(
                 f"zero in every entry, which stays so: {some(whole)}; a layer that was made to begin at zero is to "

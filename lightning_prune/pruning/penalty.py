@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_prune.masks import MaskedWeight
 from lightning_prune.regularizer import Regularizer
+from lightning_prune.shards import like, total_of, whole
 
 
 def add_gradient(asked: Sequence[tuple[MaskedWeight, Regularizer]], scale: float) -> Tensor | None:
@@ -25,18 +26,36 @@ def add_gradient(asked: Sequence[tuple[MaskedWeight, Regularizer]], scale: float
     if all(weight.parameter.grad is None for weight in trained):
         return None
     values = [_add(weight, regularizer, scale) for weight, regularizer in asked]
+    of_pieces = [part(weight, regularizer) for weight, regularizer in asked]
+    if any(of_pieces):
+        return total_of(values, [w.shard if p else None for (w, _), p in zip(asked, of_pieces, strict=True)])
     return torch.stack(values).sum()
+
+
+def part(weight: MaskedWeight, regularizer: Regularizer) -> bool:
+    """Return whether a regularizer is asked for the piece of a weight that lies here, not for the whole."""
+    return weight.shard is not None and getattr(regularizer, "of_entries", False)
 
 
 def _add(weight: MaskedWeight, regularizer: Regularizer, scale: float) -> Tensor:
     """Add the gradient of one weight, so that never more than one is held, and return the regularizer's value."""
-    parameter = weight.parameter
+    gathers = weight.shard is not None and not part(weight, regularizer)
+    leaf = weight.parameter if weight.parameter is weight.values else weight.values.detach().requires_grad_()
+    if gathers:
+        leaf = whole(weight.values.detach(), weight.shard).requires_grad_()
     with torch.enable_grad():
-        value = regularizer(weight.canonical(parameter), float(weight.threshold))
-        (grad,) = torch.autograd.grad(value, [parameter], allow_unused=True) if value.requires_grad else (None,)
+        value = regularizer(weight.canonical(leaf), float(weight.threshold))
+        (grad,) = torch.autograd.grad(value, [leaf], allow_unused=True) if value.requires_grad else (None,)
     if grad is not None:
-        if parameter.grad is None:
-            parameter.grad = grad * scale
-        else:
-            parameter.grad.add_(grad, alpha=scale)
+        _add_to(weight, weight.shard.piece(grad) if gathers and weight.shard else grad, scale)
     return value.detach()
+
+
+def _add_to(weight: MaskedWeight, grad: Tensor, scale: float) -> None:
+    known = weight.grad
+    if known is not None:
+        known.add_(grad, alpha=scale)
+    elif weight.shard is None:
+        weight.parameter.grad = grad * scale
+    else:
+        weight.parameter.grad = like(grad * scale, weight.shard)

@@ -108,10 +108,12 @@ class Pruner(Engine[Attached]):
         if self._model is not None:
             on_model = self._last_look(resumable)
             on_model.masks.apply()
-            self._final_report = on_model.report()
+            split = resumable and on_model.masks.split  # other ranks may have failed: nothing is asked of them
+            self._final_report = on_model.report(counting=not split)
             size, share = self._final_report.size, 100 * self._final_report.sparsity
             log.info("%s: %d values, %.2f %% zeros", self.name, size, share)
-            self._left = self.state_dict()
+            self._left = on_model.header() if split else self.state_dict()
+            self._later = on_model.state_dict if split else None
             if not (resumable or self._unfinished):
                 self._left = on_model.header() | {"thresholds": self._left["thresholds"], "stripped": True}
             on_model.masks.hide()

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,7 +21,9 @@ from torch import Tensor
 from lightning_prune import saved
 from lightning_prune.masks import MaskedWeight, checksums, mend
 from lightning_prune.ranking import count_nonzero, counts
+from lightning_prune.shards import Shard, each, gathered
 
+Shards = Mapping[str, Shard | None]
 INT64 = 2**63
 
 
@@ -34,41 +37,57 @@ def to_save(weights: Mapping[str, MaskedWeight]) -> dict[str, dict[str, Any]]:
     mend(weights.values())
     pruned = {name: weight.pruned for name, weight in weights.items()}
     masked = [name for name, number in pruned.items() if number]  # what nothing is pruned of is kept, zeros and all
-    alive = count_nonzero([weights[name].parameter.detach() for name in masked])
-    saved_masks = described({name: weight.mask for name, weight in weights.items()}, pruned)
+    alive = count_nonzero([weights[name].values.detach() for name in masked])
+    alive = each(alive, [weights[name].shard for name in masked])
+    shards = {name: weight.shard for name, weight in weights.items()}
+    saved_masks = described({name: weight.mask for name, weight in weights.items()}, pruned, shards)
     for name, number in zip(masked, alive, strict=True):
         weight = weights[name]
-        if number + weight.pruned < weight.mask.numel():
-            zeros = (weight.parameter.detach() == 0) & weight.mask
-            saved_masks[name]["kept_zeros"] = zeros.reshape(-1).nonzero().reshape(-1).cpu()
+        if number + weight.pruned < weight.size:
+            saved_masks[name]["kept_zeros"] = _positions((weight.values.detach() == 0) & weight.mask, weight.shard)
     return saved_masks
 
 
-def described(masks: Mapping[str, Tensor], pruned: Mapping[str, int] | None = None) -> dict[str, dict[str, Any]]:
-    """Return shape, count and checksum of masks; `pruned` where the counts are known."""
+def _positions(flags: Tensor, shard: Shard | None) -> Tensor:
+    """Return where the true entries of all ranks lie in the whole, in order."""
+    if shard is None:
+        return flags.reshape(-1).nonzero().reshape(-1).cpu()
+    return gathered(shard.positions(flags), shard).cpu().sort().values
+
+
+def described(
+    masks: Mapping[str, Tensor], pruned: Mapping[str, int] | None = None, shards: Shards = MappingProxyType({})
+) -> dict[str, dict[str, Any]]:
+    """Return shape, count and checksum of masks; `pruned` where counts are known, `shards` where they are pieces."""
+    wholes = [shards.get(name) for name in masks]
+    shapes = [mask.shape if shard is None else shard.shape for mask, shard in zip(masks.values(), wholes, strict=True)]
     if pruned is None:
-        kept = dict(zip(masks, counts(masks.values()), strict=True))
-        pruned = {name: mask.numel() - kept[name] for name, mask in masks.items()}
+        kept = each(counts(masks.values()), wholes)
+        pruned = {name: shape.numel() - few for name, shape, few in zip(masks, shapes, kept, strict=True)}
     return {
-        name: {"shape": list(mask.shape), "pruned": pruned[name], "checksum": checksum}
-        for (name, mask), checksum in zip(masks.items(), checksums(masks.values()), strict=True)
+        name: {"shape": list(shape), "pruned": pruned[name], "checksum": checksum}
+        for name, shape, checksum in zip(masks, shapes, checksums(masks.values(), wholes), strict=True)
     }
 
 
-def from_weights(state: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def from_weights(
+    state: Mapping[str, Any], parameters: Mapping[str, Tensor], shards: Shards = MappingProxyType({})
+) -> dict[str, Tensor]:
     """Return the masks of a state that was checked, bool in the shapes of the weights, on their devices.
 
     Args:
         state: of this version, or of version 1.
-        parameters: the weights that were saved beside it, by the names that the state has.
+        parameters: the weights that were saved beside it, by the names that the state has; or the pieces that lie here.
+        shards: of which wholes they are pieces; of those that are.
 
     Raises:
         ValueError: the zeros of the weights are not those of the state; the message names them.
     """
     if state["version"] == 1:
-        return {name: state["masks"][name].to(parameter.device) for name, parameter in parameters.items()}
-    masks = {name: _read(state["masks"][name], parameter.detach()) for name, parameter in parameters.items()}
-    other = differing(state, masks)
+        masks = {name: state["masks"][name].to(parameter.device) for name, parameter in parameters.items()}
+        return {name: _piece(mask, shards.get(name)) for name, mask in masks.items()}
+    masks = {name: _read(state["masks"][name], p.detach(), shards.get(name)) for name, p in parameters.items()}
+    other = differing(state, masks, shards)
     if other:
         name, zeros = next(iter(other.items()))
         more = f" and {len(other) - 1} more weights" if len(other) > 1 else ""
@@ -80,21 +99,29 @@ def from_weights(state: Mapping[str, Any], parameters: Mapping[str, Tensor]) -> 
     return masks
 
 
-def _read(entry: Mapping[str, Any], parameter: Tensor) -> Tensor:
+def _piece(mask: Tensor, shard: Shard | None) -> Tensor:
+    return mask if shard is None else shard.piece(mask).contiguous()
+
+
+def _read(entry: Mapping[str, Any], parameter: Tensor, shard: Shard | None) -> Tensor:
     if not entry["pruned"]:
         return torch.ones_like(parameter, dtype=torch.bool)
     mask = parameter != 0
     zeros = entry.get("kept_zeros")
-    if zeros is not None and len(zeros):
+    if zeros is not None and len(zeros) and shard is not None:
+        mask |= shard.within(zeros.to(mask.device))
+    elif zeros is not None and len(zeros):
         flat = mask.reshape(-1)
         flat[zeros.to(mask.device)] = True
         mask = flat.view(mask.shape)
     return mask
 
 
-def differing(state: Mapping[str, Any], masks: Mapping[str, Tensor]) -> dict[str, int]:
+def differing(
+    state: Mapping[str, Any], masks: Mapping[str, Tensor], shards: Shards = MappingProxyType({})
+) -> dict[str, int]:
     """Return which masks have not the count and checksum that a state of this version has, and what they prune."""
-    found = described(masks)
+    found = described(masks, shards=shards)
     keys = ("pruned", "checksum")
     return {n: m["pruned"] for n, m in found.items() if any(m[key] != state["masks"][n][key] for key in keys)}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -13,12 +13,13 @@ from lightning_prune.criterion import Criterion, RememberingCriterion, SitedCrit
 from lightning_prune.masks import MaskedWeight
 from lightning_prune.pattern import Pattern, SitedPattern
 from lightning_prune.pruning import few_units, floor
-from lightning_prune.pruning.asking import remember, scores_of
+from lightning_prune.pruning.asking import gathers, remember, scores_of
 from lightning_prune.pruning.guarded import guarded, safe
 from lightning_prune.ranking import ends
 from lightning_prune.schedule import Schedule
 from lightning_prune.scope import Layer, Pool, Scope
 from lightning_prune.selection import Selection, Units, check_found, held
+from lightning_prune.shards import first_error, whole
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class _Contest:
     @property
     def size(self) -> int:
         """How many weights compete."""
-        return sum(weight.mask.numel() for weight, _ in self.members)
+        return sum(weight.size for weight, _ in self.members)
 
     @property
     def layers(self) -> list[list[Units]]:
@@ -98,7 +99,7 @@ class WeightUpdate:
     @property
     def size(self) -> int:
         """How many weights compete."""
-        return sum(weight.mask.numel() for members in self.groups.values() for weight in members)
+        return sum(weight.size for members in self.groups.values() for weight in members)
 
     @property
     def grain(self) -> int:
@@ -117,9 +118,10 @@ class WeightUpdate:
             ValueError: a score is not finite or has another shape than its weight; the message names the weight.
         """
         pools = self.scope(self._layers(), self.schedule.sparsity(step))
-        on_host = all(weight.mask.device.type == "cpu" for members in self.groups.values() for weight in members)
-        # A device is waited for less often if all are looked at together; on the host that only takes room.
-        at_once = [[pool] for pool in pools] if on_host else [pools]
+        weights = [weight for members in self.groups.values() for weight in members]
+        alone = all(weight.mask.device.type == "cpu" and weight.shard is None for weight in weights)
+        # Devices and other ranks are waited for less often if all is ranked together; otherwise it only takes room.
+        at_once = [[pool] for pool in pools] if alone else [pools]
         return [decision for some in at_once for decision in self._select(some, step)]
 
     def remember(self, step: int) -> None:
@@ -150,7 +152,7 @@ class WeightUpdate:
         pools = [pool for pool in self.scope(self._layers(), self.schedule.final_sparsity) if len(pool.names) == 1]
         members = {pool.names[0]: self.groups[pool.names[0]] for pool in pools}
         return {
-            weight.target.name: pool.drop / sum(w.mask.numel() for w in members[pool.names[0]])
+            weight.target.name: pool.drop / sum(w.size for w in members[pool.names[0]])
             for pool in pools
             for weight in members[pool.names[0]]
         }
@@ -168,23 +170,21 @@ class WeightUpdate:
     def from_zeros(self) -> list[Decision]:
         """Return the masks that the zeros of a stripped model show."""
         return [
-            Decision(weight, weight.parameter.detach() != 0, 0.0)
-            for members in self.groups.values()
-            for weight in members
+            Decision(weight, weight.values.detach() != 0, 0.0) for members in self.groups.values() for weight in members
         ]
 
     def _layers(self) -> list[Layer]:
         return [self._layer(name, members) for name, members in self.groups.items()]
 
     def _layer(self, name: str, members: Sequence[MaskedWeight]) -> Layer:
-        shapes = [w.parts(w.canonical(w.mask))[0].shape for w in members]
+        shapes = [_shape_of_one(w) for w in members]
         shape = shapes[0] if len(shapes) == 1 else (shapes[0][0], sum(s[1] for s in shapes))
         pruned = 0 if self.reversible else sum(w.pruned for w in members)
-        return Layer(name, tuple(shape), sum(w.mask.numel() for w in members), pruned)
+        return Layer(name, tuple(shape), sum(w.size for w in members), pruned)
 
     def _select(self, pools: Sequence[Pool], step: int) -> list[Decision]:
         finite: list[tuple[str, Tensor]] = []  # looked at all together: each look waits for the device
-        contests = [self._contest(pool, step, finite) for pool in pools]
+        contests = self._contests(pools, step, finite)
         check_found(finite)
         there = [units for contest in contests for layer in contest.layers for units in layer]
         few = few_units.are_few(there)
@@ -212,6 +212,22 @@ class WeightUpdate:
             decisions.append(Decision(weight, self._mask(weight, pattern, keeps), threshold))
         return decisions[::-1]
 
+    def _contests(self, pools: Sequence[Pool], step: int, finite: list[tuple[str, Tensor]]) -> list[_Contest]:
+        """Return the contests of pools; where one rank fails, and weights are taken apart, all fail."""
+        shards = [weight.shard for members in self.groups.values() for weight in members]
+        if all(shard is None for shard in shards):
+            return [self._contest(pool, step, finite) for pool in pools]
+        failure: Exception | None = None
+        contests: list[_Contest] = []
+        try:
+            contests += [self._contest(pool, step, finite) for pool in pools]
+        except Exception as error:
+            failure = error
+        said = first_error(failure, shards)
+        if said is not None:
+            raise ValueError(said) from failure
+        return contests
+
     def _contest(self, pool: Pool, step: int, finite: list[tuple[str, Tensor]]) -> _Contest:
         pattern = self._pattern_at
         layers = [[(w, pattern(w.target.name)) for w in self.groups[name]] for name in pool.names]
@@ -224,9 +240,9 @@ class WeightUpdate:
         """Return the mask of a weight for the units that stay of it, or of each expert."""
         if pattern.single:
             return kept[0]
-        shape = weight.parts(weight.canonical(weight.mask))[0].shape
+        shape = _shape_of_one(weight)
         parts = [pattern.expand(keep, shape) for keep in kept]
-        mask = weight.restore(parts[0] if len(parts) == 1 else torch.cat(parts)).contiguous()
+        mask = weight.piece(weight.restore(parts[0] if len(parts) == 1 else torch.cat(parts))).contiguous()
         return mask if self.reversible else mask & weight.mask
 
     def _units(
@@ -235,23 +251,31 @@ class WeightUpdate:
         """Return the units of a weight, or those of every expert that it stacks.
 
         Where they are not the scores themselves, add the ends of those to `finite`: they must not be pooled away.
+        Single entries are those of the piece that lies here. Units of more are made of the whole weight on every rank.
         """
-        name, threshold = weight.target.name, float(weight.threshold)
+        name, threshold, shard = weight.target.name, float(weight.threshold), weight.shard
         mask = None if self.reversible or weight.pruned == 0 else weight.mask
-        living = None if mask is None else mask.numel() - weight.pruned
+        living = None if mask is None else weight.size - weight.pruned
         if pattern.single and getattr(self.criterion, "absolute", False):
-            return [Units(name, weight.ranked(), True, mask, threshold=threshold, living=living)]
-        masks = [None] * weight.experts if mask is None else weight.parts(weight.canonical(mask))
+            return [Units(name, weight.ranked(), True, mask, threshold=threshold, living=living, shard=shard)]
+        masks: Sequence[Tensor | None] = [None] * weight.experts
+        if mask is not None and not pattern.single:
+            masks = weight.parts(weight.canonical(whole(mask, shard)))
         if getattr(pattern, "entries", False) and getattr(self.criterion, "absolute", False):
-            values = weight.canonical(weight.ranked())
+            values = weight.canonical(whole(weight.ranked(), shard))
             finite.append((name, ends(values)))
             each = zip(weight.parts(values), masks, strict=True)
             return [Units(name, part, True, alive, threshold=threshold) for part, alive in each]
         # Each made before the next and let go then: scores are held for single weights alone.
         alive = [] if pattern.single else [None if m is None else pattern.units(m.float()) > 0 for m in masks]
         scores = scores_of(self.criterion, weight, step, self.schedule.sparsity(step))
+        restored = weight.restore(scores)
         if pattern.single:
-            return [Units(name, weight.restore(scores), False, mask, threshold=threshold, living=living)]
+            values = weight.piece(restored) if gathers(self.criterion, weight) else restored
+            return [Units(name, values, False, mask, threshold=threshold, living=living, shard=shard)]
+        if shard is not None and not gathers(self.criterion, weight):
+            scores = weight.canonical(whole(restored, shard))
+        del restored
         finite.append((name, ends(scores)))
         units = [pattern.units(part) for part in weight.parts(scores)]
         holds = pattern.weights_per_unit(weight.parts(scores)[0].shape)
@@ -266,6 +290,11 @@ class WeightUpdate:
             return self.pattern.at
         pattern = self.pattern
         return lambda name: pattern
+
+
+def _shape_of_one(weight: MaskedWeight) -> torch.Size:
+    """Return the shape of the whole weight, output dimension first; of a stack of experts that of one."""
+    return weight.parts(weight.canonical(torch.empty(weight.shape, device="meta")))[0].shape
 
 
 def _with_units(contests: Sequence[_Contest], units: Sequence[Units]) -> list[_Contest]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,17 +28,23 @@ class Piece:
 Chunk = Sequence[Piece]
 
 
-def chunks_of(tensors: Sequence[Tensor]) -> list[Chunk]:
-    """Return all entries of the tensors in chunks, in order; a chunk lies on one device."""
+def chunks_of(tensors: Sequence[Tensor], apart: Sequence[Hashable] = ()) -> list[Chunk]:
+    """Return all entries of the tensors in chunks, in order; a chunk lies on one device.
+
+    Args:
+        tensors: of any sizes.
+        apart: of each tensor, what those in one chunk must have in common.
+    """
     size = _size(sum(t.numel() for t in tensors))
     chunks: list[list[Piece]] = []
-    room, device = 0, None
+    room, before = 0, None
     for index, tensor in enumerate(tensors):
+        common = (tensor.device, apart[index] if apart else None)
         for piece in _cut(index, tensor, size):
             length = piece.end - piece.start
-            if length > 2 * room or tensor.device != device:  # as near to the size as whole pieces come
+            if length > 2 * room or common != before:  # as near to the size as whole pieces come
                 chunks.append([])
-                room, device = size, tensor.device
+                room, before = size, common
             chunks[-1].append(piece)
             room -= length
     return list(chunks)

@@ -7,7 +7,7 @@ what it has to know of the masks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -18,6 +18,7 @@ from lightning_prune.ranking.chunks import Chunk, Piece, chunks_of, flat, put, t
 from lightning_prune.ranking.counts import read
 from lightning_prune.ranking.digits import Found, Run, kth_of_each
 from lightning_prune.ranking.float_keys import NotFiniteError
+from lightning_prune.shards import Kind, Shard, each, highest, kind
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Contest:
         drop: how many go, at least 1 and at most as many as contend.
         contending: how many contend in all.
         absolute: rank |values|.
+        shards: of which wholes the values are pieces, where they are; empty if none is.
     """
 
     values: Sequence[Tensor]
@@ -37,11 +39,42 @@ class Contest:
     drop: int
     contending: int
     absolute: bool
+    shards: Sequence[Shard | None] = ()
 
     @property
     def size(self) -> int:
-        """How many values there are."""
-        return sum(v.numel() for v in self.values)
+        """How many values there are, on all ranks."""
+        return sum(self.sizes)
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many values each tensor has, on all ranks."""
+        return [v.numel() if s is None else s.size for v, s in zip(self.values, self.pieces, strict=True)]
+
+    @property
+    def pieces(self) -> Sequence[Shard | None]:
+        """Of which whole each tensor is a piece."""
+        return self.shards or [None] * len(self.values)
+
+    @property
+    def split(self) -> bool:
+        """Whether some of the values are pieces."""
+        return any(shard is not None for shard in self.shards)
+
+    @property
+    def chunks(self) -> list[Chunk]:
+        """All values of this rank."""
+        return chunks_of(self.values, [kind(shard) for shard in self.shards])
+
+    def run(self, chunks: Sequence[Chunk]) -> Run:
+        """Return the keys by which chunks are ranked."""
+        kinds = [kind(self.pieces[chunk[0].index]) for chunk in chunks]
+        return Run([partial(self.ranked, chunk) for chunk in chunks], self.size, self.drop + self.dead, kinds)
+
+    @property
+    def places(self) -> list[tuple[torch.device, Kind]]:
+        """Where values lie, and the groups over which they add up, on any rank."""
+        return [(v.device, kind(s)) for v, s in zip(self.values, self.pieces, strict=True) if self.split]
 
     @property
     def dead(self) -> int:
@@ -125,20 +158,26 @@ def decide(contests: Sequence[Contest], counted: bool = False) -> list[Outcome]:
     Raises:
         NotFiniteError: one of the values is NaN or infinite; the error says in which tensor of which contest.
     """
-    cut = [chunks_of(contest.values) for contest in contests]
-    runs = [
-        Run([partial(contest.ranked, chunk) for chunk in chunks], contest.size, contest.drop + contest.dead)
-        for contest, chunks in zip(contests, cut, strict=True)
-    ]
-    found = kth_of_each(runs, contests[0].lowest, contests[0].width)
+    cut = [contest.chunks for contest in contests]
+    runs = [contest.run(chunks) for contest, chunks in zip(contests, cut, strict=True)]
+    places = list(dict.fromkeys(place for contest in contests for place in contest.places))
+    found = kth_of_each(runs, contests[0].lowest, contests[0].width, places)
     written = [_written(*each, counted) for each in zip(contests, cut, found, strict=True)]
     numbers = iter(read([n for made in written for n in (*made.extremes, *made.equal, *made.kept)]))
     outcomes: list[Outcome] = []
-    for number, (contest, chunks, boundary, made) in enumerate(zip(contests, cut, found, written, strict=True)):
+    worst: list[int] = []
+    for contest, chunks, boundary, made in zip(contests, cut, found, written, strict=True):
         extremes, equal, kept = ([next(numbers) for _ in some] for some in (made.extremes, made.equal, made.kept))
-        _check(contest, chunks, extremes, number)
-        _keep_first_of_equal(contest, chunks, boundary, equal, made.masks)
+        worst.append(_not_finite(contest, chunks, extremes))
+        if not contest.split:
+            _keep_first_of_equal(contest, chunks, boundary, equal, made.masks)
         outcomes.append(Outcome(made.masks, boundary.value, kept))
+    shards = [shard for contest in contests for shard in contest.pieces]
+    for number, (contest, last) in enumerate(zip(contests, highest(worst, shards), strict=True)):
+        if last:
+            raise NotFiniteError(len(contest.values) - last, number)
+    if any(contest.split for contest in contests):
+        outcomes = over_pieces(contests, found, outcomes, counted)
     return outcomes
 
 
@@ -164,8 +203,11 @@ def _equal(keys: Tensor, boundary: Found, contend: Tensor | None) -> Tensor:
     return equal if contend is None else equal.logical_and_(contend)
 
 
-def _check(contest: Contest, chunks: Sequence[Chunk], extremes: Sequence[int], number: int) -> None:
-    """Raise NotFiniteError if a key is beyond that of the largest finite value, in the first tensor that has one."""
+def _not_finite(contest: Contest, chunks: Sequence[Chunk], extremes: Sequence[int]) -> int:
+    """Return which tensor is the first with a key beyond that of the largest finite value, counted from the last: or 0.
+
+    From the last, 1, so that the largest number of several ranks is the first tensor of all.
+    """
     limit = float_keys.highest(contest.values[0].dtype)
     each = len(extremes) // max(1, len(chunks))
     for c, chunk in enumerate(chunks):
@@ -173,7 +215,8 @@ def _check(contest: Contest, chunks: Sequence[Chunk], extremes: Sequence[int], n
             continue
         for piece in chunk:
             if int(contest.keys([piece]).abs().max()) > limit:
-                raise NotFiniteError(piece.index, number)
+                return len(contest.values) - piece.index
+    return 0
 
 
 def _keep_first_of_equal(
@@ -192,3 +235,61 @@ def _keep_first_of_equal(
             stay &= stay.cumsum(0, dtype=torch.int32) <= few
         put(stay.logical_or_(keys > boundary.value), masks, chunk)
         staying -= few
+
+
+def over_pieces(
+    contests: Sequence[Contest], found: Sequence[Found], outcomes: Sequence[Outcome], counted: bool
+) -> list[Outcome]:
+    """Have the first of those stay that are equal to a boundary, where values are pieces: first in the wholes.
+
+    Args:
+        contests: of which some have pieces.
+        found: the boundary of each.
+        outcomes: of each, with all that equal the boundary gone where it has pieces.
+        counted: whether how many stay in each tensor is wanted, on all ranks.
+    """
+    tied = [
+        (contest, boundary, outcome)
+        for contest, boundary, outcome in zip(contests, found, outcomes, strict=True)
+        if contest.split and boundary.equal > contest.going(boundary)
+    ]
+    each_ = [_equal_of_each(contest, boundary) for contest, boundary, _ in tied]
+    shards = [shard for contest, _, _ in tied for shard in contest.pieces]
+    numbers = iter(each([flags.count_nonzero() for some in each_ for flags in some], shards))
+    for (contest, boundary, outcome), flags in zip(tied, each_, strict=True):
+        equal = sum(next(numbers) for _ in flags)
+        _stay(contest, flags, equal, equal - contest.going(boundary), outcome.masks)
+    if not counted:
+        return list(outcomes)
+    some = [(contest, outcome) for contest, outcome in zip(contests, outcomes, strict=True) if contest.split]
+    pieces = [(mask, shard) for c, o in some for mask, shard in zip(o.masks, c.pieces, strict=True)]
+    kept = iter(each([mask.count_nonzero() for mask, _ in pieces], [shard for _, shard in pieces]))
+    return [
+        replace(outcome, kept=[next(kept) for _ in outcome.masks]) if contest.split else outcome
+        for contest, outcome in zip(contests, outcomes, strict=True)
+    ]
+
+
+def _equal_of_each(contest: Contest, boundary: Found) -> list[Tensor]:
+    """Return which contenders of this rank are equal to a boundary."""
+    flags = [torch.zeros(v.shape, dtype=torch.bool, device=v.device) for v in contest.values]
+    for chunk in contest.chunks:
+        contend = contest.contend(chunk)
+        put(_equal(contest.lower(contest.keys(chunk), contend), boundary, contend), flags, chunk)
+    return flags
+
+
+def _stay(contest: Contest, flags: Sequence[Tensor], equal: int, staying: int, masks: Sequence[Tensor]) -> None:
+    """Have the first `staying` of the `equal` flags of all ranks stay, by tensor and then by place in its whole."""
+    if staying <= 0:
+        return
+    starts = [sum(contest.sizes[:index]) for index in range(len(masks))]
+    places = [
+        start + (some.flatten().nonzero().flatten() if shard is None else shard.positions(some))
+        for start, some, shard in zip(starts, flags, contest.pieces, strict=True)
+    ]
+    run = Run([place.clone for place in places], equal, staying, [kind(shard) for shard in contest.pieces])
+    (last,) = kth_of_each([run], 0, max(1, contest.size.bit_length()), list(dict.fromkeys(contest.places)))
+    for mask, some, place in zip(masks, flags, places, strict=True):
+        at = some.flatten().nonzero().flatten()[place <= last.value]
+        mask.view(-1)[at] = True

@@ -17,6 +17,7 @@ from lightning_prune.ranking.counting import Contest, decide
 from lightning_prune.ranking.counts import NUMPY, counts
 from lightning_prune.ranking.float_keys import NotFiniteError
 from lightning_prune.ranking.spared import Spared
+from lightning_prune.shards import Shard, each
 
 _NUMPY = NUMPY
 
@@ -28,6 +29,7 @@ def keep_largest(
     absolute: bool,
     contending: Sequence[int] | None = None,
     spared: Sequence[Spared] = (),
+    shards: Sequence[Shard | None] = (),
 ) -> tuple[list[Tensor], float]:
     """Drop the `drop` smallest contenders, and return which stay and the value at the boundary.
 
@@ -39,6 +41,8 @@ def keep_largest(
         contending: how many contend in each tensor, if that is known.
         spared: tensors of which some stay in any case, in their order; the others give more, and `drop` go in all. No
             more than are to stay.
+        shards: of which wholes the values are pieces; empty if none is. Numbers are then those of the wholes, and every
+            rank that has pieces of the same weights calls this.
 
     Returns:
         Bool tensors in the values' shapes, true for contenders that stay; and the largest value dropped.
@@ -47,9 +51,11 @@ def keep_largest(
         NotFiniteError: one of the values is NaN or infinite.
     """
     if contending is None:
-        contending = _contending(values, contenders)
-    contest = Contest(values, contenders, drop, sum(contending), absolute)
-    masks, key = _by_bracket(contest, spared) or _by_counting(values, contenders, drop, absolute, spared, contending)
+        contending = _contending(values, contenders, shards)
+    contest = Contest(values, contenders, drop, sum(contending), absolute, shards)
+    masks, key = _by_bracket(contest, spared) or _by_counting(
+        values, contenders, drop, absolute, spared, contending, shards
+    )
     return masks, float_keys.value_of(key, values[0].dtype)
 
 
@@ -82,16 +88,19 @@ def keep_largest_of_each(contests: Sequence[Contest]) -> list[tuple[list[Tensor]
 
 def _by_bracket(contest: Contest, spared: Sequence[Spared] = ()) -> tuple[list[Tensor], int] | None:
     """Return masks and boundary key, or None where counting has to find them."""
-    if not _NUMPY or contest.values[0].device.type != "cpu":
+    if not _NUMPY or contest.split or contest.values[0].device.type != "cpu":
         return None
     from lightning_prune.ranking.bracket import by_bracket
 
     return by_bracket(contest.values, contest.contenders, contest.drop, contest.absolute, contest.contending, spared)
 
 
-def _contending(values: Sequence[Tensor], contenders: Sequence[Tensor | None]) -> list[int]:
+def _contending(
+    values: Sequence[Tensor], contenders: Sequence[Tensor | None], shards: Sequence[Shard | None]
+) -> list[int]:
     known = iter(counts(c for c in contenders if c is not None))
-    return [v.numel() if c is None else next(known) for v, c in zip(values, contenders, strict=True)]
+    here = [v.numel() if c is None else next(known) for v, c in zip(values, contenders, strict=True)]
+    return each(here, shards) if shards else here
 
 
 def _by_counting(
@@ -101,17 +110,18 @@ def _by_counting(
     absolute: bool,
     spared: Sequence[Spared] = (),
     contending: Sequence[int] | None = None,
+    shards: Sequence[Shard | None] = (),
 ) -> tuple[list[Tensor], int]:
     if contending is None:
-        contending = _contending(values, contenders)
-    (plain,) = decide([Contest(values, contenders, drop, sum(contending), absolute)], counted=bool(spared))
+        contending = _contending(values, contenders, shards)
+    (plain,) = decide([Contest(values, contenders, drop, sum(contending), absolute, shards)], counted=bool(spared))
     if all(sum(plain.kept[run.first : run.end]) >= run.least for run in spared):
         return plain.masks, plain.boundary
     del plain
-    best = _best(values, contenders, absolute, spared, contending)
+    best = _best(values, contenders, absolute, spared, contending, shards)
     rest = [~b if c is None else c & ~b for c, b in zip(contenders, best, strict=True)]
     free = sum(contending) - sum(run.least for run in spared)
-    (others,) = decide([Contest(values, rest, drop, free, absolute)])
+    (others,) = decide([Contest(values, rest, drop, free, absolute, shards)])
     return [m.logical_or_(b) for m, b in zip(others.masks, best, strict=True)], others.boundary
 
 
@@ -121,6 +131,7 @@ def _best(
     absolute: bool,
     spared: Sequence[Spared],
     contending: Sequence[int],
+    shards: Sequence[Shard | None],
 ) -> list[Tensor]:
     """Return who stays in any case: of each run the best, all runs ranked at once."""
     best: list[Tensor] = [v.new_zeros(v.shape, dtype=torch.bool) for v in values]
@@ -134,7 +145,7 @@ def _best(
             best[of] = [v.new_ones(v.shape, dtype=torch.bool) if c is None else c for v, c in every]
         elif run.least:
             ranked.append(run)
-            contests.append(Contest(values[of], contenders[of], living - run.least, living, absolute))
+            contests.append(Contest(values[of], contenders[of], living - run.least, living, absolute, shards[of]))
     for run, outcome in zip(ranked, decide(contests) if contests else (), strict=True):
         best[run.first : run.end] = outcome.masks
     return best

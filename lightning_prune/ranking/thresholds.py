@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from lightning_prune.ranking import float_keys
 from lightning_prune.ranking.chunks import Chunk, chunks_of, put, take
-from lightning_prune.ranking.digits import Run, kth_of_each
+from lightning_prune.ranking.counting import Contest
+from lightning_prune.ranking.digits import kth_of_each
+from lightning_prune.shards import Shard, highest
 
 _NO_FLOAT64 = ("mps",)
 """Types of devices without float64."""
 
 
-def extremes(values: Sequence[Tensor], absolute: bool) -> list[tuple[float, float]]:
-    """Return the least and the largest of each float tensor, or 0 and the largest of |values|; NaN where one value is.
+def extremes(
+    values: Sequence[Tensor], absolute: bool, shards: Sequence[Shard | None] = ()
+) -> list[tuple[float, float]]:
+    """Return the least and the largest of each float tensor, or 0 and the largest of |values|.
 
-    Tensors on one device are read together. One without entries has zeros.
+    NaN where one value is; infinities where one of another rank's piece is. Tensors on one device are read together.
+    One without entries has zeros. Of pieces they are those of the whole.
     """
+    found = _extremes(values, absolute)
+    if not any(shard is not None for shard in shards):
+        return found
+    nothing = (-math.inf, -math.inf)
+    ends = [(-low, high) if v.numel() else nothing for (low, high), v in zip(found, values, strict=True)]
+    row = torch.tensor(ends, dtype=torch.float64).nan_to_num(math.inf, math.inf, -math.inf).flatten()
+    most = iter(highest(float_keys.keys(row, absolute=False).tolist(), shards))  # integers, that order like the floats
+    return [(-_value(next(most)), _value(next(most))) for _ in values]
+
+
+def _value(key: int) -> float:
+    return float_keys.value_of(key, torch.float64)
+
+
+def _extremes(values: Sequence[Tensor], absolute: bool) -> list[tuple[float, float]]:
     found: list[tuple[float, float]] = [(0.0, 0.0)] * len(values)
     where: dict[tuple[torch.device, torch.dtype], list[int]] = {}
     for index, tensor in enumerate(values):
@@ -33,12 +54,11 @@ def extremes(values: Sequence[Tensor], absolute: bool) -> list[tuple[float, floa
     return found
 
 
-def kth_smallest_value(values: Sequence[Tensor], absolute: bool, k: int) -> float:
-    """Return the k-th smallest (from 1) of all values, floats of one dtype, or of |values|."""
-    width = 8 * values[0].element_size() - absolute
-    chunks = [partial(_keys, values, absolute, chunk) for chunk in chunks_of(values)]
-    run = Run(chunks, sum(v.numel() for v in values), k)
-    (found,) = kth_of_each([run], 0 if absolute else -(1 << (width - 1)), width)
+def kth_smallest_value(values: Sequence[Tensor], absolute: bool, k: int, shards: Sequence[Shard | None] = ()) -> float:
+    """Return the k-th smallest (from 1) of all values, floats of one dtype, or of |values|; of all ranks."""
+    contest = Contest(values, [None] * len(values), k, 0, absolute, shards)
+    run = replace(contest.run(contest.chunks), k=k)
+    (found,) = kth_of_each([run], contest.lowest, contest.width, list(dict.fromkeys(contest.places)))
     return float_keys.value_of(found.value, values[0].dtype)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,8 @@ class Growing:
     moment: Moment = Moment()
 
     needs_going = True
+
+    of_entries: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength < float("inf"):

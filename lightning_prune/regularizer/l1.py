@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -16,6 +17,8 @@ class L1:
     """
 
     strength: float
+
+    of_entries: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength < float("inf"):

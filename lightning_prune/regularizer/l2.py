@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -18,6 +19,8 @@ class L2:
     """
 
     strength: float
+
+    of_entries: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength < float("inf"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -23,6 +24,8 @@ class NearThreshold:
 
     strength: float
     reach: float = 2.0
+
+    of_entries: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.strength < float("inf"):

@@ -28,7 +28,11 @@ class Regularizer(Protocol):
     """What is added to the loss for one pruned weight. Its gradient is taken by autograd."""
 
     def __call__(self, weight: Tensor, threshold: float) -> Tensor:
-        """Return a scalar."""
+        """Return a scalar.
+
+        Of a weight that is taken apart over ranks it gets the whole, collected for the moment on every rank; one that
+        says `of_entries = True` is a sum over entries, and gets the piece that lies here.
+        """
         ...
 
 

@@ -17,5 +17,7 @@ from .protocol import check_finite as check_finite
 from .protocol import check_found as check_found
 from .protocol import common as common
 from .protocol import held as held
+from .protocol import is_split as is_split
 from .protocol import non_finite as non_finite
+from .protocol import shards_of as shards_of
 from .sort import Sort as Sort  # at or above a smoothed k-th largest score, ties kept

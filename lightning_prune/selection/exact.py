@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_prune.ranking import Contest, NotFiniteError, keep_largest_of_each, on_host
-from lightning_prune.selection.protocol import Units, check_finite, common, held, non_finite
+from lightning_prune.selection.protocol import Units, check_finite, common, held, non_finite, shards_of
 
 Tier = list[Tensor | None]
 """For each member of a pool which of its units contend; None means all."""
@@ -128,7 +128,8 @@ def _drop_each(tiers: Sequence[_Tier]) -> list[tuple[list[Tensor], float | None]
         if number == 0:
             found[n] = [_all(u) if t is None else t for u, t in zip(tier.pool, tier.contend, strict=True)], None
         else:
-            contests[n] = Contest(tier.values, tier.contend, number, sum(tier.holds) // size, tier.absolute)
+            living, shards = sum(tier.holds) // size, shards_of(tier.pool)
+            contests[n] = Contest(tier.values, tier.contend, number, living, tier.absolute, shards)
     try:
         found |= zip(contests, keep_largest_of_each(list(contests.values())), strict=True)
     except NotFiniteError as error:

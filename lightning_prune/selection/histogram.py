@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from lightning_prune.ranking import above, chunks_of, extremes, take, where_float64_is
-from lightning_prune.selection.protocol import Units, check_finite, common, non_finite
+from lightning_prune.selection.protocol import Units, check_finite, common, non_finite, shards_of
+from lightning_prune.shards import Shard, kind, total
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,8 @@ class Histogram:
     def __call__(self, pool: Sequence[Units], drop: int, sparsity: float) -> tuple[list[Tensor], float]:
         """Return which units to keep, and the smoothed threshold."""
         values, absolute = common(pool)
-        ends = extremes(values, absolute)
+        shards = shards_of(pool)
+        ends = extremes(values, absolute, shards)
         for units, (low, high) in zip(pool, ends, strict=True):
             if not math.isfinite(high - low):
                 check_finite(pool)
@@ -50,19 +52,22 @@ class Histogram:
             if low < 0:
                 raise ValueError(f"Histogram needs scores that are not negative; '{units.name}' has some. Use Exact()")
         largest = max(high for _, high in ends)
-        raw = self._raw_threshold(values, absolute, largest, sparsity) if largest > 0 else 0.0
+        raw = self._raw_threshold(values, absolute, largest, sparsity, shards) if largest > 0 else 0.0
         threshold = (1.0 - self.threshold_decay) * raw + self.threshold_decay * pool[0].threshold
         masks = above(values, absolute, threshold, equal=False)
         return [m if u.alive is None else m.logical_and_(u.alive) for m, u in zip(masks, pool, strict=True)], threshold
 
-    def _raw_threshold(self, values: list[Tensor], absolute: bool, largest: float, sparsity: float) -> float:
-        tables: dict[torch.device, Tensor] = {}
-        for chunk in chunks_of(values):
+    def _raw_threshold(
+        self, values: list[Tensor], absolute: bool, largest: float, sparsity: float, shards: Sequence[Shard | None]
+    ) -> float:
+        places = [(v.device, kind(shard)) for v, shard in zip(values, shards, strict=True)]
+        tables = {place: torch.zeros(self.nbins, dtype=torch.int64, device=place[0]) for place in places}
+        for chunk in chunks_of(values, places):
             scores = where_float64_is(take(values, chunk))
             bins = (scores.abs() if absolute else scores).to(torch.float64, copy=True)
             bins = bins.mul_(self.nbins).div_(largest).floor_().clamp_(0, self.nbins - 1).int()
-            table = tables.setdefault(bins.device, torch.zeros(self.nbins, dtype=torch.int64, device=bins.device))
+            table = tables[places[chunk[0].index]]
             table.index_add_(0, bins, table.new_ones(1).expand(bins.numel()))
-        counts = torch.stack([table.cpu() for table in tables.values()]).sum(0)
+        counts = total([(groups, table) for (_, groups), table in tables.items()])
         below = (counts.cumsum(0) / counts.sum() < sparsity).sum()
         return int(below) / self.nbins * largest

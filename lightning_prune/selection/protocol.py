@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_prune.ranking import count, ends, on_host, read
+from lightning_prune.shards import Shard, each, highest
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Units:
         protected: bool in the units' shape: units that go only after all others; None if there are none.
         weights: weights per unit, one int for all or a tensor in the units' shape.
         threshold: the weight's threshold so far.
-        living: how many units are alive, where that is known.
+        living: how many units are alive, where that is known; of the whole.
+        shard: of which whole the units are a piece; None where they are all.
     """
 
     name: str
@@ -36,6 +38,16 @@ class Units:
     weights: int | Tensor = 1
     threshold: float = 0.0
     living: int | None = None
+    shard: Shard | None = None
+
+    @property
+    def size(self) -> int:
+        """How many units there are, of the whole."""
+        return self.values.numel() if self.shard is None else self.shard.size
+
+    def known(self, which: Tensor | None) -> bool:
+        """Whether `held` says of a piece what it is of the whole."""
+        return which is None or (which is self.alive and self.living is not None)
 
     def scores(self) -> Tensor:
         """Return the scores as a tensor. Raises ValueError that names the weight if one is not finite."""
@@ -43,7 +55,10 @@ class Units:
         return self.values.abs() if self.absolute else self.values
 
     def held(self, which: Tensor | None) -> int | Tensor:
-        """Return how many weights the units hold, or those named by `which`; as a tensor where that is on a device."""
+        """Return how many weights the units hold, or those named by `which`; as a tensor where that is on a device.
+
+        Of a piece it is what `which` names here, but for all and for those that are alive.
+        """
         each = self.weights
         if isinstance(each, Tensor):
             if which is None:
@@ -51,7 +66,7 @@ class Units:
             total = (each.to(which.device, non_blocking=True) * which).sum()
             return int(total) if which.device.type == "cpu" else total
         if which is None:
-            return each * self.values.numel()
+            return each * self.size
         if which is self.alive and self.living is not None:
             return each * self.living
         return each * count(which) if which.device.type == "cpu" else which.count_nonzero() * each
@@ -67,14 +82,19 @@ def non_finite(name: str) -> ValueError:
 
 def check_finite(pool: Sequence[Units]) -> None:
     """Raise ValueError that names the first weight with a score that is not finite; one look at the device for all."""
-    check_found([(units.name, ends(units.values)) for units in pool])
+    check_found([(units.name, ends(units.values)) for units in pool], shards_of(pool))
 
 
-def check_found(finite: Sequence[tuple[str, Tensor]]) -> None:
-    """Raise the same for names and the ends of the scores of that weight; those on a device are read together."""
-    for (name, _), found in zip(finite, on_host([pair for _, pair in finite]), strict=True):
-        if not bool(found.isfinite().all()):
-            raise non_finite(name)
+def check_found(finite: Sequence[tuple[str, Tensor]], shards: Sequence[Shard | None] = ()) -> None:
+    """Raise the same for names and the ends of the scores of that weight; those on a device are read together.
+
+    Of pieces of the given wholes the error is raised on all ranks, for the same weight.
+    """
+    good = [bool(found.isfinite().all()) for found in on_host([pair for _, pair in finite])]
+    first = len(good) - good.index(False) if False in good else 0  # from the last: so the largest is the first
+    (last,) = highest([first], shards)
+    if last:
+        raise non_finite(finite[len(finite) - last][0])
 
 
 def held(pool: Sequence[Units], which: Sequence[Tensor | None]) -> list[int]:
@@ -86,7 +106,21 @@ def held(pool: Sequence[Units], which: Sequence[Tensor | None]) -> list[int]:
     """
     found = [units.held(some) for units, some in zip(pool, which, strict=True)]
     numbers = iter(read([number for number in found if isinstance(number, Tensor)]))
-    return [next(numbers) if isinstance(number, Tensor) else number for number in found]
+    here = [next(numbers) if isinstance(number, Tensor) else number for number in found]
+    asked = [n for n, units in enumerate(pool) if units.shard is not None and not units.known(which[n])]
+    for n, number in zip(asked, each([here[n] for n in asked], [pool[n].shard for n in asked]), strict=True):
+        here[n] = number
+    return here
+
+
+def shards_of(pool: Sequence[Units]) -> list[Shard | None]:
+    """Return of which whole each member's units are a piece."""
+    return [units.shard for units in pool]
+
+
+def is_split(pool: Sequence[Units]) -> bool:
+    """Return whether units of some member are pieces."""
+    return any(units.shard is not None for units in pool)
 
 
 def common(pool: Sequence[Units]) -> tuple[list[Tensor], bool]:

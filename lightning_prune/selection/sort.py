@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from lightning_prune.ranking import above, extremes, kth_smallest_value
-from lightning_prune.selection.protocol import Units, check_finite, common
+from lightning_prune.selection.protocol import Units, check_finite, common, shards_of
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Sort:
         """Return which units to keep, and the smoothed threshold."""
         check_finite(pool)
         values, absolute = common(pool)
-        total = sum(v.numel() for v in values)
+        total, shards = sum(units.size for units in pool), shards_of(pool)
         keep = round(total * (1.0 - sparsity))
         if keep:
-            raw = kth_smallest_value(values, absolute, total - keep + 1)
+            raw = kth_smallest_value(values, absolute, total - keep + 1, shards)
         else:  # just above the largest
-            raw = math.nextafter(max(high for _, high in extremes(values, absolute)), math.inf)
+            raw = math.nextafter(max(high for _, high in extremes(values, absolute, shards)), math.inf)
         threshold = (1.0 - self.threshold_decay) * raw + self.threshold_decay * pool[0].threshold
         masks = above(values, absolute, threshold, equal=True)
         return [m if u.alive is None else m.logical_and_(u.alive) for m, u in zip(masks, pool, strict=True)], threshold

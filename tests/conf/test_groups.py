@@ -15,7 +15,10 @@ from lightning_prune.cli.arguments import folder
 
 PRUNER = folder("conf") / "pruner"
 OPTIONS = {str(f.relative_to(PRUNER).with_suffix("")): f for f in sorted(PRUNER.glob("*/*.yaml")) if f.stem != "none"}
-SET_BY_THE_PRUNER = {"criterion": {"memory", "step", "name", "sparsity", "norm"}, "regularizer": {"moment"}}
+SET_BY_THE_PRUNER = {
+    "criterion": {"memory", "step", "name", "sparsity", "norm", "total", "place"},
+    "regularizer": {"moment"},
+}
 
 
 def build(values: dict[str, Any]) -> Any:

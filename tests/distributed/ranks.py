@@ -1,4 +1,4 @@
-"""Trains on several real processes; test_ddp.py and test_sharded.py run it as a script.
+"""Trains on several real processes; test_ddp.py runs it as a script.
 
     python ranks.py SCENARIO,SCENARIO FOLDER PROCESSES
 
@@ -18,7 +18,7 @@ import torch.distributed as dist
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, OnExceptionCheckpoint
 from pytorch_lightning.loggers import CSVLogger
-from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
+from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -308,34 +308,6 @@ def fail(folder: Path, processes: int) -> dict[str, Any]:
     return found
 
 
-class Sharded(Regression):
-    def configure_model(self) -> None:
-        from torch.distributed.fsdp import fully_shard
-
-        fully_shard(self.net, mesh=self.device_mesh["data_parallel"])  # pyright: ignore[reportOptionalSubscript]
-
-
-def shard(folder: Path, processes: int) -> dict[str, Any]:
-    """Return the error that this rank gets where parameters are sharded."""
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=processes,
-        strategy=ModelParallelStrategy(data_parallel_size=processes, tensor_parallel_size=1, timeout=TIMEOUT),
-        max_epochs=EPOCHS,
-        use_distributed_sampler=False,
-        logger=False,
-        callbacks=[PruningCallback(Pruner(SCHEDULE))],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    try:
-        trainer.fit(Sharded())
-    except ValueError as error:
-        return {"error": str(error)}
-    return {"error": "none"}
-
-
 SCENARIOS: dict[str, Callable[[Path, int], dict[Any, Any]]] = {
     "train": train,
     "regularize": regularize,
@@ -343,7 +315,6 @@ SCENARIOS: dict[str, Callable[[Path, int], dict[Any, Any]]] = {
     "learn": learn,
     "resume": resume,
     "differ": differ,
-    "shard": shard,
     "fail": fail,
 }
 

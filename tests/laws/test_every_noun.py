@@ -16,7 +16,7 @@ from tests.helpers import CONF, ideas
 
 NOUNS = ["schedule", "criterion", "pattern", "scope", "selection", "regularizer", "gate", "mask_regularizer"]
 SET_BY_THE_PRUNER = {
-    "criterion": {"memory", "step", "name", "sparsity", "norm"},
+    "criterion": {"memory", "step", "name", "sparsity", "norm", "total", "place"},
     "regularizer": {"moment"},
 }
 

@@ -215,15 +215,15 @@ def test_units_of_a_frozen_layer_are_held_too() -> None:
     assert all(torch.equal(zero, zeros[name]) for name, zero in zeros_of(model).items())
 
 
-def test_G2_a_state_brings_its_masks_whatever_is_zero_by_then() -> None:
+def test_G2_a_state_brings_its_masks_whatever_else_is_zero() -> None:
     model = sparse()
     pruner = Pruner(Hold())
     pruner.attach(model)
     train(model, pruner, torch.optim.SGD(model.parameters(), lr=0.1), range(3))
-    masks, state = masks_of(pruner), pruner.state_dict()
     with torch.no_grad():
         for weight in pruner.masks.values():
             weight.parameter[weight.mask.nonzero()[0].tolist()[0]] = 0.0
+    masks, state = masks_of(pruner), pruner.state_dict()
     again = Pruner(Hold())
     again.load_state_dict(state)
     other = mlp()

@@ -23,13 +23,15 @@ def run(model: nn.Module, pruner: Pruner, steps: int, total: int | None = None) 
 
 @pytest.mark.parametrize("resumable", [False, True])
 def test_G2_a_loaded_state_is_for_one_attach(resumable: bool) -> None:
-    first = Pruner(SHARES)
-    run(mlp(), first, 12, total=20)
+    first, model = Pruner(SHARES), mlp()
+    run(model, first, 12, total=20)
     pruner = Pruner(SHARES)
     pruner.load_state_dict(first.state_dict())
     assert pruner.saved_length == 20
     assert pruner.saved_window is not None
-    pruner.attach(mlp(), total_steps=30)
+    other = mlp()
+    other.load_state_dict(model.state_dict())
+    pruner.attach(other, total_steps=30)
     assert pruner.report().zeros == round(0.8 * 144)
     assert (pruner.saved_length, pruner.saved_window) == (None, None)
     pruner.strip(resumable)
@@ -58,8 +60,10 @@ def test_G11_strip_masks_what_was_written_after_the_last_step(sparsity: float) -
 def test_G2_a_state_brings_its_runs_length_to_an_attached_pruner(own: int | None, saved: int) -> None:
     schedule: Any = SHARES if own is not None else Polynomial(0.8, 2, 10, 4)
     other, pruner = Pruner(schedule), Pruner(schedule)
-    run(mlp(), other, saved, total=saved)
-    pruner.attach(mlp(), total_steps=own)
+    model, mine = mlp(), mlp()
+    run(model, other, saved, total=saved)
+    pruner.attach(mine, total_steps=own)
+    mine.load_state_dict(model.state_dict())
     pruner.load_state_dict(other.state_dict())
     assert pruner.length == saved
     assert pruner.resolved_schedule == other.resolved_schedule
@@ -69,8 +73,10 @@ def test_G2_a_state_brings_its_runs_length_to_an_attached_pruner(own: int | None
 def test_G2_a_state_without_a_length_leaves_the_attached_pruner_its_own() -> None:
     schedule = Polynomial(0.8, 2, 10, 4)
     other, pruner = Pruner(schedule), Pruner(schedule)
-    run(mlp(), other, 12)
-    pruner.attach(mlp(), total_steps=16)
+    model, mine = mlp(), mlp()
+    run(model, other, 12)
+    pruner.attach(mine, total_steps=16)
+    mine.load_state_dict(model.state_dict())
     pruner.load_state_dict(other.state_dict())
     assert other.length is None
     assert pruner.length == 16

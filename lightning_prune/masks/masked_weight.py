@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from lightning_prune.masks.places import Place
 from lightning_prune.masks.zeros import zero_, zero_each_
 from lightning_prune.ranking import count, counts
-from lightning_prune.shards import Shard, each, is_plain, local, shard_of
+from lightning_prune.shards import each, is_plain, local, shard_of
 from lightning_prune.targets import Target
 
 
@@ -84,11 +84,23 @@ class MaskedWeight:
                     f"{places[name]}, which its mask does not fit. Replace it before pruning begins (in __init__ or "
                     f"configure_model), or leave it whole with Targets(exclude=...)"
                 )
+            if self._taken_apart(places[name].parameter):
+                raise ValueError(
+                    f"'{name}' was taken apart over ranks while it was being pruned, or in another way than before: "
+                    "do it before pruning begins, in configure_model"
+                )
             if places[name].parameter is not places[names[0]].parameter:
                 raise ValueError(
                     f"'{name}' and '{names[0]}' were one parameter when pruning began, and are two now; "
                     "load_state_dict(assign=True) parts tied weights. Tie them again right after replacing them"
                 )
+
+    def _taken_apart(self, parameter: nn.Parameter | None) -> bool:
+        """Return whether another part of a parameter lies here than that of the mask."""
+        if parameter is None or (self.shard is None and is_plain(parameter)):
+            return False
+        now = shard_of(parameter)
+        return (now and now.box) != (self.shard and self.shard.box)
 
     def follow(self, places: Mapping[str, Place]) -> None:
         """Go on with the parameter that lies under the weight's names now: same mask, zeros put in at once."""
@@ -101,19 +113,9 @@ class MaskedWeight:
         self.target = replace(self.target, parameter=parameter, owners=owners)
         self._show_on(owners)
         if replaced:
-            self.shard, self._plain = self._shard_now(), is_plain(parameter)
+            self.shard, self._plain = shard_of(parameter), is_plain(parameter)
             self.dense = None if self.dense is None else self.values.detach().clone()
             self.apply()
-
-    def _shard_now(self) -> Shard | None:
-        """Return which part of the new parameter lies here. Raises ValueError if it is another than the mask's."""
-        now = shard_of(self.parameter)
-        if (now and now.box) != (self.shard and self.shard.box):
-            raise ValueError(
-                f"'{self.target.name}' was taken apart over ranks while it was being pruned, or in another way than "
-                "before: do it before pruning begins, in configure_model"
-            )
-        return now
 
     def canonical(self, tensor: Tensor) -> Tensor:
         """Return outputs first, inputs second; a view but for stacked experts. As it is where that is not known."""

@@ -85,6 +85,7 @@ def test_the_model_loads_into_a_plain_one_and_other_commands_take_the_run(comman
     assert (said.status, said.err) == (0, "")
 
 
+@pytest.mark.slow
 def test_goes_on_where_ctrl_c_stopped_it(command: Command) -> None:
     train(command, "whole")
     stop = ["+callbacks.stop._target_=tests.cli.test_rounds.Interrupted", "+callbacks.stop.below=20"]

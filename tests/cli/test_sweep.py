@@ -20,6 +20,7 @@ def written(job: int) -> int:
     return Path(f"sweep/{job}/report.json").stat().st_mtime_ns
 
 
+@pytest.mark.slow
 def test_goes_on_where_it_was_stopped(command: Command) -> None:
     assert sweep(command, HALF).status == 0
     first = written(0)

@@ -32,7 +32,9 @@ def run(missing: set[str], code: str, *words: str) -> subprocess.CompletedProces
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [pytest.param(f, marks=pytest.mark.slow if n else []) for n, f in enumerate(FAMILIES)]
+)
 def test_the_line_prunes_resumes_and_saves_the_best(family: str, tmp_path: Path) -> None:
     """Nine in ten of 240 weights, two batches a step, over the run's length; with that package alone."""
     script = HERE / f"{family}_client.py"

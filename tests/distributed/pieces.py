@@ -328,7 +328,21 @@ def brief(layout: str, folder: Path) -> dict[str, Any]:
         "whole": whole_run,
         "resumed": fit(layout, folder, "resumed", pruner("magnitude"), ckpt_path=file),
         "behind a forward": fit(layout, folder, "behind", Pruner(OneShot(0.8, 0))),
+        "late": _late(layout),
     }
+
+
+def _late(layout: str) -> dict[str, Any]:
+    """Take a net apart that is being pruned, and return what is said of it."""
+    model, late = net(), pruner("magnitude")
+    late.attach(model, 12)
+    late.after_step(2)
+    take_apart(model, *_mesh(layout))
+    try:
+        late.after_step(4)
+    except ValueError as error:
+        return {"error": str(error)}
+    return {"error": "none"}
 
 
 def precision(layout: str, folder: Path) -> dict[str, Any]:

@@ -101,6 +101,11 @@ def test_G44_what_is_pruned_behind_a_forward_is_zero_in_the_next(two: Path, one_
         like_one_process(rank["behind a forward"], one_process["behind a forward"])
 
 
+def test_G13_a_weight_that_is_taken_apart_while_it_is_pruned_is_named(two: Path) -> None:
+    for rank in results("brief@2x1", two):
+        assert "was taken apart over ranks while it was being pruned" in rank["late"]["error"]
+
+
 @slow
 @pytest.mark.parametrize(("layout", "processes"), [("2x1", 2), ("2x2", 4)])
 def test_G44_in_lower_precision_counts_are_exact(layout: str, processes: int, tmp_path: Path) -> None:

@@ -275,14 +275,18 @@ def _strategy(layout: str, sharded: bool) -> ModelParallelStrategy:
 
 
 TRAINED = ("magnitude", "uniform", "first order", "random", "reversible", "block", "filter norm", "histogram")
+ELSEWHERE = ("magnitude", "block")
+"""What is trained on layouts other than two pieces and one process."""
 
 
 def train(layout: str, folder: Path) -> dict[str, Any]:
-    """Prune by some ideas, with clipping and accumulation, and with every regularizer."""
-    runs = {name: fit(layout, folder, f"{layout}-{name}", pruner(name)) for name in TRAINED}
-    for name, regularizer in REGULARIZERS.items():
-        runs[name] = fit(layout, folder, f"{layout}-{name}", Pruner(SCHEDULE, regularizer=regularizer))
-    if layout in ("1x1", "2x1"):  # torch cannot clip plain tensors and pieces together
+    """Prune by some ideas, with clipping, and with regularizers."""
+    all_of_them = layout in ("1x1", "2x1")
+    names = TRAINED if all_of_them else ELSEWHERE
+    runs = {name: fit(layout, folder, f"{layout}-{name}", pruner(name)) for name in names}
+    for name in REGULARIZERS if all_of_them else ("l2", "lasso"):
+        runs[name] = fit(layout, folder, f"{layout}-{name}", Pruner(SCHEDULE, regularizer=REGULARIZERS[name]))
+    if all_of_them:  # torch cannot clip plain tensors and pieces together
         runs["clipped"] = fit(layout, folder, f"{layout}-clipped", Pruner(SCHEDULE), gradient_clip_val=0.01)
     return runs
 
@@ -294,17 +298,17 @@ def pruner(name: str) -> Pruner:
 
 RESUMED = ("magnitude", "second order", "reversible", "block")
 STOPS = (1, 4, 5, 7, 9)
-"""Of these at magnitude from a folder of pieces; otherwise in the middle of the first epoch."""
+"""Of two pieces, magnitude and a folder of pieces; otherwise in the middle of the first epoch."""
 
 
 def resume(layout: str, folder: Path) -> dict[str, Any]:
     """Prune, and go on from files of this layout, as a folder of pieces and as one file."""
     runs: dict[str, Any] = {}
-    for name in RESUMED:
+    for name in RESUMED if layout == "2x1" else ELSEWHERE:
         for sharded in (True, False):
             kind = f"{layout}-{name}-{'pieces' if sharded else 'file'}"
             runs[kind] = fit(layout, folder, kind, pruner(name), sharded=sharded)
-            for stop in STOPS if name == "magnitude" and sharded else (5,):
+            for stop in STOPS if (layout, name, sharded) == ("2x1", "magnitude", True) else (5,):
                 file = folder / kind / f"step={stop}.ckpt"
                 options = {"sharded": sharded, "ckpt_path": file}
                 runs[f"{kind}-{stop}"] = fit(layout, folder, f"{kind}-{stop}", pruner(name), **options)

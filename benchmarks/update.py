@@ -48,12 +48,13 @@ class Ours:
         self.pruner.attach(model)
         self.pruner.update(0)
         self.state = self.pruner.state_dict()
+        self.before = [w.detach().clone() for w in self.weights]
 
     def prepare(self) -> None:
-        """Go back to the masks before, on weights that an optimizer has moved."""
+        """Go back to the masks and weights before."""
         with torch.no_grad():
-            for weight, dense in zip(self.weights, self.dense, strict=True):
-                weight.copy_(dense)
+            for weight, before in zip(self.weights, self.before, strict=True):
+                weight.copy_(before)
         self.pruner.load_state_dict(self.state)
 
     def run(self) -> None:

@@ -35,20 +35,20 @@ def models(where: Where) -> Mapping[str, Callable[[], nn.ModuleList]]:
 
 
 class Update:
-    """One update from half to six tenths, of weights that are dense before it."""
+    """One update from half to six tenths."""
 
     def __init__(self, model: nn.Module) -> None:
         self.model, self.pruner = model, Pruner(Stairs((BEFORE, AFTER)))
-        self.dense = [parameter.detach().clone() for parameter in model.parameters()]
         self.pruner.attach(model)
         self.pruner.update(0)
         self.state = self.pruner.state_dict()
+        self.before = [parameter.detach().clone() for parameter in model.parameters()]
 
     def prepare(self) -> None:
-        """Go back to the masks before, on weights that an optimizer has moved."""
+        """Go back to the masks and weights before."""
         with torch.no_grad():
-            for parameter, dense in zip(self.model.parameters(), self.dense, strict=True):
-                parameter.copy_(dense)
+            for parameter, before in zip(self.model.parameters(), self.before, strict=True):
+                parameter.copy_(before)
         self.pruner.load_state_dict(self.state)
 
     def run(self) -> None:

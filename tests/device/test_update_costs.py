@@ -123,7 +123,7 @@ def give_gradients(model: nn.Module) -> None:
         parameter.grad = torch.randn(parameter.shape, generator=generator).to(parameter.device)
 
 
-@pytest.fixture(params=[few_units.MOST, 0], ids=["few units", "many units"])
+@pytest.fixture(params=[few_units.MOST, pytest.param(0, marks=pytest.mark.slow)], ids=["few units", "many units"])
 def most(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Have units be ranked on the host, where these are few enough for it, and on the device."""
     monkeypatch.setattr(few_units, "MOST", request.param)

@@ -42,26 +42,28 @@ def checksums(masks: Iterable[Tensor], shards: Sequence[Shard | None] = ()) -> l
 
 def piece_of(mask: Tensor, shard: Shard) -> Tensor:
     """Return what a piece adds to the number of the whole, run by run of entries that lie side by side in the whole."""
-    starts, length = shard.runs(mask.device)
-    runs = mask.detach().reshape(len(starts), length)
     total = torch.zeros((), dtype=torch.int64, device=mask.device)
     if not mask.numel():
         return total
+    starts, length = shard.runs()
+    runs = mask.detach().reshape(len(starts), length)
     for first in range(8):  # within a word of eight entries; a run of the next row may begin at another one
-        if len(starts) == 1 and int(starts[0]) % 8 != first:
+        among = (starts % 8 == first).nonzero().flatten()
+        if not len(among):
             continue
-        among = starts % 8 == first
-        some = torch.nn.functional.pad(runs[among], (first, -(length + first) % 8)).contiguous().view(torch.int64)
+        some = runs[among.to(mask.device, non_blocking=True)]
+        some = torch.nn.functional.pad(some, (first, -(length + first) % 8)).contiguous().view(torch.int64)
         words = (some * _GATHER).bitwise_right_shift_(56).bitwise_and_(255)
         inside = torch.full((words.shape[1],), _signed(BASE), dtype=torch.int64, device=mask.device).cumprod(0)
-        total += ((words * inside).sum(1) * _powers(starts[among] // 8)).sum()
+        places = _powers(starts[among] // 8).to(mask.device, non_blocking=True)
+        total += ((words * inside).sum(1) * places).sum()
     return total
 
 
 def _powers(exponents: Tensor) -> Tensor:
     """Return BASE to those powers, modulo 2^64."""
     found, square = torch.ones_like(exponents), BASE
-    for bit in range(int(exponents.max()).bit_length() if len(exponents) else 0):
+    for bit in range(int(exponents.max()).bit_length()):
         found = torch.where((exponents >> bit) & 1 == 1, found * _signed(square), found)
         square = pow(square, 2, 1 << 64)
     return found

@@ -180,7 +180,7 @@ class MaskedWeight:
     @property
     def state(self) -> tuple[int, int]:
         """How often the weight was written to as torch counts it, and where its memory is."""
-        values = self.target.parameter if self._plain else self.values
+        values = self.values
         return values._version, values.data_ptr()
 
     @property

@@ -14,6 +14,7 @@ from lightning_prune.pattern import CoupledPattern, Pattern, SitedPattern
 from lightning_prune.pruning.unit_update import UnitUpdate
 from lightning_prune.pruning.waiting import some
 from lightning_prune.pruning.weight_update import Decision, WeightUpdate
+from lightning_prune.ranking import counts
 from lightning_prune.report import percent
 from lightning_prune.schedule import Schedule
 from lightning_prune.shards import each, whole
@@ -155,7 +156,7 @@ def note_of_held(updates: Sequence[Any]) -> list[str]:
             f"came with {update.most:,} of {update.size:,} weights at zero, {percent(update.most / update.size)}: "
             "they are held, and no more are pruned"
         )
-        zeros = [(w.values.detach() == 0).sum() for w in update.counted]
+        zeros = counts(w.values.detach() == 0 for w in update.counted)
         free = sum(each(zeros, [w.shard for w in update.counted])) - update.most
         if free:
             lines.append(f"{free:,} more zeros lie in units that are alive, and train")

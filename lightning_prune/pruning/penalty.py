@@ -55,7 +55,5 @@ def _add_to(weight: MaskedWeight, grad: Tensor, scale: float) -> None:
     known = weight.grad
     if known is not None:
         known.add_(grad, alpha=scale)
-    elif weight.shard is None:
-        weight.parameter.grad = grad * scale
     else:
-        weight.parameter.grad = like(grad * scale, weight.shard)
+        weight.parameter.grad = like(grad * scale, weight.parameter)

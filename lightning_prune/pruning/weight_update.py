@@ -294,7 +294,8 @@ class WeightUpdate:
 
 def _shape_of_one(weight: MaskedWeight) -> torch.Size:
     """Return the shape of the whole weight, output dimension first; of a stack of experts that of one."""
-    return weight.parts(weight.canonical(torch.empty(weight.shape, device="meta")))[0].shape
+    of = weight.mask if weight.shard is None else torch.empty(weight.shape, device="meta")
+    return weight.parts(weight.canonical(of))[0].shape
 
 
 def _with_units(contests: Sequence[_Contest], units: Sequence[Units]) -> list[_Contest]:

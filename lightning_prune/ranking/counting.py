@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -68,13 +69,14 @@ class Contest:
 
     def run(self, chunks: Sequence[Chunk]) -> Run:
         """Return the keys by which chunks are ranked."""
-        kinds = [kind(self.pieces[chunk[0].index]) for chunk in chunks]
+        pieces = self.pieces
+        kinds = [kind(pieces[chunk[0].index]) for chunk in chunks]
         return Run([partial(self.ranked, chunk) for chunk in chunks], self.size, self.drop + self.dead, kinds)
 
     @property
     def places(self) -> list[tuple[torch.device, Kind]]:
         """Where values lie, and the groups over which they add up, on any rank."""
-        return [(v.device, kind(s)) for v, s in zip(self.values, self.pieces, strict=True) if self.split]
+        return [(v.device, kind(s)) for v, s in zip(self.values, self.shards, strict=True)] if self.split else []
 
     @property
     def dead(self) -> int:
@@ -130,7 +132,8 @@ class Outcome:
     Attributes:
         masks: bool in the values' shapes.
         boundary: the key of the largest value that went.
-        kept: how many stay in each tensor, not counting those equal to the boundary; empty if not asked for.
+        kept: how many stay in each tensor, on all ranks, not counting those equal to the boundary; empty if not asked
+            for.
     """
 
     masks: list[Tensor]
@@ -177,14 +180,16 @@ def decide(contests: Sequence[Contest], counted: bool = False) -> list[Outcome]:
         if last:
             raise NotFiniteError(len(contest.values) - last, number)
     if any(contest.split for contest in contests):
-        outcomes = over_pieces(contests, found, outcomes, counted)
+        _keep_first_over_pieces(contests, found, outcomes)
+        kept = iter(each([few for outcome in outcomes for few in outcome.kept], shards if counted else ()))
+        outcomes = [replace(outcome, kept=[next(kept) for _ in outcome.kept]) for outcome in outcomes]
     return outcomes
 
 
 def _written(contest: Contest, chunks: Sequence[Chunk], boundary: Found, counted: bool) -> _Written:
     masks = [torch.empty(v.shape, dtype=torch.bool, device=v.device) for v in contest.values]
     made = _Written(masks, [], [], [])
-    tied = boundary.equal > contest.going(boundary)
+    tied = boundary.equal > contest.going(boundary) and not contest.split  # of pieces, all ranks have to be asked
     for chunk in chunks:
         keys, contend = contest.keys(chunk), contest.contend(chunk)
         made.extremes.append(keys.max())
@@ -237,37 +242,19 @@ def _keep_first_of_equal(
         staying -= few
 
 
-def over_pieces(
-    contests: Sequence[Contest], found: Sequence[Found], outcomes: Sequence[Outcome], counted: bool
-) -> list[Outcome]:
-    """Have the first of those stay that are equal to a boundary, where values are pieces: first in the wholes.
-
-    Args:
-        contests: of which some have pieces.
-        found: the boundary of each.
-        outcomes: of each, with all that equal the boundary gone where it has pieces.
-        counted: whether how many stay in each tensor is wanted, on all ranks.
-    """
+def _keep_first_over_pieces(contests: Sequence[Contest], found: Sequence[Found], outcomes: Sequence[Outcome]) -> None:
+    """Have the first of those stay that are equal to a boundary, where values are pieces: first in the wholes."""
     tied = [
         (contest, boundary, outcome)
         for contest, boundary, outcome in zip(contests, found, outcomes, strict=True)
         if contest.split and boundary.equal > contest.going(boundary)
     ]
-    each_ = [_equal_of_each(contest, boundary) for contest, boundary, _ in tied]
+    equal = [_equal_of_each(contest, boundary) for contest, boundary, _ in tied]
     shards = [shard for contest, _, _ in tied for shard in contest.pieces]
-    numbers = iter(each([flags.count_nonzero() for some in each_ for flags in some], shards))
-    for (contest, boundary, outcome), flags in zip(tied, each_, strict=True):
-        equal = sum(next(numbers) for _ in flags)
-        _stay(contest, flags, equal, equal - contest.going(boundary), outcome.masks)
-    if not counted:
-        return list(outcomes)
-    some = [(contest, outcome) for contest, outcome in zip(contests, outcomes, strict=True) if contest.split]
-    pieces = [(mask, shard) for c, o in some for mask, shard in zip(o.masks, c.pieces, strict=True)]
-    kept = iter(each([mask.count_nonzero() for mask, _ in pieces], [shard for _, shard in pieces]))
-    return [
-        replace(outcome, kept=[next(kept) for _ in outcome.masks]) if contest.split else outcome
-        for contest, outcome in zip(contests, outcomes, strict=True)
-    ]
+    numbers = iter(each([flags.count_nonzero() for some in equal for flags in some], shards))
+    for (contest, boundary, outcome), flags in zip(tied, equal, strict=True):
+        number = sum(next(numbers) for _ in flags)
+        _stay(contest, flags, number, number - contest.going(boundary), outcome.masks)
 
 
 def _equal_of_each(contest: Contest, boundary: Found) -> list[Tensor]:
@@ -283,7 +270,7 @@ def _stay(contest: Contest, flags: Sequence[Tensor], equal: int, staying: int, m
     """Have the first `staying` of the `equal` flags of all ranks stay, by tensor and then by place in its whole."""
     if staying <= 0:
         return
-    starts = [sum(contest.sizes[:index]) for index in range(len(masks))]
+    starts = accumulate(contest.sizes[:-1], initial=0)
     places = [
         start + (some.flatten().nonzero().flatten() if shard is None else shard.positions(some))
         for start, some, shard in zip(starts, flags, contest.pieces, strict=True)

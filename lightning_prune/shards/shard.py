@@ -23,14 +23,14 @@ class Shard:
         groups: the groups of ranks over which pieces add up to the whole, one for each dimension of the mesh on which
             the tensor is split. Replicas are in none, so that they count once.
         device: where the piece lies.
-        like: the tensor itself, for `like`.
+        tensor: the tensor itself.
     """
 
     shape: torch.Size
     box: tuple[slice, ...]
     groups: tuple[Group, ...]
     device: torch.device
-    like: Tensor
+    tensor: Tensor
 
     @property
     def size(self) -> int:
@@ -48,17 +48,19 @@ class Shard:
         starts = torch.tensor([some.start for some in self.box], device=flags.device)
         return ((found + starts) * strides).sum(1)
 
-    def runs(self, device: torch.device) -> tuple[Tensor, int]:
-        """Return where the piece's runs of entries begin that lie side by side in the whole, and how long each is."""
+    def runs(self) -> tuple[Tensor, int]:
+        """Return where the piece's runs of entries that lie side by side in the whole begin, and how long each is.
+
+        The first on the host, where it can be looked at without waiting for a device.
+        """
         lengths = [some.stop - some.start for some in self.box]
         last = len(lengths)
         while last > 0 and (last == len(lengths) or lengths[last] == self.shape[last]):
             last -= 1
         strides = _strides(self.shape)
-        starts = torch.tensor([sum(some.start * s for some, s in zip(self.box, strides, strict=True))], device=device)
+        starts = torch.tensor([sum(some.start * s for some, s in zip(self.box, strides, strict=True))])
         for dim in range(last):
-            steps = torch.arange(lengths[dim], device=device) * strides[dim]
-            starts = (starts[:, None] + steps).flatten()
+            starts = (starts[:, None] + torch.arange(lengths[dim]) * strides[dim]).flatten()
         return starts, torch.Size(lengths[last:]).numel()
 
     def place(self, positions: Tensor, order: Sequence[int]) -> Tensor:
@@ -149,7 +151,7 @@ def local(tensor: Tensor) -> Tensor:
 def grad_of(parameter: Tensor) -> Tensor | None:
     """Return the gradient of the piece that lies here, reduced over ranks if it has not been yet; None without one."""
     grad = cast(Any, parameter.grad)
-    if grad is None or not hasattr(grad, "placements"):
+    if grad is None or is_plain(grad):
         return grad
     wanted = cast(Any, parameter).placements
     return local(grad if tuple(grad.placements) == tuple(wanted) else grad.redistribute(placements=wanted))
@@ -159,7 +161,7 @@ def whole(tensor: Tensor, shard: Shard | None) -> Tensor:
     """Return the whole tensor of which the pieces are `tensor`, on every rank. O(its size) bytes are sent."""
     if shard is None:
         return tensor
-    return cast(Any, like(tensor, shard)).full_tensor()
+    return cast(Any, like(tensor, shard.tensor)).full_tensor()
 
 
 def whole_on_host(tensor: Tensor, shard: Shard | None) -> Tensor:
@@ -167,13 +169,16 @@ def whole_on_host(tensor: Tensor, shard: Shard | None) -> Tensor:
     return tensor if shard is None else whole(tensor, shard).cpu()
 
 
-def like(tensor: Tensor, shard: Shard) -> Tensor:
-    """Return a `DTensor` whose piece here is `tensor`, taken apart as the weight is."""
+def like(tensor: Tensor, of: Tensor) -> Tensor:
+    """Return a tensor whose piece here is `tensor`, spread over ranks as another one is; itself where that is plain."""
+    if is_plain(of):
+        return tensor
     from torch.distributed.tensor import DTensor
 
-    of = cast(Any, shard.like)
-    strides = tuple(_strides(shard.shape))
-    return DTensor.from_local(tensor, of.device_mesh, of.placements, run_check=False, shape=shard.shape, stride=strides)
+    spread, strides = cast(Any, of), tuple(_strides(of.shape))
+    return DTensor.from_local(
+        tensor, spread.device_mesh, spread.placements, run_check=False, shape=of.shape, stride=strides
+    )
 
 
 def resharding(model: nn.Module) -> list[nn.Module]:

@@ -50,6 +50,8 @@ def each(numbers: Sequence[int | Tensor], shards: Sequence[Shard | None]) -> lis
         numbers: of this rank's pieces; ints, or integer tensors of one element.
         shards: of each.
     """
+    if all(shard is None for shard in shards):
+        return [int(number) for number in numbers]
     found: dict[int, int] = {}
     for groups in kinds(shards):
         indices = [index for index, shard in enumerate(shards) if kind(shard) == groups]
@@ -116,13 +118,20 @@ def first_error(error: Exception | None, shards: Sequence[Shard | None]) -> str 
 
     All ranks that hold pieces of the same weights call it, so that none is left waiting in the next collective.
     """
-    said = b"" if error is None else (str(error) if isinstance(error, ValueError) else repr(error)).encode()[:_ERROR]
+    said = _text(error).encode()[:_ERROR]
     if not highest([len(said)], shards)[0]:
         return None
     text = torch.frombuffer(bytearray(said.ljust(_ERROR, b"\0")), dtype=torch.uint8).to(_device(shards), torch.int32)
     for group in _groups(shards):  # those of several ranks need not be alike: one of them is taken
         text = _largest(text, group)
     return bytes(text.cpu().to(torch.uint8).tolist()).rstrip(b"\0").decode(errors="ignore")
+
+
+def _text(error: Exception | None) -> str:
+    """Return what an error says, never nothing; the empty string where there is none."""
+    if error is None:
+        return ""
+    return (str(error) if isinstance(error, ValueError) else "") or repr(error)
 
 
 def _groups(shards: Sequence[Shard | None]) -> list[Group]:

@@ -34,7 +34,7 @@ from lightning_prune.scope import ERK, GlobalRanking, Uniform
 from lightning_prune.selection import Exact, Histogram, Sort
 from lightning_prune.shards import local, shard_of, whole
 from lightning_prune.targets import Targets
-from tests.distributed.ranks import BATCHES, EPOCHS, GLOBAL_BATCH, SCHEDULE, TIMEOUT, Loader
+from tests.distributed.ranks import BATCHES, GLOBAL_BATCH, SCHEDULE, TIMEOUT, Loader, Picky, trainer_of, what_failed
 
 IDEAS: dict[str, Callable[[], dict[str, Any]]] = {
     "magnitude": lambda: {},
@@ -245,18 +245,9 @@ def fit(
     pruning = PruningCallback(pruner, **options.pop("callback", {}))
     seen = Seen(pruning)
     saving = ModelCheckpoint(folder / name, "{step}", every_n_train_steps=1, save_top_k=-1)
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=1 if layout == "1x1" else int(os.environ.get("WORLD_SIZE", sys.argv[3])),
-        strategy="auto" if layout == "1x1" else _strategy(layout, sharded),
-        max_epochs=EPOCHS,
-        use_distributed_sampler=False,
-        logger=False,
-        callbacks=[pruning, seen, saving, *callbacks],
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        **options,
-    )
+    processes = 1 if layout == "1x1" else int(sys.argv[3])
+    strategy = "auto" if layout == "1x1" else _strategy(layout, sharded)
+    trainer = trainer_of(strategy, processes, [pruning, seen, saving, *callbacks], **options)
     trainer.fit(model, ckpt_path=ckpt)
     assert pruning.report is not None
     return {
@@ -310,7 +301,7 @@ def resume(layout: str, folder: Path) -> dict[str, Any]:
             runs[kind] = fit(layout, folder, kind, pruner(name), sharded=sharded)
             for stop in STOPS if (layout, name, sharded) == ("2x1", "magnitude", True) else (5,):
                 file = folder / kind / f"step={stop}.ckpt"
-                options = {"sharded": sharded, "ckpt_path": file}
+                options: dict[str, Any] = {"sharded": sharded, "ckpt_path": file}
                 runs[f"{kind}-{stop}"] = fit(layout, folder, f"{kind}-{stop}", pruner(name), **options)
     return runs
 
@@ -375,15 +366,10 @@ class BreaksAPiece(Callback):
                 local(pl_module.get_parameter("net.2.weight")).view(-1)[3] = float("nan")
 
 
-class PickyOnOne:
-    """A criterion of single entries that raises on the last rank alone."""
+class PickyOfEntries(Picky):
+    """One that scores each entry by itself."""
 
     of_entries = True
-
-    def __call__(self, weight: Tensor, grad: Tensor | None) -> Tensor:
-        if dist.get_rank() == dist.get_world_size() - 1:
-            raise KeyError("mine")
-        return weight.abs()
 
 
 FAILURES: dict[str, Callable[[], dict[str, Any]]] = {
@@ -391,7 +377,8 @@ FAILURES: dict[str, Callable[[], dict[str, Any]]] = {
     "nan in scores": lambda: {"breaking": [BreaksAPiece()], "pruner": Pruner(SCHEDULE, FirstOrderDelta())},
     "nan in units": lambda: {"breaking": [BreaksAPiece()], "pruner": Pruner(SCHEDULE, pattern=Row())},
     "nan in a histogram": lambda: {"breaking": [BreaksAPiece()], "pruner": Pruner(SCHEDULE, selection=Histogram())},
-    "criterion": lambda: {"pruner": Pruner(SCHEDULE, PickyOnOne())},
+    "criterion": lambda: {"pruner": Pruner(SCHEDULE, PickyOfEntries(KeyError("mine")))},
+    "silent criterion": lambda: {"pruner": Pruner(SCHEDULE, PickyOfEntries(ValueError()))},
     "channels": lambda: {"pruner": Pruner(SCHEDULE, pattern=Channel())},
     "learned": lambda: {"pruner": LearnedMasks(SCHEDULE)},
     "learned weights": lambda: {"pruner": LearnedMasks(SCHEDULE, pattern=Element())},
@@ -409,27 +396,12 @@ def fail(layout: str, folder: Path) -> dict[str, Any]:
         breaking: list[Callback] = case.pop("breaking", [])
         collecting.MOST = case.pop("most", 1 << 31)
         pruning = PruningCallback(case.pop("pruner", Pruner(SCHEDULE)), **case.pop("callback", {}))
-        trainer = Trainer(
-            accelerator="cpu",
-            devices=int(sys.argv[3]),
-            strategy=_strategy(layout, True),
-            max_epochs=EPOCHS,
-            use_distributed_sampler=False,
-            logger=False,
-            callbacks=[*breaking, pruning],
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+        strategy, processes = _strategy(layout, True), int(sys.argv[3])
+        trainer = trainer_of(strategy, processes, [*breaking, pruning], enable_checkpointing=False)
         try:
             trainer.fit(Sharded(layout))
         except Exception as error:
-            found[name] = {
-                "kind": type(error).__name__,
-                "error": str(error),
-                "step": trainer.global_step,
-                "attached": pruning.pruner.attached,
-            }
+            found[name] = what_failed(error, trainer, pruning)
     return found
 
 

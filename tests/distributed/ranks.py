@@ -7,7 +7,7 @@ Lightning starts the other processes, which run the same line. Every rank writes
 
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
@@ -115,6 +115,34 @@ class Digests(Callback):
             self.thresholds[pruner.last_update] = {name: float(w.threshold) for name, w in pruner.masks.items()}
 
 
+def trainer_of(
+    strategy: Any, processes: int, callbacks: Sequence[Callback], logger: Any = False, **options: Any
+) -> Trainer:
+    """Return a trainer of some epochs on the CPU, that shows nothing; without a logger unless one is given."""
+    return Trainer(
+        accelerator="cpu",
+        devices=processes,
+        strategy=strategy,
+        max_epochs=EPOCHS,
+        use_distributed_sampler=False,
+        logger=logger,
+        callbacks=list(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+
+
+def what_failed(error: Exception, trainer: Trainer, pruning: PruningCallback) -> dict[str, Any]:
+    """Return the error that this rank gets, how far it came, and whether masks are left on the model."""
+    return {
+        "kind": type(error).__name__,
+        "error": str(error),
+        "step": trainer.global_step,
+        "attached": pruning.pruner.attached,
+    }
+
+
 def fit(name: str, folder: Path, pruner: Pruner | LearnedMasks, processes: int, **options: Any) -> dict[str, Any]:
     """Fit a model whose start and random state differ between ranks, and return all there is to compare."""
     rank = 0
@@ -126,16 +154,11 @@ def fit(name: str, folder: Path, pruner: Pruner | LearnedMasks, processes: int, 
     saving = ModelCheckpoint(
         folder / name, "{step}", every_n_train_steps=1, save_top_k=-1, enable_version_counter=False
     )
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=processes,
-        strategy=DDPStrategy(timeout=TIMEOUT) if processes > 1 else "auto",
-        max_epochs=EPOCHS,
-        use_distributed_sampler=False,
+    trainer = trainer_of(
+        DDPStrategy(timeout=TIMEOUT) if processes > 1 else "auto",
+        processes,
+        [digests, pruning, saving],
         logger=CSVLogger(folder / "csv", name=name, version=""),
-        callbacks=[digests, pruning, saving],
-        enable_progress_bar=False,
-        enable_model_summary=False,
         log_every_n_steps=1,
     )
     trainer.fit(model, **options)
@@ -209,18 +232,8 @@ class OneRankDiffers(Callback):
 def differ(folder: Path, processes: int) -> dict[str, Any]:
     """Return the error that this rank gets where the ranks' weights differ, and the state it is left in."""
     model, pruning = Regression(), PruningCallback(Pruner(SCHEDULE))
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=processes,
-        strategy=DDPStrategy(timeout=TIMEOUT),
-        max_epochs=EPOCHS,
-        use_distributed_sampler=False,
-        logger=False,
-        callbacks=[OneRankDiffers(), pruning],
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    callbacks = [OneRankDiffers(), pruning]
+    trainer = trainer_of(DDPStrategy(timeout=TIMEOUT), processes, callbacks, enable_checkpointing=False)
     try:
         trainer.fit(model)
     except RuntimeError as error:
@@ -282,26 +295,13 @@ def fail(folder: Path, processes: int) -> dict[str, Any]:
         place = folder / "fail" / name.replace(" ", "_")
         pruning = PruningCallback(pruner)
         saving = ModelCheckpoint(place, "{step}", every_n_train_steps=100, save_on_exception=True)
-        trainer = Trainer(
-            accelerator="cpu",
-            devices=processes,
-            strategy=DDPStrategy(timeout=TIMEOUT),
-            max_epochs=EPOCHS,
-            use_distributed_sampler=False,
-            logger=False,
-            callbacks=[*breaking, pruning, saving, OnExceptionCheckpoint(place)],
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
+        callbacks = [*breaking, pruning, saving, OnExceptionCheckpoint(place)]
+        trainer = trainer_of(DDPStrategy(timeout=TIMEOUT), processes, callbacks)
         model = Regression()
         try:
             trainer.fit(model)
         except Exception as error:
-            found[name] = {
-                "kind": type(error).__name__,
-                "error": str(error),
-                "step": trainer.global_step,
-                "attached": pruning.pruner.attached,
+            found[name] = what_failed(error, trainer, pruning) | {
                 "saved": sorted(file.name for file in place.glob("*.ckpt")) if trainer.global_rank == 0 else [],
                 "cause": type(error.__cause__).__name__,
             }

@@ -193,6 +193,7 @@ NOT_FINITE = "a pruning score of 'net.2.weight' is not finite"
 FAILED = {
     **dict.fromkeys(("nan", "nan in scores", "nan in units", "nan in a histogram"), (NOT_FINITE, 4)),
     "criterion": ("KeyError('mine')", 2),
+    "silent criterion": ("ValueError()", 2),
     "channels": ("pattern=Channel(", 0),
     "learned": ("learned masks are on whole weights", 0),
     "learned weights": ("learned masks are on whole weights", 0),

@@ -47,7 +47,7 @@ def test_places_in_any_order_of_the_dimensions(shard: Shard, random: object) -> 
 
 @given(pieces())
 def test_runs_lie_side_by_side_in_the_whole(shard: Shard) -> None:
-    starts, length = shard.runs(torch.device("cpu"))
+    starts, length = shard.runs()
     every = (starts[:, None] + torch.arange(length)).flatten()
     assert torch.equal(every, shard.piece(index_of(shard)).flatten())
 

@@ -126,20 +126,22 @@ def equal(layout: str, folder: Path) -> dict[str, Any]:
     return {"found": found, "compared": compared, "empty": empty}
 
 
-def _cases() -> Iterator[tuple[str, torch.dtype, bool]]:
+def _cases() -> Iterator[tuple[str, torch.dtype, str]]:
     for name in IDEAS:
         for dtype in DTYPES.values() if name in ("magnitude", "reversible", "sort") else [torch.float32]:
-            for ties in (False, True) if name in ("magnitude", "floor", "histogram") else (True,):
+            for ties in ("none", "eighths", "zeros") if name in ("magnitude", "floor", "histogram") else ("eighths",):
                 yield name, dtype, ties
 
 
-def _move(model: nn.Module, plain: nn.Module, step: int, ties: bool) -> None:
-    """Give both the same new values; with ties, rounded to eighths."""
+def _move(model: nn.Module, plain: nn.Module, step: int, ties: str) -> None:
+    """Give both the same new values: with ties, rounded to eighths, or zero but for one in ten."""
     generator = torch.Generator().manual_seed(step)
     for old, new in zip(plain.parameters(), model.parameters(), strict=True):
         with torch.no_grad():
             values = old + torch.randn(old.shape, generator=generator).to(old.dtype)
-            values = (values * 8).round() / 8 if ties else values
+            values = (values * 8).round() / 8 if ties == "eighths" else values
+            few = torch.rand(old.shape, generator=generator) < 0.1
+            values = values * few if ties == "zeros" else values
             shard = shard_of(new)
             old.copy_(values)
             local(new).copy_(values if shard is None else shard.piece(values))

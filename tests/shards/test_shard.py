@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import placement_types as placements
 
 from lightning_prune.masks import checksums
 from lightning_prune.masks.checksum import piece_of
-from lightning_prune.shards import Shard, check_whole, each, gathered, highest, kinds, local, shard_of, total, whole
+from lightning_prune.shards import (
+    Shard,
+    check_whole,
+    each,
+    gathered,
+    grad_of,
+    highest,
+    is_plain,
+    kinds,
+    like,
+    local,
+    shard_of,
+    total,
+    whole,
+)
 
 SHAPES = st.lists(st.integers(1, 11), min_size=1, max_size=4)
 
@@ -85,3 +107,43 @@ def test_a_piece_may_be_all_or_nothing(size: int) -> None:
     assert int(piece_of(torch.ones(size, dtype=torch.bool), shard)) == (
         checksums([torch.ones(5, dtype=torch.bool)])[0] if size else 0
     )
+
+
+@pytest.fixture
+def mesh(tmp_path: Path) -> Iterator[Any]:
+    """Make a mesh of one process, over which a tensor may be spread and lies whole."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        yield init_device_mesh("cpu", (1,))
+    finally:
+        dist.destroy_process_group()
+
+
+def test_a_tensor_that_is_spread_over_one_rank_is_whole_but_not_plain(mesh: Any) -> None:
+    weight = nn.Parameter(DTensor.from_local(torch.arange(4.0), mesh, [placements.Shard(0)]))
+    assert shard_of(weight) is None
+    assert not is_plain(weight)
+    assert torch.equal(local(weight).detach(), torch.arange(4.0))
+    alike = like(torch.ones(4), weight)
+    assert alike.placements == weight.placements  # pyright: ignore[reportAttributeAccessIssue]
+    assert torch.equal(local(alike), torch.ones(4))
+    assert is_plain(like(torch.ones(4), torch.zeros(4)))
+    check_whole(nn.ParameterDict({"w": weight}), "something needs", "do something else")
+
+
+def test_G13_sums_that_are_not_reduced_have_no_values(mesh: Any) -> None:
+    unreduced = DTensor.from_local(torch.ones(3), mesh, [placements.Partial()])
+    with pytest.raises(ValueError, match=r"shape \(3,\) has the placements .*no values"):
+        shard_of(unreduced)
+
+
+def test_a_gradient_that_is_not_reduced_yet_is(mesh: Any) -> None:
+    weight = nn.Parameter(DTensor.from_local(torch.zeros(3), mesh, [placements.Replicate()]))
+    assert grad_of(weight) is None
+    weight.grad = DTensor.from_local(torch.ones(3), mesh, [placements.Replicate()])
+    assert grad_of(weight) is local(weight.grad)
+    weight.grad = DTensor.from_local(torch.ones(3), mesh, [placements.Partial("sum")])
+    reduced = grad_of(weight)
+    assert reduced is not None
+    assert is_plain(reduced)
+    assert torch.equal(reduced, torch.ones(3))

@@ -57,7 +57,7 @@ class MaskedWeight:
     def grad(self) -> Tensor | None:
         """Its gradient, or that of the piece."""
         grad = self.target.parameter.grad
-        return grad if grad is None or self._plain else local(grad)
+        return grad if self._plain or grad is None else local(grad)
 
     @property
     def shape(self) -> torch.Size:
@@ -180,7 +180,7 @@ class MaskedWeight:
     @property
     def state(self) -> tuple[int, int]:
         """How often the weight was written to as torch counts it, and where its memory is."""
-        values = self.values
+        values = self.target.parameter if self._plain else self.values  # four times a step: no call more
         return values._version, values.data_ptr()
 
     @property

@@ -115,10 +115,11 @@ def zero_each_(tensors: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
     of_large: list[Tensor] = []
     least = 1 if len(tensors) <= _SEVERAL else _BY_NUMPY
     for tensor, mask in zip(tensors, masks, strict=True):
-        if _by_chunks(tensor, mask, least):
+        size = tensor.numel()
+        if size >= least and _by_chunks(tensor, mask, least):
             large.append(tensor)
             of_large.append(mask)
-        elif tensor.numel() > CHUNK and tensor.device.type == "cpu":
+        elif size > CHUNK and tensor.device.type == "cpu":
             zero_(tensor, mask)
         else:
             small.append(bits(tensor))

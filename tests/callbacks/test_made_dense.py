@@ -63,6 +63,7 @@ def test_a_model_that_was_left_alone_keeps_its_zeros() -> None:
     assert all(torch.equal(model.state_dict()[name] == 0, zeros) for name, zeros in gone.items())
 
 
+@pytest.mark.slow
 def test_the_zeros_of_every_weight_count_and_the_weight_must_be_there() -> None:
     model, callback, _ = fitted(nothing)
     assert callback.report is not None

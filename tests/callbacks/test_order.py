@@ -73,6 +73,7 @@ def test_without_an_average_the_order_is_the_users() -> None:
     assert [c for c in trainer.callbacks if c in (*others, pruning)] == [others[0], pruning, others[1]]  # pyright: ignore
 
 
+@pytest.mark.slow
 def test_every_order_of_five_callbacks() -> None:
     pruning: list[Callback] = [PruningCallback(0.5, tag="a"), PruningCallback(0.5, tag="b")]
     averaging, others = EMAWeightAveraging(decay=0.5), [Callback(), Callback()]

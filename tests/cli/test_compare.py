@@ -196,6 +196,7 @@ def fresh_wandb() -> Iterator[None]:
     wandb.teardown()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fresh_wandb")
 def test_wandb_gets_table_and_picture(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)

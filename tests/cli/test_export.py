@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from lightning_prune.cli import main
 from lightning_prune.cli.export import trained
 
 from .conftest import SHORT, Command
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("export")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["train", "-cn", "digits_mlp", *SHORT, "hydra.run.dir=run"]) == 0
+    return folder / "run"
+
+
 @pytest.fixture
-def run(command: Command) -> Path:
-    assert command("train", "-cn", "digits_mlp", *SHORT, "hydra.run.dir=run").status == 0
-    return Path("run")
+def run(command: Command, once: Path) -> Path:
+    """Return a run's folder, a copy of its own for each test."""
+    return Path(shutil.copytree(once, "run"))
 
 
 def test_reads_the_model_of_a_run_with_its_weights(run: Path) -> None:

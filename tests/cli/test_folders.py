@@ -44,6 +44,7 @@ def test_a_recipe_of_the_users_own(command: Command) -> None:
     assert "my_recipe" in command("train", "-cd=mine", "-cn=gone").err
 
 
+@pytest.mark.slow
 def test_an_option_of_the_users_own_goes_first(command: Command) -> None:
     Path("mine/pruner/schedule").mkdir(parents=True)
     Path("mine/pruner/schedule/polynomial.yaml").write_text(

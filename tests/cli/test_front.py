@@ -47,6 +47,7 @@ def test_optuna_says_the_front_goes_past_failures_and_on_where_it_was_stopped(co
     assert f"sweep: 4 runs, {finished} finished before, {4 - finished} failed" in sweep(command, failing).out
 
 
+@pytest.mark.slow
 def test_objectives_that_do_not_fit_are_refused_before_a_run(command: Command) -> None:
     said = sweep(command, "objectives=[val/accuracy]")
     assert said.status == 1
@@ -69,6 +70,7 @@ def test_an_objective_that_no_run_has_is_a_failure_that_names_what_there_is(tmp_
         objectives.values(["bad"], tmp_path)
 
 
+@pytest.mark.slow
 def test_a_sweeper_that_takes_no_failure_ends_with_the_summary(command: Command) -> None:
     said = sweep(command, "hydra.sweeper.max_failure_rate=0", "pruner.schedule.final_sparsity=2")
     assert said.status == 1

@@ -46,7 +46,7 @@ def train(command: Command, *words: str) -> dict[str, Tensor]:
     return {name: weight for name, weight in found.items() if weight.dim() > 1}
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["config_dir", pytest.param("python_path", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("own_files")
 def test_a_criterion_of_the_users_own_decides_what_goes(command: Command, way: str) -> None:
     dense = train(command, "pruner.schedule.final_sparsity=0")

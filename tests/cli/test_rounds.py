@@ -76,6 +76,7 @@ def _is(name: str) -> bool:
     return not any(word in name for word in ("running", "num_batches"))
 
 
+@pytest.mark.slow
 def test_the_model_loads_into_a_plain_one_and_other_commands_take_the_run(command: Command) -> None:
     train(command, "run")
     model = load_shrunk(Classifier(digits_cnn()), "run")
@@ -111,6 +112,7 @@ def test_goes_on_where_ctrl_c_stopped_it(command: Command) -> None:
     assert read("whole/rounds.json") == read("parts/rounds.json")
 
 
+@pytest.mark.slow
 def test_more_rounds_go_on_after_the_last(command: Command) -> None:
     train(command, "run")
     said = train(command, "run", "pruner.maximum_rounds=3")
@@ -119,6 +121,7 @@ def test_more_rounds_go_on_after_the_last(command: Command) -> None:
     assert len(read("run/rounds.json")["rounds"]) == 4
 
 
+@pytest.mark.slow
 def test_the_saved_config_reproduces_the_run_to_the_bit(command: Command) -> None:
     train(command, "one", "pruner/criterion=random", "seed=3")
     said = command("train", "-cd", "one", "-cn", "config", "hydra.run.dir=two")
@@ -147,6 +150,7 @@ def test_a_sweep_does_again_what_has_another_config(command: Command) -> None:
     assert list(read("sweep/0/rounds.json")["rounds"][1]["units"].values()) == [[32, 16], [64, 32], [64, 32]]
 
 
+@pytest.mark.slow
 def test_a_dense_models_weights_in_place_of_first(command: Command) -> None:
     train(command, "dense", "pruner.maximum_rounds=0")
     said = train(command, "run", "weights=dense/model.pt", "first=null")

@@ -35,6 +35,7 @@ def test_a_run_leaves_a_smaller_model_and_says_how_much_smaller(command: Command
     assert (report["prunable"], report["zeros"] > 0) == (58144, True)  # as it was stripped, before the dead units went
 
 
+@pytest.mark.slow
 def test_a_stripped_run_is_shrunk_by_the_command_and_comes_back(command: Command) -> None:
     assert command("train", "-cn", "digits_cnn", "hydra.run.dir=run", *CHANNELS, *SHORT).status == 0
     dense = sizes(Path("run/model.pt"))
@@ -52,6 +53,7 @@ def test_a_stripped_run_is_shrunk_by_the_command_and_comes_back(command: Command
         assert torch.allclose(loaded(x), stripped.eval()(x), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_shrunk_run_is_exported_by_other_commands(command: Command) -> None:
     command("train", "-cn", "digits_cnn", "hydra.run.dir=run", "prune.shrink=true", *CHANNELS, *SHORT)
     said = command("shrink", "run")
@@ -78,6 +80,7 @@ def test_what_cannot_be_shrunk_is_one_line(command: Command, argv: tuple[str, ..
     assert said.err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_run_whose_model_cannot_be_made_smaller_leaves_it_in_full_size(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -95,6 +98,7 @@ def test_a_run_whose_model_cannot_be_made_smaller_leaves_it_in_full_size(
     assert (said.status, said.err) == (0, "")
 
 
+@pytest.mark.slow
 def test_a_test_that_fails_leaves_the_trained_model(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise ValueError("on purpose")

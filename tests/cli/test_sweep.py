@@ -57,6 +57,7 @@ def test_a_run_that_was_broken_off_is_done_again(command: Command) -> None:
     assert "sweep/0: done again, it was interrupted" in sweep(command, HALF).out
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_is_named_and_does_not_end_it(command: Command) -> None:
     said = sweep(command, "pruner.schedule.final_sparsity=0.5,2,0.8", "seed=0,x")
     assert said.status == 1
@@ -68,6 +69,7 @@ def test_a_run_that_fails_is_named_and_does_not_end_it(command: Command) -> None
     assert [Path(f"sweep/{job}").exists() for job in range(6)] == [True, False, False, False, True, False]
 
 
+@pytest.mark.slow
 def test_a_mistake_in_the_users_code_keeps_its_traceback(command: Command) -> None:
     callbacks = "+callbacks.own._target_=tests.cli.test_train.Broken,pytorch_lightning.Callback"
     said = sweep(command, callbacks)
@@ -77,6 +79,7 @@ def test_a_mistake_in_the_users_code_keeps_its_traceback(command: Command) -> No
     assert Path("sweep/1/report.json").is_file()
 
 
+@pytest.mark.slow
 def test_two_runs_in_one_folder_are_an_error(command: Command) -> None:
     said = sweep(command, HALF, "hydra.sweep.subdir=same")
     assert said.status == 1

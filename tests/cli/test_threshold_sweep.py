@@ -17,6 +17,7 @@ from .conftest import SHORT, Command
 LEARNED = ("train", "-cn", "digits_cnn", "hydra.run.dir=run", "pruner=learned", "pruner.lr=0.05")
 
 
+@pytest.mark.slow
 def test_a_sweep_needs_no_training_and_extracts_what_it_shows(command: Command) -> None:
     said = command(*LEARNED, "prune.shrink=true", *SHORT)
     assert said.status == 0, said.err
@@ -40,6 +41,7 @@ def test_a_sweep_needs_no_training_and_extracts_what_it_shows(command: Command) 
     assert torch.isfinite(model(torch.randn(3, 1, 8, 8))).all()
 
 
+@pytest.mark.slow
 def test_a_schedule_leaves_no_choice_of_a_threshold(command: Command) -> None:
     said = command(
         *LEARNED,
@@ -74,6 +76,7 @@ def test_thresholds_that_are_none(command: Command) -> None:
         command("threshold-sweep", "run", "--thresholds", "0.5,2")
 
 
+@pytest.mark.slow
 def test_plan_shows_the_units_of_learned_masks(command: Command) -> None:
     said = command("plan", "-cn", "digits_cnn", "pruner=learned")
     assert said.status == 0, said.err

@@ -20,6 +20,7 @@ def done() -> set[str]:
     return {path.parent.name for path in Path("sweep").glob("*/report.json")}
 
 
+@pytest.mark.slow
 def test_criteria_that_need_another_pattern_are_left_out(command: Command) -> None:
     said = sweep(command, "pruner/criterion=glob([m*,n*])", HALF)
     assert said.status == 0
@@ -31,6 +32,7 @@ def test_criteria_that_need_another_pattern_are_left_out(command: Command) -> No
     assert "sweep: 1 run\n" in said.out
 
 
+@pytest.mark.slow
 def test_none_is_left_out_and_so_are_patterns_that_do_not_fit(command: Command) -> None:
     said = sweep(command, HALF, "pruner/regularizer=glob(n*)", "pruner/pattern=element,channel")
     assert "pruner/regularizer=none pruner/pattern=element" in said.out

@@ -96,6 +96,7 @@ def test_what_lightning_says_goes_to_stdout_in_a_process_of_its_own(
     assert ": done" not in done.stdout
 
 
+@pytest.mark.slow
 def test_g25_the_saved_config_reproduces_the_run_to_the_bit(command: Command) -> None:
     train(command, "one", "pruner/schedule=geometric", "seed=3")
     said = command("train", "--config-dir", "one", "-cn", "config", "hydra.run.dir=two")
@@ -107,6 +108,7 @@ def test_g25_the_saved_config_reproduces_the_run_to_the_bit(command: Command) ->
         )
 
 
+@pytest.mark.slow
 def test_g25_editing_the_saved_config_has_an_effect(command: Command) -> None:
     train(command, "one")
     said = command(
@@ -126,6 +128,7 @@ def test_a_run_goes_to_a_folder_of_its_own(command: Command) -> None:
     assert "holds a run already" in again.err
 
 
+@pytest.mark.slow
 def test_multirun_is_a_folder_for_each_value(command: Command) -> None:
     said = command("train", "-cn", "digits_mlp", "-m", *SHORT, "pruner.schedule.final_sparsity=0.5,0.8")
     assert said.status == 0
@@ -144,6 +147,7 @@ def test_g2_resumes_from_a_checkpoint(command: Command) -> None:
     assert same(model("whole"), model("ended"))
 
 
+@pytest.mark.slow
 def test_g23_keeps_the_best_model_at_the_final_sparsity(command: Command) -> None:
     said = train(command, "run", "callbacks=sparse_checkpoint", "trainer.log_every_n_steps=5")
     assert said.status == 0
@@ -190,6 +194,7 @@ def test_shows_the_config_and_trains_nothing(command: Command) -> None:
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_g23_the_best_model_by_a_metric_of_the_users_own(command: Command) -> None:
     best = ("callbacks=sparse_checkpoint", "callbacks.best.monitor=val/loss")
     wrong = train(command, "run", *best)
@@ -202,6 +207,7 @@ def test_g23_the_best_model_by_a_metric_of_the_users_own(command: Command) -> No
     assert Path("run/checkpoints/best.ckpt").is_file()
 
 
+@pytest.mark.slow
 def test_a_log_file_of_the_users_own_is_left_alone(command: Command, tmp_path: Path) -> None:
     """Lightning's own handler is turned to stdout for the run, and no other."""
     handler = logging.FileHandler(tmp_path / "mine.log", encoding="utf-8")

@@ -44,6 +44,7 @@ def test_prunes_a_trained_model_without_training_it(command: Command) -> None:
         assert report["started_from"] == {"file": file, "sha256": digest}
 
 
+@pytest.mark.slow
 def test_trains_on_from_them(command: Command) -> None:
     train(command, "dense", "pruner.schedule.final_sparsity=0")
     train(command, "on", "pruner.schedule.final_sparsity=0", "weights=dense/model.pt", "task.lr=1e-9", "seed=1")
@@ -130,6 +131,7 @@ def test_plan_knows_a_run_of_no_steps(command: Command) -> None:
     assert "1 update of 0 steps, at step 0" in said.out
 
 
+@pytest.mark.slow
 def test_a_sparse_model_is_fine_tuned_with_its_zeros_held(command: Command) -> None:
     train(command, "sparse", "pruner.schedule.final_sparsity=0.8")
     hold = ("pruner/schedule=hold", "weights=sparse/model.pt")

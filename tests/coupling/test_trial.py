@@ -93,6 +93,7 @@ class OverMean(nn.Module):
         return x / (x.abs().mean(-1, keepdim=True) + 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("middle", [Relative(), OverMean()], ids=["grn", "over_mean"])
 def test_units_that_a_mean_mixes_are_refused_before_training(middle: nn.Module) -> None:
     """With as many units a mean over those that are left is that over all, unless the dead ones are zero."""

@@ -49,7 +49,13 @@ class LargestOutput(TorchDispatchMode):
         return result
 
 
-@pytest.mark.parametrize("scope", ideas("scope"))
+@pytest.mark.parametrize(
+    "scope",
+    [
+        pytest.param(*case.values, id=case.id, marks=[pytest.mark.slow] * (case.id != "uniform"))
+        for case in ideas("scope")
+    ],
+)
 def test_G20_one_byte_per_prunable_weight_is_kept(scope: Any) -> None:
     model = wide_net()
     before = bytes_of_tensors()
@@ -72,6 +78,7 @@ def test_G20_reversible_keeps_the_dense_values_and_no_more() -> None:
         assert bytes_of_tensors() - before <= 5 * PRUNABLE + 4096
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("criterion", criteria_without_norm())
 def test_G20_a_global_update_joins_nothing(criterion: Any) -> None:
     model = wide_net()

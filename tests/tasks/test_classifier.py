@@ -48,6 +48,7 @@ def test_two_runs_with_one_seed_end_in_equal_bits(make_trainer: Callable[..., Tr
     assert not torch.equal(ends[0], ends[2])
 
 
+@pytest.mark.slow
 def test_a_run_resumed_anywhere_ends_in_the_bits_of_one_that_never_stopped(
     make_trainer: Callable[..., Trainer], tmp_path: Path
 ) -> None:

@@ -129,6 +129,7 @@ def test_the_real_files_are_the_published_ones(data_root: Path, kind: type[MNIST
     assert images.std().item() == pytest.approx(1, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_lenet300_learns_mnist(data_root: Path, make_trainer: Callable[..., Trainer]) -> None:
     seed_everything(0)
     trainer = make_trainer(max_epochs=1)

@@ -16,7 +16,7 @@ from tests.guarantees.whole_units import assert_pruned, channels
 
 
 @pytest.mark.filterwarnings("ignore:.*lr_scheduler.step:UserWarning")
-@pytest.mark.parametrize("average", ["none", "ema", "swa"])
+@pytest.mark.parametrize("average", ["none", "ema", pytest.param("swa", marks=pytest.mark.slow)])
 def test_G6_zeros_in_every_step_validation_and_file(average: str, tmp_path: Path) -> None:
     callback = channels()
     spy = Spy(callback)

@@ -30,6 +30,7 @@ def test_k_means_names_as_many_representatives_as_are_to_stay(outputs: int, part
     assert int(((scores >= 0) & (scores <= 1)).sum()) == outputs - expected
 
 
+@pytest.mark.slow
 @given(seed=st.integers(0, 99), groups=st.integers(2, 5), shape=st.sampled_from([(4,), (2, 2), (1, 2, 3)]))
 def test_k_means_keeps_the_nearest_of_each_cluster(seed: int, groups: int, shape: tuple[int, ...]) -> None:
     """Four filters around each of some far points; the first lies nearest to their mean."""

@@ -21,7 +21,10 @@ def test_binarizer_by_hand(values: list[float], tau: float, q: float) -> None:
     )
 
 
-@pytest.mark.parametrize("tau", [0.2, 0.5, 0.9])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("tau", [0.2, pytest.param(0.5, marks=SLOW), pytest.param(0.9, marks=SLOW)])
 def test_binarizer_moves_p_away_from_tau_and_its_fixed_points_are_0_and_1(tau: float) -> None:
     p = torch.tensor([tau - 0.1, tau - 0.001, tau + 0.001, tau + 0.09])
     start = p.clone()

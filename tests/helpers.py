@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_prune.criterion import Site, SitedCriterion
+from lightning_prune.criterion import ObservingCriterion, Site, SitedCriterion
 from lightning_prune.pattern import CoupledPattern, SitedPattern
 from lightning_prune.pruning import Pruner
 from lightning_prune.schedule import OneShot
@@ -46,8 +46,18 @@ def vary(idea: Any, **values: Any) -> Any:
 
 
 def criteria_without_norm() -> list[Any]:
-    """Return the criteria that do not ask for the norm behind a weight, which channel patterns alone know."""
-    return [case for case in ideas("criterion") if "norm" not in vars(case.values[0])]
+    """Return those of `criteria_of_weights` that do not ask for the norm behind one, which channel patterns know."""
+    return [case for case in criteria_of_weights() if "norm" not in vars(case.values[0])]
+
+
+def criteria_of_weights() -> list[Any]:
+    """Return the criteria that do not look at training: weights alone tell what they score."""
+    return [case for case in ideas("criterion") if not isinstance(case.values[0], ObservingCriterion)]
+
+
+def criteria_of_training() -> list[Any]:
+    """Return the others, which see steps, or layers in them, before they are asked."""
+    return [case for case in ideas("criterion") if isinstance(case.values[0], ObservingCriterion)]
 
 
 def criterion_at(

@@ -160,6 +160,17 @@ def guide_check(names: Names) -> None:
     assert layer.weight.tolist() == [[0.0, 1.0], [1.0, 0.0]]
 
 
+def methods_check(names: Names) -> None:
+    layer = nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.0)
+    pruner = Pruner(OneShot(0.5, 1), names["GradientNorm"]())
+    pruner.attach(layer)
+    (layer(torch.eye(2)) * torch.tensor([[1.0, 2.0], [3.0, 4.0]])).sum().backward()
+    pruner.before_step(optimizer)
+    assert pruner.after_step(1, [optimizer])
+    assert (layer.weight != 0).tolist() == [[False, True], [False, True]]
+
+
 def migration_names() -> Names:
     return {"PruningCallback": PruningCallback, "ModelPruning": ModelPruning}
 
@@ -170,6 +181,7 @@ STAND_INS = {
     "docs/guide.md": StandIn(guide_names, guide_check),
     "docs/migration.md": StandIn(migration_names, lambda names: None),
     "docs/guarantees.md": StandIn(dict, lambda names: None),
+    "docs/methods.md": StandIn(dict, methods_check),
     "docs/distributed.md": StandIn(lambda: {"L": pl}, lambda names: None),
 }
 

@@ -17,6 +17,7 @@ from lightning_prune.callbacks.run_pace import RunPace
 from lightning_prune.callbacks.stepping import trained
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.pruning import Pruner
+from lightning_prune.pruning.checks import check_weights_tell
 from lightning_prune.shards import check_whole
 from lightning_prune.shrink import check_shrinkable
 
@@ -82,6 +83,8 @@ def put_on(
     """
     check_strategy(trainer.strategy)
     check_whole_weights(trainer, rewind, shrink)
+    if trainer.max_steps == 0 and isinstance(pruner, Pruner):
+        check_weights_tell(pruner.criterion, "max_steps=0 trains nothing")
     if shrink:
         shrinks = "leave shrink out and call lightning_prune.shrink.shrink(model) when the fit has ended"
         check_shapes_come_back(trainer.strategy, "shrink=True makes the model smaller at the end", shrinks)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -80,6 +80,91 @@ class RememberingCriterion(Protocol):
     def remember(self, weight: Tensor, grad: Tensor | None) -> None:
         """Move the memory on by one update. It gets new tensors: those in it may be in a saved state."""
         ...
+
+
+Observed = Literal["gradient", "input", "squared input", "output", "activation", "saliency"]
+"""What a criterion may look at in training; `ObservingCriterion` says what it gets of each."""
+
+
+@runtime_checkable
+class ObservingCriterion(Protocol):
+    """A criterion that looks at training in the steps before an update. It is a `SitedCriterion` besides.
+
+    What it sees in a step becomes sums: those of a layer's values are added up over ranks, and all go into the memory
+    that `at(site)` gets, which is saved with the pruner. The memory is emptied after each update, unless `window` is
+    None or `decay`, below 1, makes it a running mean. One with `rows = ("key", ...)` has these put one below the
+    other instead of added. Below, of a weight (outputs, inputs, ...):
+
+    - "gradient": the weight's gradient, complete, with neither regularizer nor masks in it, in the weight's shape;
+    - "input": what the weight multiplies, (examples, groups, inputs, ..., positions), see `observing.inputs_of`;
+    - "squared input": the squares of that, summed over examples: (1, groups, inputs, ..., positions);
+    - "output": what its layer gives, without the bias, (examples, outputs, positions);
+    - "activation": the values of a pattern's units where a layer reads them, so behind norm and activation, (examples,
+      units, positions); the weight is then (units, entries). Of several layers that read, each is seen by itself;
+    - "saliency": those times the gradient of an example's own loss.
+
+    A step may have no example: then the sums are zeros.
+    """
+
+    @property
+    def observes(self) -> Observed:
+        """What it looks at."""
+        ...
+
+    @property
+    def window(self) -> int | None:
+        """Over how many optimizer steps before each update; None for all, from the first step on."""
+        ...
+
+    def observe(self, weight: Tensor, seen: Tensor) -> dict[str, Tensor]:
+        """Return the sums of what is seen in a forward, or of a step's gradient: new tensors, by key of the memory.
+
+        With `decay` d, a memory m and what is returned x: m <- d m + (1 - d) x. One that says `of_entries` may be given
+        a weight in parts, flattened; sums of a single number are then those of the first.
+        """
+        ...
+
+    def at(self, site: Site) -> Any: ...
+
+
+@runtime_checkable
+class CorrectingCriterion(Protocol):
+    """A criterion that knows better values for the weights that stay, once it is known which go."""
+
+    def corrected(self, weight: Tensor, keep: Tensor) -> Tensor:
+        """Return a weight, its outputs first, with new values where `keep` is true; what is elsewhere is ignored."""
+        ...
+
+
+def check_window(window: int | None) -> None:
+    """Raise ValueError unless a window is None or a number of steps."""
+    if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 1):
+        raise ValueError(f"window={window!r} must be an int of at least 1, in optimizer steps, or None for all steps")
+
+
+def remembered(memory: Mapping[str, Tensor], key: str, name: str) -> Tensor:
+    """Return what was summed up in training. Raises ValueError, which names the weight, if nothing was."""
+    if key not in memory:
+        raise ValueError(
+            f"the criterion looks at training, and has seen nothing of '{name}': no step came before this update, or "
+            "before_step() was not called"
+        )
+    return memory[key]
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """Return a tensor detached, in float32 or wider."""
+    return tensor.detach() if tensor.dtype == torch.float64 else tensor.detach().float()
+
+
+def doubled(tensor: Tensor) -> Tensor:
+    """Return a tensor detached in float64; on the CPU, where its device has none."""
+    return where_float64_is(tensor.detach()).double()
+
+
+def share_out(sums: Tensor, count: Tensor) -> Tensor:
+    """Return means from sums and how many were summed; 0 where nothing was."""
+    return sums / count.clamp(min=1)
 
 
 def moved_on(mean: Tensor | None, delta: Tensor, decay: float, total: Callable[[Tensor], Tensor] = itself) -> Tensor:

@@ -173,6 +173,12 @@ class MaskedWeight:
         self.threshold = torch.tensor(threshold, dtype=torch.float64)
         self._show()
 
+    def put(self, values: Tensor) -> None:
+        """Take new values; pruned entries are zero whatever they are."""
+        with torch.no_grad():
+            self.values.copy_(values)
+        self.apply()
+
     def apply(self) -> None:
         """Set pruned entries of the weight to zero."""
         apply_all([self])

@@ -25,9 +25,9 @@ def scores_of(
     Raises:
         ValueError: they have another shape than the weight, or are no floats.
     """
-    values, grad = _seen(weight, criterion)
-    if _at_once(criterion, weight):
-        site = Site(weight.target.name, step, weight.memory, sparsity, norm, **_part(criterion, weight))
+    values, grad = seen_of(weight, criterion)
+    if at_once(criterion, weight):
+        site = Site(weight.target.name, step, weight.memory, sparsity, norm, **part_of(criterion, weight))
         return _scores(criterion, site, values, grad, True)
     grads = [None] * weight.experts if grad is None else weight.parts(grad)
     scores: list[Tensor] = []
@@ -42,16 +42,17 @@ def scores_of(
 
 def remember(criterion: Criterion | SitedCriterion, weight: MaskedWeight, step: int) -> None:
     """Have the criterion move on what it remembers of a weight, if it does so apart from its scores."""
-    if not _at_once(criterion, weight) or not isinstance(criterion, RememberingCriterion):
+    if not at_once(criterion, weight) or not isinstance(criterion, RememberingCriterion):
         return
     asked: Any = criterion
     if isinstance(criterion, SitedCriterion):
-        asked = criterion.at(replace(Site(weight.target.name, step, weight.memory), **_part(criterion, weight)))
+        asked = criterion.at(replace(Site(weight.target.name, step, weight.memory), **part_of(criterion, weight)))
     with torch.no_grad():
-        asked.remember(*_seen(weight, criterion))
+        asked.remember(*seen_of(weight, criterion))
 
 
-def _at_once(criterion: Criterion | SitedCriterion, weight: MaskedWeight) -> bool:
+def at_once(criterion: Criterion | SitedCriterion, weight: MaskedWeight) -> bool:
+    """Return whether a criterion gets all of a weight, not each expert by itself."""
     return weight.experts == 1 or not getattr(criterion, "of_outputs", False)
 
 
@@ -60,7 +61,7 @@ def gathers(criterion: Criterion | SitedCriterion, weight: MaskedWeight) -> bool
     return weight.shard is not None and not getattr(criterion, "of_entries", False)
 
 
-def _part(criterion: Criterion | SitedCriterion, weight: MaskedWeight) -> dict[str, Any]:
+def part_of(criterion: Criterion | SitedCriterion, weight: MaskedWeight) -> dict[str, Any]:
     """Return what a `Site` says of the piece of a weight that a criterion gets."""
     shard = weight.shard
     if shard is None or gathers(criterion, weight):
@@ -70,7 +71,7 @@ def _part(criterion: Criterion | SitedCriterion, weight: MaskedWeight) -> dict[s
     return {"total": partial(sum_of, shard=shard), "place": partial(shard.place, order=order)}
 
 
-def _seen(weight: MaskedWeight, criterion: Criterion | SitedCriterion) -> tuple[Tensor, Tensor | None]:
+def seen_of(weight: MaskedWeight, criterion: Criterion | SitedCriterion) -> tuple[Tensor, Tensor | None]:
     """Return what a criterion sees of a weight."""
     values, grad = weight.ranked(), grad_of(weight.parameter)
     if gathers(criterion, weight):

@@ -10,16 +10,19 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_prune.coupling.units import Group
-from lightning_prune.criterion import Criterion, SitedCriterion
+from lightning_prune.criterion import Criterion, ObservingCriterion, SitedCriterion
 from lightning_prune.masks import MaskedWeight, Masks, write_all
 from lightning_prune.pattern import CoupledPattern, Pattern, SitedPattern
 from lightning_prune.pruning import checks, saved_masks
-from lightning_prune.pruning.asking import gathers
 from lightning_prune.pruning.chosen import Chosen
 from lightning_prune.pruning.collecting import check_collected
+from lightning_prune.pruning.correcting import corrected, put_in
 from lightning_prune.pruning.header import header, still_due
 from lightning_prune.pruning.held_update import HeldUpdate, note_of_held, share_held, take_zeros
 from lightning_prune.pruning.layout_check import check_layouts, in_need
+from lightning_prune.pruning.memories import memory_here, whole_memory
+from lightning_prune.pruning.observation import Observation
+from lightning_prune.pruning.observed import Observed
 from lightning_prune.pruning.saved_window import check_saved
 from lightning_prune.pruning.state_schema import check_body, check_position, check_thresholds
 from lightning_prune.pruning.unit_update import UnitUpdate, sliced
@@ -77,6 +80,9 @@ class Attached:
         self.step: int | None = None
         self.changed = 0.0
         self._going: dict[str, Tensor] = {}
+        self._model = model
+        self._observation: Observation | None = None
+        self._at = 0  # how many optimizer steps are completed
         schedules = self._resolve(length)
         if not trial:
             pruning = [schedule for schedule in (self.schedule, *schedules.values()) if schedule.final_sparsity]
@@ -88,7 +94,7 @@ class Attached:
             self.masks.lead(self._chosen.followers)
             self._set_up_updates(schedules)
         except BaseException:
-            self.masks.hide()
+            self.release()
             raise
 
     def _resolve(self, length: int | None) -> dict[str | None, Schedule]:
@@ -129,7 +135,7 @@ class Attached:
 
     def _set_up_updates(self, schedules: Mapping[str | None, Schedule]) -> None:
         """Set up the update of the targets without a rule of their own, and one for each rule."""
-        self._updates = self._made_updates(schedules)
+        self._updates: list[Any] = self._made_updates(schedules)
         if isinstance(self._ideas.schedule, HoldingSchedule):
             counted = [weight for name, weight in self.masks.items() if name in self.counted]
             self.schedule = self._ideas.schedule.holding(share_held(counted))
@@ -139,6 +145,37 @@ class Attached:
             ]
         for update in self._updates:
             update.check_pattern()
+        self._set_up_observation()
+
+    def _set_up_observation(self) -> None:
+        """Have the criterion look at training, if it does, from the step on at which the run is."""
+        criterion = self._ideas.criterion
+        if isinstance(criterion, ObservingCriterion) and not self._holds:
+            places: list[Observed] = [place for update in self._updates for place in update.places()]
+            before, self._observation = self._observation, Observation(criterion, places, self._model)
+            if before is not None:
+                before.remove()
+            self._look()
+
+    def _look(self) -> None:
+        if self._observation is not None:
+            self._observation.look(self._observation.due(self.schedule, self._at, self.step))
+
+    def observe(self, weights: Sequence[MaskedWeight] | None, grad_scale: float) -> None:
+        """Have the criterion see what a step has brought: gradients are complete, and not masked yet.
+
+        Args:
+            weights: those that are about to be stepped; None for all.
+            grad_scale: the factor on the gradients.
+        """
+        if self._observation is not None:
+            self._observation.step(self.masks.values() if weights is None else weights, grad_scale)
+
+    def release(self) -> None:
+        """Take all off the model that is not its own, but leave the zeros."""
+        if self._observation is not None:
+            self._observation.remove()
+        self.masks.hide()
 
     def _made_updates(self, schedules: Mapping[str | None, Schedule]) -> list[Any]:
         ideas = self._ideas
@@ -187,14 +224,22 @@ class Attached:
         """Update the masks if an update is due, and return whether one was."""
         stepping = tuple(optimizers)
         woken = self._chosen.look(stepping) and self._go_on()
-        due = self.schedule.last_update(step)
+        due, self._at = self.schedule.last_update(step), step
         if due is None or (self.step is not None and due <= self.step and not woken):
+            self._look()
+            return False
+        if self._observation is not None and not self._observation.ready(step, due):
+            self._look()
             return False
         decisions = self._decide(due)
         for update in self._updates:
             update.remember(due)
+        better = corrected(self._ideas.criterion, decisions)
         changed = write_all([(d.weight, d.mask, d.threshold) for d in decisions])
-        del decisions
+        put_in(better)
+        del decisions, better
+        if self._observation is not None:
+            self._observation.forget()
         self.step, self.changed = due, changed / sum(weight.size for weight in self.masks.values())
         self.masks.apply_to_followers()
         if changed or self._holds:
@@ -202,6 +247,7 @@ class Attached:
                 weight.apply_to_moments(stepping)
         if getattr(self._ideas.regularizer, "needs_going", False):
             self._foresee()
+        self._look()
         return True
 
     def _decide(self, step: int) -> list[Decision]:
@@ -284,30 +330,15 @@ class Attached:
         state = self.header() | {
             "masks": saved_masks.to_save(self.masks),
             "thresholds": {name: float(weight.threshold) for name, weight in self.masks.items()},
-            "memory": {name: self._whole_memory(w) for name, w in self.masks.items() if w.memory},
+            "memory": {name: whole_memory(w, self._ideas.criterion) for name, w in self.masks.items() if w.memory},
         }
+        if self._observation is not None:
+            state["step"] = self._at
         if self._going:
             state["going"] = {name: whole_on_host(going, self.masks[name].shard) for name, going in self._going.items()}
         if self._ideas.reversible:
             state["dense"] = {name: whole_on_host(weight.ranked(), weight.shard) for name, weight in self.masks.items()}
         return state
-
-    def _whole_memory(self, weight: MaskedWeight) -> dict[str, Tensor]:
-        """Return what the criterion remembers of a weight; of a piece that of the whole."""
-        if weight.shard is None or gathers(self._ideas.criterion, weight):
-            return dict(weight.memory)
-        return {
-            key: weight.canonical(whole_on_host(weight.restore(value), weight.shard))
-            for key, value in weight.memory.items()
-        }
-
-    def _remembered(self, weight: MaskedWeight, memory: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return what the criterion remembers, from what `_whole_memory` has given."""
-        device = weight.values.device
-        if weight.shard is None or gathers(self._ideas.criterion, weight):
-            return {key: value.to(device) for key, value in memory.items()}
-        pieces = {key: weight.canonical(weight.piece(weight.restore(value))) for key, value in memory.items()}
-        return {key: value.contiguous().to(device) for key, value in pieces.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state, with masks read off the weights that were saved with it and are in the model by now.
@@ -334,7 +365,8 @@ class Attached:
             for decision in update.from_zeros():
                 decision.weight.write(decision.mask, thresholds.get(decision.weight.target.name, 0.0))
         for name, weight in self.masks.items() if not state.get("stripped") else ():
-            weight.memory = self._remembered(weight, state.get("memory", {}).get(name, {}))
+            saved = state.get("memory", {}).get(name, {})
+            weight.memory = memory_here(weight, self._ideas.criterion, saved)
             dense = state.get("dense", {}).get(name)
             if dense is not None and self._ideas.reversible:
                 dense = weight.piece(dense).to(weight.values.device)
@@ -348,3 +380,5 @@ class Attached:
         going = {name: self.masks[name].piece(flags) for name, flags in state.get("going", {}).items()}
         self._going = {name: flags.to(self.masks[name].mask.device) for name, flags in going.items()}
         self.step = state["last_update"]
+        self._at = state.get("step", self.step or 0)
+        self._look()

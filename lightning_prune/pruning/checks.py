@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
+from lightning_prune.criterion import CorrectingCriterion, ObservingCriterion
 from lightning_prune.gate import ThresholdGate
 from lightning_prune.pattern import CoupledPattern, SitedPattern
 from lightning_prune.schedule import HoldingSchedule, Schedule
@@ -30,6 +31,7 @@ def check_ideas(
     if not hasattr(targets, "find"):
         raise ValueError(f"targets={targets!r} must be a Targets(include=..., exclude=...)")
     check_readers(pattern, criterion)
+    check_observed(pattern, criterion)
     if isinstance(pattern, (SitedPattern, CoupledPattern)):
         return
     least = pattern.least_sparsity
@@ -55,12 +57,40 @@ def check_holding(schedule: Any, targets: Targets, regularizer: Any, reversible:
         raise ValueError(f"regularizer={regularizer} acts on what is to go, and with {schedule} nothing goes")
 
 
+def check_corrected(criterion: Any, reversible: bool) -> None:
+    """Raise ValueError if pruned weights may return, and those that stay are corrected for them."""
+    if reversible and isinstance(criterion, CorrectingCriterion):
+        raise ValueError(
+            f"reversible=True lets pruned weights return, and {criterion} has corrected those that stay for them: "
+            "leave one out"
+        )
+
+
 def check_readers(pattern: Any, criterion: Any) -> None:
     """Raise ValueError if units are to be scored by what reads them, and the criterion tells no two of those apart."""
     if getattr(pattern, "readers", False) and getattr(criterion, "of_outputs", False):
         raise ValueError(
             f"readers=True has no effect with {criterion}, which scores whole outputs: use a criterion of single "
             "weights, such as Magnitude()"
+        )
+
+
+def check_observed(pattern: Any, criterion: Any) -> None:
+    """Raise ValueError if a criterion looks at units where layers read them, and the pattern has no such units."""
+    observes = getattr(criterion, "observes", None)
+    if observes in ("activation", "saliency") and not isinstance(pattern, CoupledPattern):
+        raise ValueError(
+            f"criterion={criterion} scores units by their values where layers read them, and pattern={pattern} knows "
+            "of no layer that reads: use pattern=Channel()"
+        )
+
+
+def check_weights_tell(criterion: Any, where: str) -> None:
+    """Raise ValueError if a criterion looks at training, where it is asked outside of it."""
+    if isinstance(criterion, ObservingCriterion):
+        raise ValueError(
+            f"criterion={criterion} looks at training, and {where}: use a criterion of weights alone, such as "
+            "FilterNorm(), or a PruningCallback"
         )
 
 

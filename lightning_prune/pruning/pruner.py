@@ -72,6 +72,7 @@ class Pruner(Engine[Attached]):
         self.reversible = reversible
         super().__init__(name)
         checks.check_ideas(schedule, criterion, pattern, scope, selection, targets, regularizer)
+        checks.check_corrected(criterion, reversible)
         checks.check_holding(schedule, targets, regularizer, reversible)
 
     def __repr__(self) -> str:
@@ -94,7 +95,7 @@ class Pruner(Engine[Attached]):
         return on_model
 
     def _take_off(self, on_model: Attached) -> None:
-        on_model.masks.hide()
+        on_model.release()
 
     def strip(self, resumable: bool = False) -> Report:
         """Take the masks off and leave plain parameters, with zeros where they were pruned.
@@ -116,7 +117,7 @@ class Pruner(Engine[Attached]):
             self._later = on_model.state_dict if split else None
             if not (resumable or self._unfinished):
                 self._left = on_model.header() | {"thresholds": self._left["thresholds"], "stripped": True}
-            on_model.masks.hide()
+            on_model.release()
             self._model = None
         return self.report()
 
@@ -139,6 +140,7 @@ class Pruner(Engine[Attached]):
         masks = self.masks
         steps = None if optimizer is None else masks.steps(optimizer)
         weights = list(masks.values()) if steps is None else steps.weights
+        self._on_model.observe(weights, grad_scale)
         if self.regularizer is not None:
             value = add_gradient(self._on_model.regularizers(weights), grad_scale)
             if value is not None:

@@ -16,6 +16,7 @@ from lightning_prune.criterion import Criterion, SitedCriterion
 from lightning_prune.masks import MaskedWeight, Masks
 from lightning_prune.pattern import CoupledPattern
 from lightning_prune.pruning.asking import remember, scores_of
+from lightning_prune.pruning.observed import Observed, readers, worth_of
 from lightning_prune.pruning.unit_budget import UnitBudget, nearest
 from lightning_prune.pruning.weight_update import Decision
 from lightning_prune.ranking import on_host, where_float64_is
@@ -142,6 +143,22 @@ class UnitUpdate:
         keeps = [torch.stack([next(along)[part.index].any(1) for part in some]).any(0) for some in parts]
         return self.masks(keeps, [0.0] * len(self.groups))
 
+    def places(self) -> list[Observed]:
+        """Return where a criterion looks at training: at the weights that are scored, or where units are read."""
+        if not self._of_units:
+            return [Observed(self.weights[name], self.weights[name]) for name in self._scored]
+        return [place for number in range(len(self.groups)) for place in self._readers(number)]
+
+    @property
+    def _of_units(self) -> bool:
+        """Whether the criterion looks at the units themselves, where they are read."""
+        return getattr(self.criterion, "observes", None) in ("activation", "saliency")
+
+    def _readers(self, number: int) -> list[Observed]:
+        group = self.groups[number]
+        first = next(part for part in group.of("out") if part.name in self.weights)
+        return readers(self.weights, number, first, group.of("in"))
+
     def check_pattern(self) -> None:
         """Accept every scope, as units have no least sparsity. Raise ValueError if the criterion lacks norms."""
         for group in self.groups if getattr(self.criterion, "needs_norm", False) else ():
@@ -168,11 +185,17 @@ class UnitUpdate:
     def _scores(self, alive: Sequence[Tensor], step: int, share: float) -> list[Tensor]:
         """Return every unit's worth: the sum, over the weights that make it up, of the mean score of its entries."""
         totals = [torch.zeros(group.units, dtype=torch.float64) for group in self.groups]
+        if self._of_units:
+            each = [worth_of(self.criterion, self._readers(n), step, share) for n in range(len(self.groups))]
+            totals = [
+                Units(group.name, found).scores().double()
+                for group, found in zip(self.groups, on_host(each), strict=True)
+            ]
         told: list[tuple[str, int, Part]] = []
         found: list[Tensor] = []
         for name, weight in self.weights.items():
             places = self._scored.get(name, ())
-            if not places:
+            if not places or self._of_units:
                 continue
             computed = [(number, part) for number, part in places if part.role == "out"]
             asked = scores_of(self.criterion, weight, step, share, self._norm(weight, computed))

@@ -15,6 +15,7 @@ from lightning_prune.pattern import Pattern, SitedPattern
 from lightning_prune.pruning import few_units, floor
 from lightning_prune.pruning.asking import gathers, remember, scores_of
 from lightning_prune.pruning.guarded import guarded, safe
+from lightning_prune.pruning.observed import Observed
 from lightning_prune.ranking import ends
 from lightning_prune.schedule import Schedule
 from lightning_prune.scope import Layer, Pool, Scope
@@ -131,6 +132,10 @@ class WeightUpdate:
         for members in self.groups.values():
             for weight in members:
                 remember(self.criterion, weight, step)
+
+    def places(self) -> list[Observed]:
+        """Return where a criterion looks at training: at each weight."""
+        return [Observed(weight, weight) for members in self.groups.values() for weight in members]
 
     def check_pattern(self) -> None:
         """Raise ValueError if the criterion asks for norms, or the scope leaves weights too dense for the pattern."""

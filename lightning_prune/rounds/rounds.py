@@ -16,7 +16,7 @@ from torch import nn
 from lightning_prune.cost import count
 from lightning_prune.criterion import Criterion, FilterNorm, SitedCriterion
 from lightning_prune.pattern import Channel, CoupledPattern
-from lightning_prune.pruning.checks import check_readers
+from lightning_prune.pruning.checks import check_readers, check_weights_tell
 from lightning_prune.report import percent
 from lightning_prune.rounds import record
 from lightning_prune.rounds.best_units import choose, keep_best, named, units_of
@@ -111,6 +111,7 @@ class PruningRounds:
         if not isinstance(self.pattern, CoupledPattern):
             raise ValueError(f"pattern={self.pattern!r} does not say what can be removed: use Channel(...)")
         check_readers(self.pattern, self.criterion)
+        check_weights_tell(self.criterion, "rounds prune between trainings")
         if self.targets.follow:
             raise ValueError(f"targets has follow={dict(self.targets.follow)}, which rounds do not know: leave it out")
         if self.targets.sparsity:

@@ -82,6 +82,34 @@ def total_of(numbers: Sequence[Tensor], shards: Sequence[Shard | None]) -> Tenso
     return torch.stack(found).sum()
 
 
+def over_ranks(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Return float tensors summed over all ranks of this process's group, with one collective for each type of them.
+
+    They are themselves where there is one process. All ranks call it with tensors of the same shapes.
+    """
+    import torch.distributed as dist
+
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return list(tensors)
+    found = list(tensors)
+    for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+        some = [index for index, tensor in enumerate(tensors) if tensor.dtype == dtype]
+        flat = torch.cat([tensors[index].reshape(-1) for index in some])
+        dist.all_reduce(flat)
+        parts = flat.split([tensors[index].numel() for index in some])
+        for index, part in zip(some, parts, strict=True):
+            found[index] = part.view(tensors[index].shape)
+    return found
+
+
+def ranks() -> tuple[int, int]:
+    """Return this process's rank and how many there are."""
+    import torch.distributed as dist
+
+    there = dist.is_available() and dist.is_initialized()
+    return (dist.get_rank(), dist.get_world_size()) if there else (0, 1)
+
+
 def highest(numbers: Sequence[int], shards: Sequence[Shard | None]) -> list[int]:
     """Return the largest of each number over all ranks that hold pieces of these weights."""
     groups = _groups(shards)

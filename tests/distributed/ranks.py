@@ -23,7 +23,19 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_prune import Pruner, PruningCallback
-from lightning_prune.criterion import Criterion, FirstOrderDelta, Magnitude, Random, SecondOrderDelta
+from lightning_prune.criterion import (
+    ActivationTaylor,
+    Criterion,
+    Entropy,
+    FirstOrderDelta,
+    Magnitude,
+    MeanActivation,
+    OutputVariance,
+    Random,
+    SecondOrderDelta,
+    Taylor,
+    Wanda,
+)
 from lightning_prune.gate import SoftThreshold
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.mask_regularizer import Binarizer
@@ -44,7 +56,16 @@ CRITERIA: dict[str, Criterion] = {
     "random": Random(),
     "first_order_delta": FirstOrderDelta(0.5),  # pyright: ignore[reportAssignmentType]
     "second_order_delta": SecondOrderDelta(0.5),  # pyright: ignore[reportAssignmentType]
+    "taylor": Taylor(window=2),
+    "wanda": Wanda(window=2),
 }
+OF_UNITS: dict[str, Criterion] = CRITERIA | {
+    "output_variance": OutputVariance(window=2),
+    "mean_activation": MeanActivation(window=2),
+    "entropy": Entropy(bins=5, window=2),
+    "activation_taylor": ActivationTaylor(window=2),
+}
+RESUMED = ("magnitude", "second_order_delta", "wanda")
 REGULARIZERS = {"l1": L1(0.01), "l2": L2(0.01), "near_threshold": NearThreshold(0.01)}
 
 
@@ -193,7 +214,7 @@ def regularize(folder: Path, processes: int) -> dict[str, Any]:
 def structure(folder: Path, processes: int) -> dict[str, Any]:
     """Prune hidden units by every criterion."""
     return {
-        name: fit(f"units-{name}", folder, Pruner(SCHEDULE, CRITERIA[name], Channel()), processes) for name in CRITERIA
+        name: fit(f"units-{name}", folder, Pruner(SCHEDULE, OF_UNITS[name], Channel()), processes) for name in OF_UNITS
     }
 
 
@@ -211,7 +232,7 @@ def _learned() -> LearnedMasks:
 def resume(folder: Path, processes: int) -> dict[str, Any]:
     """Go on from checkpoints that `train` wrote."""
     runs: dict[str, Any] = {}
-    for name in ("magnitude", "second_order_delta"):
+    for name in RESUMED:
         for stop, step in STOPS.items():
             file = folder / name / f"step={step}.ckpt"
             runs[f"{name}-{stop}"] = fit(

@@ -1,6 +1,7 @@
 """DDP on real gloo processes: the same masks everywhere, the same as in one process, and the same after a resume."""
 
 import csv
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,19 @@ import torch
 from lightning_prune import Pruner
 from lightning_prune.pattern import Channel
 from tests.distributed.conftest import launch, results
-from tests.distributed.ranks import CRITERIA, REGULARIZERS, SCHEDULE, STEPS, STOPS, UPDATES, Regression, fit, regularize
+from tests.distributed.ranks import (
+    CRITERIA,
+    OF_UNITS,
+    REGULARIZERS,
+    RESUMED,
+    SCHEDULE,
+    STEPS,
+    STOPS,
+    UPDATES,
+    Regression,
+    fit,
+    regularize,
+)
 from tests.distributed.ranks import train as train_all
 
 pytestmark = pytest.mark.filterwarnings("ignore:The `srun` command is available")
@@ -29,7 +42,9 @@ def assert_equal(one: Any, other: Any) -> None:
 def one_process(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
     """The same runs in this process, on the same global batches."""
     folder = tmp_path_factory.mktemp("single")
-    return train_all(folder, 1) | regularize(folder, 1)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "pruning: nearly nothing is left of net.2.weight")  # by its saliency
+        return train_all(folder, 1) | regularize(folder, 1)
 
 
 @pytest.mark.parametrize("criterion", CRITERIA)
@@ -56,7 +71,7 @@ def test_two_processes_prune_like_one(two_processes: Two, one_process: dict[str,
         assert ddp["thresholds"][step] == pytest.approx(thresholds, rel=1e-8)
 
 
-@pytest.mark.parametrize("criterion", CRITERIA)
+@pytest.mark.parametrize("criterion", OF_UNITS)
 def test_masks_of_units_are_equal_on_all_ranks(two_processes: Two, criterion: str, tmp_path: Path) -> None:
     """G1, G26: coupled units as well, though each rank finds them for itself; and as in one process."""
     first, second = (result[criterion] for result in results("structure", two_processes[0]))
@@ -70,7 +85,7 @@ def test_masks_of_units_are_equal_on_all_ranks(two_processes: Two, criterion: st
     assert torch.equal(kept["net.0.bias"], kept["net.0.weight"].any(1))
     assert torch.equal(kept["net.0.bias"], kept["net.2.weight"].all(0))
     assert int(kept["net.0.bias"].sum()) == 3  # of 16: .8125 is the nearest share to .8
-    alone = fit("alone", tmp_path, Pruner(SCHEDULE, CRITERIA[criterion], Channel()), 1)
+    alone = fit("alone", tmp_path, Pruner(SCHEDULE, OF_UNITS[criterion], Channel()), 1)
     assert_equal(first["masks"], alone["masks"])
 
 
@@ -105,7 +120,7 @@ def test_the_regularizer_counts_once(two_processes: Two, one_process: dict[str, 
 
 
 @pytest.mark.parametrize("stop", STOPS)
-@pytest.mark.parametrize("criterion", ["magnitude", "second_order_delta"])
+@pytest.mark.parametrize("criterion", RESUMED)
 def test_resumed(two_processes: Two, criterion: str, stop: str) -> None:
     """G2: on every rank, a resumed run ends with the bits of the run that was not broken off."""
     for whole, resumed in zip(results("train", two_processes[0]), results("resume", two_processes[0]), strict=True):
@@ -124,7 +139,7 @@ def test_stripped_on_every_rank(two_processes: Two) -> None:
         for run in result.values():
             assert run["left_on_the_module"] == []
             assert sum(int((w == 0).sum()) for name, w in run["weights"].items() if name.endswith("weight")) == ZEROS
-    runs = 2 * len(CRITERIA) + len(REGULARIZERS) + 2 * len(STOPS)
+    runs = len(CRITERIA) + len(OF_UNITS) + len(REGULARIZERS) + len(RESUMED) * len(STOPS)
     assert printed.count("pruning: done") == runs
     assert printed.count("pruning: Polynomial(") == runs + 1  # one of them fails on purpose
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_prune.criterion import SitedCriterion
+from lightning_prune.criterion import ObservingCriterion, SitedCriterion
 from tests.helpers import FLOATS, ideas, same
 from tests.laws.criterion.weights import SHAPES, scored, weight_and_grad
 
@@ -68,7 +68,8 @@ def test_a_criterion_with_memory_takes_it_up_where_it_was_left(criterion: Any) -
     for weight, grad in weights[:2]:
         scored(criterion, weight, grad, step=1, memory=one)
     saved = {key: value.clone() for key, value in one.items()}
-    assert all(value.shape == (4, 4) for value in saved.values())
+    if not isinstance(criterion, ObservingCriterion):
+        assert all(value.shape == (4, 4) for value in saved.values())
     continued = scored(criterion, *weights[2], step=2, memory=one)
     resumed = scored(criterion, *weights[2], step=2, memory=saved)
     assert torch.equal(continued, resumed)

@@ -11,7 +11,7 @@ from lightning_prune.coupling.units import Group
 from lightning_prune.pruning import Pruner
 from lightning_prune.schedule import HoldingSchedule, Polynomial
 from lightning_prune.scope import GlobalRanking
-from tests.helpers import ideas, masks_of, pruned_once, vary
+from tests.helpers import criteria_of_weights, ideas, masks_of, pruned_once, vary
 from tests.laws.coupled.nets import HEADS, NAMES, Traced, coupling, move, net
 from tests.laws.coupled.units import alive_units, assert_whole_units, counted, zeros_of
 
@@ -24,7 +24,7 @@ def most(groups: Sequence[Group], pruner: Pruner) -> int:
 
 @NAMES
 @pytest.mark.parametrize("scope", ideas("scope"))
-@pytest.mark.parametrize("criterion", ideas("criterion"))
+@pytest.mark.parametrize("criterion", criteria_of_weights())
 def test_G3_G5_every_idea_prunes_whole_units_to_the_budget(name: str, scope: Any, criterion: Any) -> None:
     groups = coupling(name).groups
     if "norm" in vars(criterion) and not all(any(group.of("norm")) for group in groups):

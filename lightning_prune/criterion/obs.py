@@ -1,0 +1,95 @@
+"""How much the loss is expected to rise if the other weights make up for it: OBS, block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lightning_prune.criterion.protocol import Observed, Site, check_window, remembered, wide
+
+_BLOCKS = 1 << 14
+"""Blocks that are inverted at a time."""
+
+
+@dataclass(frozen=True)
+class OBS:
+    """Score a weight by w^2 / (2 [F^-1]_kk), and correct those that stay for those that go.
+
+    F is the mean of g g^T over the observed steps, the empirical Fisher, between weights of one block alone: so many
+    that lie beside each other in the weight, outputs first. When an update's masks are known, the weights that stay in
+    a block take the values that minimise d^T F d / 2 with the others at zero: d_stay = F_stay,stay^-1 F_stay,go w_go;
+    for a single weight that goes it is Hassibi's -w_k / [F^-1]_kk F^-1 e_k. Scores are of single weights. Sources:
+    Hassibi & Stork 1993 (Optimal Brain Surgeon); Kurtic et al. 2022 (oBERT, arXiv 2203.07259), which inverts by
+    rank-one updates what is solved for here.
+
+    Args:
+        block: weights a block.
+        damping: what is added to the diagonal of F, as a share of the diagonal's mean over the weight.
+        window: how many steps before each update are looked at; None for all.
+        memory: of one weight, set by the pruner: `block` floats a weight, so 128 bytes at 32.
+        name: of the weight, set by the pruner.
+
+    Raises:
+        ValueError: an argument is out of range; called before anything was seen, with the weight's name.
+    """
+
+    block: int = 32
+    damping: float = 0.01
+    window: int | None = 32
+    memory: dict[str, Tensor] = field(default_factory=dict[str, Tensor], repr=False)
+    name: str = field(default="", repr=False)
+
+    observes: ClassVar[Observed] = "gradient"
+
+    def __post_init__(self) -> None:
+        check_window(self.window)
+        if isinstance(self.block, bool) or not isinstance(self.block, int) or self.block < 1:
+            raise ValueError(f"block={self.block!r} must be an int of at least 1")
+        if not self.damping > 0.0:
+            raise ValueError(f"damping={self.damping} must be above 0")
+
+    def at(self, site: Site) -> OBS:
+        """Return the criterion with that weight's memory."""
+        return replace(self, memory=site.memory, name=site.name)
+
+    def observe(self, weight: Tensor, seen: Tensor) -> dict[str, Tensor]:
+        """Return g g^T of each block, (blocks, block, block), and 1."""
+        blocks = self._blocks(wide(seen))
+        return {"fisher": blocks[:, :, None] * blocks[:, None, :], "count": blocks.new_ones(())}
+
+    def __call__(self, weight: Tensor, grad: Tensor | None) -> Tensor:
+        """Return w^2 / (2 [F^-1]_kk)."""
+        blocks = self._blocks(wide(weight))
+        scores = torch.empty_like(blocks)
+        for some, fisher in self._fishers():
+            inverse = torch.linalg.inv(fisher).diagonal(dim1=1, dim2=2)
+            scores[some] = blocks[some].square() / (2.0 * inverse)
+        return scores.flatten()[: weight.numel()].view(weight.shape)
+
+    def corrected(self, weight: Tensor, keep: Tensor) -> Tensor:
+        """Return the weight with what makes up for the entries that are not kept."""
+        blocks, stay = self._blocks(wide(weight)), self._blocks(keep.to(wide(weight).dtype))
+        for some, fisher in self._fishers():
+            kept, gone = stay[some], blocks[some] * (1.0 - stay[some])
+            pull = kept * torch.einsum("bij,bj->bi", fisher, gone)
+            # rows and columns of what goes are those of the identity: the system of what stays is left
+            system = fisher * kept[:, :, None] * kept[:, None, :] + torch.diag_embed(1.0 - kept)
+            blocks[some] = (blocks[some] + torch.linalg.solve(system, pull)) * kept
+        return blocks.flatten()[: weight.numel()].view(weight.shape).to(weight.dtype)
+
+    def _blocks(self, tensor: Tensor) -> Tensor:
+        flat = tensor.flatten()
+        return functional.pad(flat, (0, -flat.numel() % self.block)).view(-1, self.block)
+
+    def _fishers(self) -> Iterator[tuple[slice, Tensor]]:
+        sums = remembered(self.memory, "fisher", self.name)
+        mean = sums.diagonal(dim1=1, dim2=2).mean() / self.memory["count"]
+        added = torch.where(mean > 0, self.damping * mean, 1.0) * torch.eye(self.block).to(sums)
+        for start in range(0, len(sums), _BLOCKS):
+            some = slice(start, start + _BLOCKS)
+            yield some, sums[some] / self.memory["count"] + added

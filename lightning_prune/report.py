@@ -45,6 +45,37 @@ class WeightReport:
 
 
 @dataclass(frozen=True)
+class Spent:
+    """What a model costs beside its weights, where that is what the sparsity is a share of.
+
+    Attributes:
+        unit: in words, such as "MACs".
+        total: what the whole model cost.
+        left: what it costs now.
+        asked: the share that is to go in the end.
+        grain: the share that the largest step of a group of units takes: the budget is met no nearer than that.
+        reachable: the share that goes where every group keeps as few units as it may.
+    """
+
+    unit: str
+    total: float
+    left: float
+    asked: float
+    grain: float
+    reachable: float
+
+    @property
+    def gone(self) -> float:
+        """The share that is gone."""
+        return 1.0 - self.left / self.total if self.total else 0.0
+
+    def __str__(self) -> str:
+        """Return a line for people."""
+        asked = f"{percent(self.gone)} gone, {percent(self.asked)} asked for in the end"
+        return f"{self.unit}: {self.left:,.0f} of {self.total:,.0f} are left; {asked}"
+
+
+@dataclass(frozen=True)
 class Report:
     """The state of a pruned model.
 
@@ -60,6 +91,8 @@ class Report:
         reachable: the share of zeros where every group of units keeps as few as it may.
         notes: what the plan says besides, a line each.
         asked: name of a weight -> the final sparsity of all that it competes with; `final_sparsity` for others.
+        spent: what the sparsity asked for is a share of, where that is not the weights; what is asked of these is then
+            what it comes to, where every group gives up alike.
     """
 
     weights: Sequence[WeightReport]
@@ -73,6 +106,7 @@ class Report:
     reachable: float = 1.0
     notes: Sequence[str] = ()
     asked: Mapping[str, float] = field(default_factory=dict[str, float])
+    spent: Spent | None = None
 
     @property
     def size(self) -> int:
@@ -110,6 +144,8 @@ class Report:
         for weight in self.weights:
             numbers[f"sparsity/{weight.name}"] = weight.sparsity
             numbers[f"threshold/{weight.name}"] = weight.threshold
+        if self.spent is not None:
+            numbers[f"left/{self.spent.unit}"] = self.spent.left
         return numbers
 
     def to_dict(self) -> dict[str, Any]:
@@ -122,6 +158,7 @@ class Report:
             "prunable": self.size,
             "parameters": self.parameters,
             "step": self.step,
+            **({} if self.spent is None else {"spent": asdict(self.spent) | {"gone": self.spent.gone}}),
             "weights": [asdict(weight) | {"sparsity": weight.sparsity} for weight in self.weights],
             "skipped": dict(self.skipped),
         }
@@ -170,7 +207,7 @@ class Report:
             (w.name, w.dimensions, f"{w.size:,}", open_end if w.final_sparsity is None else percent(w.final_sparsity))
             for w in self.weights
         ]
-        rows.append(("all prunable", "", f"{self.size:,}", percent(self.final_sparsity) if self.asks else open_end))
+        rows.append(("all prunable", "", f"{self.size:,}", self._planned() if self.asks else open_end))
         return "\n".join([columns(rows, rules={1, len(rows) - 1}), *self._footer(), *self.notes])
 
     def left_whole(self, names: int = 4, reasons: int = 8) -> list[str]:
@@ -188,15 +225,22 @@ class Report:
         more = len(self.starved) - len(named)
         return ", ".join(named) + (f" and {more} more" if more else "")
 
+    def _planned(self) -> str:
+        return percent(self.final_sparsity) if self.spent is None else f"about {100 * self.final_sparsity:.0f} %"
+
     def _asked(self) -> str:
         return percent(self.target_sparsity if self.step is not None else self.final_sparsity)
 
     def _footer(self) -> list[str]:
-        asked = f"; asked for {self._asked()}" if self.asks else ""
-        whole = [] if self.grain == 1 else [f"whole units of up to {self.grain:,} weights{asked}"]
-        if self.asks and self.reachable < self.final_sparsity:
-            fewest = f"each group keeps one unit at least, or the pattern's multiple: {percent(self.reachable)} at most"
-            whole.append(f"{percent(self.final_sparsity)} is out of reach; {fewest}")
+        asked = f"; asked for {self._asked()}" if self.asks and self.spent is None else ""
+        whole = [] if self.spent is None else [str(self.spent)]
+        whole += [] if self.grain == 1 else [f"whole units of up to {self.grain:,} weights{asked}"]
+        wanted, most = (
+            (self.final_sparsity, self.reachable) if self.spent is None else (self.spent.asked, self.spent.reachable)
+        )
+        if self.asks and most < wanted:
+            fewest = f"each group keeps one unit at least, or the pattern's multiple: {percent(most)} at most"
+            whole.append(f"{percent(wanted)} is out of reach; {fewest}")
         if self.starved:
             whole.append(f"nearly nothing is left of {self.left_of_starved()}")
         return [f"{self.size:,} of {self.parameters:,} parameters are prunable", *whole, *self.left_whole()]

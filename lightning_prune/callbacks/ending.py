@@ -30,6 +30,15 @@ def say_end(title: str, pruner: Pruner | LearnedMasks, report: Report) -> None:
 
 def warn_of_less(title: str, pruner: Pruner | LearnedMasks, report: Report) -> None:
     """Warn if a stripped model is less sparse than was asked for, by more than its largest unit, and say why."""
+    spent = report.spent
+    if spent is not None:
+        if spent.gone < spent.asked - spent.grain:
+            warnings.warn(
+                f"{title}: {percent(spent.gone)} of the {spent.unit} went, less than the {percent(spent.asked)} asked "
+                f"for; {_why_less(pruner)}",
+                stacklevel=4,
+            )
+        return
     if report.sparsity < report.final_sparsity - report.grain / max(1, report.size):
         warnings.warn(
             f"{title}: reached a sparsity of {percent(report.sparsity)}, less than the "

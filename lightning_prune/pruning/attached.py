@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_prune.budget import Budget, Price
 from lightning_prune.coupling.units import Group
 from lightning_prune.criterion import Criterion, ObservingCriterion, SitedCriterion
 from lightning_prune.masks import MaskedWeight, Masks, write_all
@@ -49,6 +50,7 @@ class Ideas(Protocol):
     targets: Targets
     regularizer: Regularizer | SitedRegularizer | None
     reversible: bool
+    budget: Budget
 
 
 class Attached:
@@ -82,6 +84,8 @@ class Attached:
         self._going: dict[str, Tensor] = {}
         self._model = model
         self._observation: Observation | None = None
+        self._price: Price | None = None
+        self._priced = False
         self._at = 0  # how many optimizer steps are completed
         schedules = self._resolve(length)
         if not trial:
@@ -118,6 +122,7 @@ class Attached:
         new = [target for target in self._chosen.targets if target.name not in self.masks]
         if new:
             self.masks.add(new, self._ideas.reversible)
+            self._priced = False
             self.masks.lead(self._chosen.followers)
             self.counted = self._chosen.counted
             self._set_up_updates(self._by_rule())
@@ -213,7 +218,11 @@ class Attached:
 
     def _of_units(self, schedule: Schedule, members: Sequence[Group], pattern: CoupledPattern) -> UnitUpdate:
         ideas = self._ideas
-        ways = (ideas.criterion, pattern, ideas.scope, ideas.selection, ideas.reversible)
+        if not self._priced:
+            shapes = {name: tuple(weight.shape) for name, weight in self.masks.items()}
+            self._price, self._priced = ideas.budget.price(self._model, pattern.example_inputs, shapes), True
+        by_cost = getattr(ideas.budget, "by_cost", False)
+        ways = (ideas.criterion, pattern, ideas.scope, ideas.selection, ideas.reversible, self._price, by_cost)
         return UnitUpdate(schedule, members, self.masks, sliced(members, self.masks, self.counted), *ways)
 
     def follow(self) -> None:
@@ -299,8 +308,8 @@ class Attached:
         finals: dict[str, float] = {}
         pools: dict[str, float] = {}
         for update in self._updates:
-            asked += update.size * (0.0 if self.step is None else update.schedule.sparsity(self.step))
-            final += update.size * update.schedule.final_sparsity
+            asked += update.size * (0.0 if self.step is None else update.likely(update.schedule.sparsity(self.step)))
+            final += update.size * update.likely(update.schedule.final_sparsity)
             finals |= update.final_sparsities()
             pools |= update.asked()
         weights = weight_reports(self.masks, self.counted, finals=finals, counting=counting)
@@ -319,6 +328,7 @@ class Attached:
             reachable=most,
             notes=[*self._chosen.notes, *note_of_held(self._updates)],
             asked=pools,
+            spent=self._updates[0].spent(),
         )
 
     def header(self) -> dict[str, Any]:

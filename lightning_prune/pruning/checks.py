@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
+from lightning_prune.budget import Weights
 from lightning_prune.criterion import CorrectingCriterion, ObservingCriterion
 from lightning_prune.gate import ThresholdGate
 from lightning_prune.pattern import CoupledPattern, SitedPattern
@@ -42,7 +43,7 @@ def check_ideas(
             raise ValueError(f"{key}={final} is too low: pattern={pattern} holds from a sparsity of {least:g} on")
 
 
-def check_holding(schedule: Any, targets: Targets, regularizer: Any, reversible: bool) -> None:
+def check_holding(schedule: Any, targets: Targets, regularizer: Any, reversible: bool, budget: Any) -> None:
     """Raise ValueError if zeros are to be held, and another argument asks for more, or for less."""
     if not isinstance(schedule, HoldingSchedule):
         return
@@ -53,8 +54,28 @@ def check_holding(schedule: Any, targets: Targets, regularizer: Any, reversible:
         )
     if reversible:
         raise ValueError(f"reversible=True lets pruned weights return, and {schedule} holds them: leave one out")
+    if not isinstance(budget, Weights):
+        raise ValueError(f"budget={budget} says what is to go, and with {schedule} nothing goes: leave it out")
     if getattr(regularizer, "needs_going", False):
         raise ValueError(f"regularizer={regularizer} acts on what is to go, and with {schedule} nothing goes")
+
+
+def check_budget(budget: Any, pattern: Any, targets: Targets) -> None:
+    """Raise ValueError if an argument is no budget, or one that single weights, or several rules, cannot keep to."""
+    if isinstance(budget, type) or not hasattr(budget, "price"):
+        raise ValueError(f"budget={budget!r} is no budget; see lightning_prune.budget.Budget")
+    if isinstance(budget, Weights):
+        return
+    if not isinstance(pattern, CoupledPattern):
+        raise ValueError(
+            f"budget={budget} is paid by whole units, and pattern={pattern} leaves the layers as large as they are: "
+            "use pattern=Channel(), or leave budget out"
+        )
+    if targets.sparsity:
+        raise ValueError(
+            f"budget={budget} is of the whole model, and Targets(sparsity={dict(targets.sparsity)}) is of some "
+            "weights: leave one out"
+        )
 
 
 def check_corrected(criterion: Any, reversible: bool) -> None:

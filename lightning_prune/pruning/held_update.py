@@ -38,6 +38,13 @@ class HeldUpdate:
     weights: Sequence[MaskedWeight]
     counted: Sequence[MaskedWeight]
 
+    def likely(self, sparsity: float) -> float:
+        """Return a sparsity as it is."""
+        return sparsity
+
+    def spent(self) -> None:
+        """Return nothing: weights are counted."""
+
     @property
     def size(self) -> int:
         """How many weights are counted."""

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from lightning_prune.budget import Budget, Weights
 from lightning_prune.criterion import Criterion, Magnitude, SitedCriterion
 from lightning_prune.masks import apply_all, zero_gradients
 from lightning_prune.parsed import parsed
@@ -45,6 +46,7 @@ class Pruner(Engine[Attached]):
         regularizer: what is added to the loss; None for nothing.
         reversible: keep the last dense values of pruned weights (4 bytes a weight) and let them compete again.
         name: what the report and the log call it.
+        budget: what the sparsity is a share of.
 
     Raises:
         ValueError: the ideas do not go together; the message names them.
@@ -61,6 +63,7 @@ class Pruner(Engine[Attached]):
         regularizer: Regularizer | SitedRegularizer | None = None,
         reversible: bool = False,
         name: str = "pruning",
+        budget: Budget = Weights(),
     ) -> None:
         self.schedule = schedule
         self.criterion = criterion
@@ -70,14 +73,26 @@ class Pruner(Engine[Attached]):
         self.targets = targets
         self.regularizer = regularizer
         self.reversible = reversible
+        self.budget = budget
         super().__init__(name)
         checks.check_ideas(schedule, criterion, pattern, scope, selection, targets, regularizer)
+        checks.check_budget(budget, pattern, targets)
         checks.check_corrected(criterion, reversible)
-        checks.check_holding(schedule, targets, regularizer, reversible)
+        checks.check_holding(schedule, targets, regularizer, reversible, budget)
 
     def __repr__(self) -> str:
         """Return the constructor call."""
-        keys = ("schedule", "criterion", "pattern", "scope", "selection", "targets", "regularizer", "reversible")
+        keys = (
+            "schedule",
+            "criterion",
+            "pattern",
+            "scope",
+            "selection",
+            "targets",
+            "regularizer",
+            "reversible",
+            "budget",
+        )
         return f"Pruner({', '.join(f'{key}={getattr(self, key)!r}' for key in keys)})"
 
     # The model

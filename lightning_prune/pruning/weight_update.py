@@ -133,6 +133,13 @@ class WeightUpdate:
             for weight in members:
                 remember(self.criterion, weight, step)
 
+    def likely(self, sparsity: float) -> float:
+        """Return a sparsity as it is: what it is a share of are the weights."""
+        return sparsity
+
+    def spent(self) -> None:
+        """Return nothing: weights are counted."""
+
     def places(self) -> list[Observed]:
         """Return where a criterion looks at training: at each weight."""
         return [Observed(weight, weight) for members in self.groups.values() for weight in members]

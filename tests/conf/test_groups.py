@@ -53,7 +53,17 @@ KEYS = [(option, key) for option, file in OPTIONS.items() for key in load(file) 
 
 def test_one_yaml_for_each_python_file() -> None:
     package = Path(inspect.getfile(lightning_prune)).parent
-    for noun in ("schedule", "criterion", "pattern", "scope", "selection", "regularizer", "gate", "mask_regularizer"):
+    for noun in (
+        "schedule",
+        "criterion",
+        "pattern",
+        "scope",
+        "selection",
+        "regularizer",
+        "gate",
+        "mask_regularizer",
+        "budget",
+    ):
         ideas = {file.stem for file in (package / noun).glob("*.py")} - {"__init__", "protocol"}
         options = {file.stem for file in (PRUNER / noun).glob("*.yaml")} - {"none"}
         assert options == ideas, noun

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from tests.helpers import CONF, ideas
 
-NOUNS = ["schedule", "criterion", "pattern", "scope", "selection", "regularizer", "gate", "mask_regularizer"]
+NOUNS = ["schedule", "criterion", "pattern", "scope", "selection", "regularizer", "gate", "mask_regularizer", "budget"]
 SET_BY_THE_PRUNER = {
     "criterion": {"memory", "step", "name", "sparsity", "norm", "total", "place"},
     "regularizer": {"moment"},

@@ -24,6 +24,7 @@ from lightning_prune.callbacks.short_forms import pruner_of
 from lightning_prune.callbacks.shrunk_checkpoints import Loading, save_small
 from lightning_prune.callbacks.starting import put_on, restores_late
 from lightning_prune.callbacks.stepping import AfterStep, say_plan
+from lightning_prune.callbacks.telling import check_metric, check_validates, settle, tell
 from lightning_prune.cost import CostReport
 from lightning_prune.families import Callback
 from lightning_prune.learned import LearnedMasks
@@ -133,6 +134,8 @@ class PruningCallback(Callback, InNotebooks):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Attach the pruner: the model is on its device, and a checkpoint's weights and state are loaded."""
         self._loading.end()
+        if not self._idle:
+            check_validates(trainer, self.pruner)
         if not self._idle and not restores_late(trainer):
             self._attach(trainer)
 
@@ -167,9 +170,11 @@ class PruningCallback(Callback, InNotebooks):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Mask what a hook behind this callback has written to pruned weights."""
+        """Mask what a hook behind this callback has written to pruned weights; do what a validation has decided."""
         if self.pruner.attached:
             self._guard.look(self.pruner)
+            if isinstance(self.pruner, Pruner) and self.pruner.pruning_waits:
+                self._advance(trainer)
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Any) -> None:
         """Name what was written to pruned weights between the batch's start and its forward."""
@@ -237,9 +242,19 @@ class PruningCallback(Callback, InNotebooks):
         """Mask what a weight average has put into the model for validation."""
         self._mask()
 
+    def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look for the metric that the schedule follows. Raises ValueError, which names those that are there."""
+        check_metric(trainer, self.pruner)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tell the schedule the metric, if it follows one; what comes of it is done before the next batch."""
+        if self.pruner.attached:
+            tell(trainer, self.pruner, self._title)
+
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Mask what a weight average has put into the model for good."""
+        """Mask what a weight average has put into the model for good; end with the best that a metric has allowed."""
         self._resumed_data.keep(trainer)
+        settle(trainer, self.pruner, self._title)
         self._mask()
 
     def on_save_checkpoint(

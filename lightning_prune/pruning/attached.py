@@ -26,13 +26,14 @@ from lightning_prune.pruning.observation import Observation
 from lightning_prune.pruning.observed import Observed
 from lightning_prune.pruning.saved_window import check_saved
 from lightning_prune.pruning.state_schema import check_body, check_position, check_thresholds
+from lightning_prune.pruning.telling import Telling, note_of_told
 from lightning_prune.pruning.unit_update import UnitUpdate, sliced
 from lightning_prune.pruning.waiting import Trained
 from lightning_prune.pruning.weight_reports import weight_reports
 from lightning_prune.pruning.weight_update import Decision, WeightUpdate
 from lightning_prune.regularizer import Moment, Regularizer, SitedRegularizer
 from lightning_prune.report import Report
-from lightning_prune.schedule import HoldingSchedule, Schedule
+from lightning_prune.schedule import HoldingSchedule, Schedule, ToldSchedule
 from lightning_prune.scope import Scope
 from lightning_prune.selection import Selection
 from lightning_prune.shards import check_whole, whole_on_host
@@ -87,6 +88,7 @@ class Attached:
         self._price: Price | None = None
         self._priced = False
         self._at = 0  # how many optimizer steps are completed
+        self.telling: Telling | None = None
         schedules = self._resolve(length)
         if not trial:
             pruning = [schedule for schedule in (self.schedule, *schedules.values()) if schedule.final_sparsity]
@@ -96,6 +98,9 @@ class Attached:
         try:
             check_collected(ideas.criterion, ideas.pattern, ideas.regularizer, self.masks.values())
             self.masks.lead(self._chosen.followers)
+            if isinstance(ideas.schedule, ToldSchedule):
+                checks.check_told_masks(self.masks.split, ideas.schedule)
+                self.telling = Telling(ideas.schedule, model, self.masks)
             self._set_up_updates(schedules)
         except BaseException:
             self.release()
@@ -105,7 +110,25 @@ class Attached:
         """Set the schedule in whole steps, and return that of each sparsity rule."""
         self.schedule = self._ideas.schedule.resolve(length)
         self.length = length
+        if self.telling is not None:
+            self.schedule = self.telling.schedule(self.schedule)
         return self._by_rule()
+
+    def tell(self, step: int, value: float) -> None:
+        """Take note of a validation's metric; what follows from it happens at the next update."""
+        if self.telling is not None:
+            self.telling.tell(step, value, self._ideas.schedule.resolve(self.length))
+            self._set_up_updates(self._resolve(self.length))
+
+    def settle(self, step: int, optimizers: Iterable[Optimizer]) -> bool:
+        """End with the weights of the last good validation, where a schedule is told of them."""
+        if self.telling is None:
+            return False
+        moved = self.telling.settle(step, optimizers)
+        self._set_up_updates(self._resolve(self.length))
+        self.step = self.schedule.last_update(step)
+        self.masks.apply_to_followers()
+        return moved
 
     def resolve(self, length: int) -> None:
         """Resolve the schedule for another length. Raises ValueError if it does not fit; nothing is changed then."""
@@ -234,6 +257,10 @@ class Attached:
         stepping = tuple(optimizers)
         woken = self._chosen.look(stepping) and self._go_on()
         due, self._at = self.schedule.last_update(step), step
+        if self.telling is not None and self.telling.owes:
+            if getattr(self.schedule, "back", False):
+                self.telling.go_back(stepping)
+            self.telling.owes = False
         if due is None or (self.step is not None and due <= self.step and not woken):
             self._look()
             return False
@@ -326,7 +353,7 @@ class Attached:
             self.step,
             grain,
             reachable=most,
-            notes=[*self._chosen.notes, *note_of_held(self._updates)],
+            notes=[*self._chosen.notes, *note_of_held(self._updates), *note_of_told(self._ideas.schedule)],
             asked=pools,
             spent=self._updates[0].spent(),
         )
@@ -344,6 +371,8 @@ class Attached:
         }
         if self._observation is not None:
             state["step"] = self._at
+        if self.telling is not None:
+            state["told"] = self.telling.state_dict()
         if self._going:
             state["going"] = {name: whole_on_host(going, self.masks[name].shard) for name, going in self._going.items()}
         if self._ideas.reversible:
@@ -362,9 +391,12 @@ class Attached:
         shapes = {name: tuple(weight.shape) for name, weight in self.masks.items()}
         (check_thresholds if state.get("stripped") else check_body)(state, shapes)
         length = state["total_steps"] or self.length
+        if self.telling is not None and "told" in state:
+            self.telling.load_state_dict(state["told"])
         schedule = self._ideas.schedule.resolve(length)
+        schedule = schedule if self.telling is None else self.telling.schedule(schedule)
         check_position(state, schedule)
-        if not self._holds:  # it asks for what the state has
+        if not self._holds and self.telling is None:  # these ask for what the state has
             check_saved(state, schedule, self._ideas.reversible)
         here = {name: weight.values.detach() for name, weight in self.masks.items()}
         shards = {name: weight.shard for name, weight in self.masks.items()}

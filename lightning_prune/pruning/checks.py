@@ -11,7 +11,7 @@ from lightning_prune.budget import Weights
 from lightning_prune.criterion import CorrectingCriterion, ObservingCriterion
 from lightning_prune.gate import ThresholdGate
 from lightning_prune.pattern import CoupledPattern, SitedPattern
-from lightning_prune.schedule import HoldingSchedule, Schedule
+from lightning_prune.schedule import HoldingSchedule, Schedule, ToldSchedule
 from lightning_prune.targets import Targets
 
 
@@ -58,6 +58,29 @@ def check_holding(schedule: Any, targets: Targets, regularizer: Any, reversible:
         raise ValueError(f"budget={budget} says what is to go, and with {schedule} nothing goes: leave it out")
     if getattr(regularizer, "needs_going", False):
         raise ValueError(f"regularizer={regularizer} acts on what is to go, and with {schedule} nothing goes")
+
+
+def check_told(schedule: Any, criterion: Any, targets: Targets, reversible: bool) -> None:
+    """Raise ValueError if a schedule follows a metric, and another argument needs to know updates before they come."""
+    if not isinstance(schedule, ToldSchedule):
+        return
+    if isinstance(criterion, ObservingCriterion) and criterion.window is not None:
+        raise ValueError(
+            f"criterion={criterion} looks at the steps before an update, and {schedule} decides about one when a "
+            "validation is over: use a criterion of weights, or window=None where it takes that"
+        )
+    if targets.sparsity:
+        raise ValueError(
+            f"Targets(sparsity={dict(targets.sparsity)}) asks for sparsities, and {schedule} finds its own"
+        )
+    if reversible:
+        raise ValueError(f"reversible=True does not go with {schedule}, which puts weights back itself: leave it out")
+
+
+def check_told_masks(split: bool, schedule: Any) -> None:
+    """Raise ValueError if a schedule remembers whole weights, and those are taken apart over ranks."""
+    if split:
+        raise ValueError(f"{schedule} remembers whole weights, which are taken apart over ranks here: prune under DDP")
 
 
 def check_budget(budget: Any, pattern: Any, targets: Targets) -> None:

@@ -21,7 +21,7 @@ from lightning_prune.pruning.penalty import add_gradient
 from lightning_prune.pruning.waiting import Trained
 from lightning_prune.regularizer import Regularizer, SitedRegularizer
 from lightning_prune.report import Report
-from lightning_prune.schedule import Schedule
+from lightning_prune.schedule import Schedule, ToldSchedule
 from lightning_prune.scope import GlobalRanking, Scope
 from lightning_prune.selection import Exact, Selection
 from lightning_prune.targets import Targets
@@ -78,6 +78,7 @@ class Pruner(Engine[Attached]):
         checks.check_ideas(schedule, criterion, pattern, scope, selection, targets, regularizer)
         checks.check_budget(budget, pattern, targets)
         checks.check_corrected(criterion, reversible)
+        checks.check_told(schedule, criterion, targets, reversible)
         checks.check_holding(schedule, targets, regularizer, reversible, budget)
 
     def __repr__(self) -> str:
@@ -182,6 +183,42 @@ class Pruner(Engine[Attached]):
             self.masks.apply()
         else:
             apply_all(self.masks.of(optimizer))
+
+    def tell(self, step: int, value: float) -> None:
+        """Tell a schedule that asks for one the metric of a validation, with the weights as they are now.
+
+        What follows from it, more that goes or weights that go back, happens at the next update: `pruning_waits` says
+        that there is something. Other schedules take no notice.
+
+        Args:
+            step: how many optimizer steps are completed. A validation at the same step again is not counted.
+            value: the metric; NaN is outside of every budget.
+        """
+        self._now.tell(step, value)
+        self._resolved = self._on_model.schedule
+
+    @property
+    def waits_for_metric(self) -> str | None:
+        """The name of the metric that `tell` is to be told; None where the schedule asks for none."""
+        return self.schedule.metric if isinstance(self.schedule, ToldSchedule) else None
+
+    @property
+    def told(self) -> list[tuple[int, float]]:
+        """What `tell` was told: (completed optimizer steps, metric) of each validation."""
+        telling = self._on_model.telling
+        return [] if telling is None else telling.values()
+
+    @property
+    def pruning_waits(self) -> bool:
+        """Whether something follows from the latest `tell`, and was not done yet."""
+        telling = self._on_model.telling
+        return telling is not None and telling.owes
+
+    def settle(self, step: int, optimizers: Iterable[Optimizer] = ()) -> bool:
+        """End a run with the weights of the last good validation. Call it before `strip`; returns whether any moved."""
+        moved = self._now.settle(step, tuple(optimizers))
+        self._resolved = self._on_model.schedule
+        return moved
 
     def mask_copies(self, saved: Any) -> dict[str, Any]:
         """Set pruned weights to zero wherever nested dicts hold a copy of them by name; nothing is to be put back."""

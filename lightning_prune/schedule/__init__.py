@@ -11,6 +11,7 @@ point of a grid. Then a line here and `conf/pruner/schedule/NAME.yaml`; the laws
 at once.
 """
 
+from .accuracy_budget import AccuracyBudget as AccuracyBudget  # as sparse as a metric allows
 from .geometric import Geometric as Geometric  # the share kept shrinks by equal factors; best from 95 % on
 from .hold import Hold as Hold  # the zeros that a model came with, and no more
 from .iterative import Iterative as Iterative  # a few rounds, each the same share of what is left
@@ -18,3 +19,4 @@ from .one_shot import OneShot as OneShot  # everything at one step
 from .polynomial import Polynomial as Polynomial  # steep at first and flat at the end; cubic unless told otherwise
 from .protocol import HoldingSchedule as HoldingSchedule
 from .protocol import Schedule as Schedule
+from .protocol import ToldSchedule as ToldSchedule

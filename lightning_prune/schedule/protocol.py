@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 
 class Schedule(Protocol):
@@ -40,4 +41,25 @@ class HoldingSchedule(Protocol):
 
     def holding(self, sparsity: float) -> Schedule:
         """Return the schedule for a model with that share of zeros, in [0, 1]."""
+        ...
+
+
+@runtime_checkable
+class ToldSchedule(Protocol):
+    """A schedule that is told a metric after each validation, and asks for a sparsity by that.
+
+    It is a `Schedule` besides, which asks for nothing before it was told.
+    """
+
+    @property
+    def metric(self) -> str:
+        """The name of the metric."""
+        ...
+
+    def told(self, history: Sequence[tuple[int, float]]) -> Any:
+        """Return the schedule that follows from (completed optimizer steps, metric) of each validation, in order.
+
+        It has `good`, the index of the last validation whose weights are to be kept, `back`, whether weights go back
+        to those now, and `closed()`, the schedule of a run that ends with them.
+        """
         ...

@@ -41,7 +41,7 @@ def another(value: Any) -> Any:
         return value / 2 if value else 0.1
     if value == ["channel", "head"]:
         return ["head"]
-    other = {"avg": "max", "pruning": "mine", "uniform": "normal"}
+    other = {"avg": "max", "max": "min", "val/accuracy": "val/f1", "pruning": "mine", "uniform": "normal"}
     return other[value] if isinstance(value, str) else {"weight": 0.5} if isinstance(value, dict) else ["weight"]
 
 

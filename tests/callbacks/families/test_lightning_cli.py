@@ -116,7 +116,18 @@ def cli(family: Family, monkeypatch: pytest.MonkeyPatch, *words: str) -> Any:
 def what(callback: PruningCallback) -> dict[str, Any]:
     """All that a callback was made of."""
     pruner: Any = callback.pruner
-    names = ("schedule", "criterion", "pattern", "scope", "selection", "targets", "regularizer", "reversible", "name", "budget")
+    names = (
+        "schedule",
+        "criterion",
+        "pattern",
+        "scope",
+        "selection",
+        "targets",
+        "regularizer",
+        "reversible",
+        "name",
+        "budget",
+    )
     names += ("gate", "mask_regularizer", "task_share", "lr", "threshold", "train", "seed")
     made = {name: getattr(pruner, name, None) for name in names}
     return made | {"kind": type(pruner), "rewind": callback.rewind, "shrink": callback.shrink, "tag": callback.tag}

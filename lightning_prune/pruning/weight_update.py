@@ -14,7 +14,8 @@ from lightning_prune.masks import MaskedWeight
 from lightning_prune.pattern import Pattern, SitedPattern
 from lightning_prune.pruning import few_units, floor
 from lightning_prune.pruning.asking import gathers, remember, scores_of
-from lightning_prune.pruning.guarded import guarded, safe
+from lightning_prune.pruning.guarded import guarded, living_units, safe
+from lightning_prune.pruning.hosted import hosted
 from lightning_prune.pruning.observed import Observed
 from lightning_prune.ranking import ends
 from lightning_prune.schedule import Schedule
@@ -123,7 +124,8 @@ class WeightUpdate:
         alone = all(weight.mask.device.type == "cpu" and weight.shard is None for weight in weights)
         # Devices and other ranks are waited for less often if all is ranked together; otherwise it only takes room.
         at_once = [[pool] for pool in pools] if alone else [pools]
-        return [decision for some in at_once for decision in self._select(some, step)]
+        asked = replace(self, criterion=hosted(self.criterion, weights))
+        return [decision for some in at_once for decision in asked._select(some, step)]
 
     def remember(self, step: int) -> None:
         """Have the criterion remember the weights, now that the update at `step` is certain and nothing is written."""
@@ -205,19 +207,19 @@ class WeightUpdate:
         contests = [contest.guarded() for contest in contests]
         sparing = [units for contest in contests for units in contest.sparing]
         spared = iter(held(sparing, [safe(units) for units in sparing]))
-        asked: list[tuple[list[list[Units]], Sequence[int], int, float]] = []
-        for pool, contest in zip(pools, contests, strict=True):
-            most = contest.size - sum(islice(spared, len(contest.sparing)))
-            asked.append((contest.layers, pool.least, min(pool.drop, most), pool.sparsity))
+        most = [contest.size - sum(islice(spared, len(contest.sparing))) for contest in contests]
+        asked = [
+            (contest.layers, pool.least, min(pool.drop, top), pool.sparsity)
+            for pool, contest, top in zip(pools, contests, most, strict=True)
+        ]
         found = floor.select_each(self.selection, asked)
         del asked, sparing
-        kept: list[tuple[MaskedWeight, Pattern, list[Tensor], float]] = []
-        for contest, (keeps, threshold) in zip(contests, found, strict=True):
-            kept += [(*member, threshold) for member in contest.kept(keeps)]
+        each = zip(contests, found, strict=True)
+        kept = [(*member, threshold) for contest, (keeps, threshold) in each for member in contest.kept(keeps)]
         if few:
             masks = few_units.returned([keep for *_, keeps, _ in kept for keep in keeps], there)
             kept = [(w, pattern, list(islice(masks, len(keeps))), at) for w, pattern, keeps, at in kept]
-        del contests, found, there  # the scores, before masks are made of what stays
+        del contests, each, found, there  # the scores, before masks are made of what stays
         decisions: list[Decision] = []
         while kept:
             weight, pattern, keeps, threshold = kept.pop()
@@ -279,7 +281,7 @@ class WeightUpdate:
             each = zip(weight.parts(values), masks, strict=True)
             return [Units(name, part, True, alive, threshold=threshold) for part, alive in each]
         # Each made before the next and let go then: scores are held for single weights alone.
-        alive = [] if pattern.single else [None if m is None else pattern.units(m.float()) > 0 for m in masks]
+        alive = [] if pattern.single else [None if m is None else living_units(pattern, m) for m in masks]
         scores = scores_of(self.criterion, weight, step, self.schedule.sparsity(step))
         restored = weight.restore(scores)
         if pattern.single:
@@ -293,7 +295,10 @@ class WeightUpdate:
         holds = pattern.weights_per_unit(weight.parts(scores)[0].shape)
         del scores
         each = zip(units, alive, strict=True)
-        return [Units(name, some, False, living, None, holds, threshold) for some, living in each]
+        return [
+            Units(name, some, False, None if living is None else living.reshape(some.shape), None, holds, threshold)
+            for some, living in each
+        ]
 
     @property
     def _pattern_at(self) -> Callable[[str], Pattern]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -14,7 +14,8 @@ from lightning_prune.masks import MaskedWeight
 from lightning_prune.pattern import Pattern, SitedPattern
 from lightning_prune.pruning import few_units, floor
 from lightning_prune.pruning.asking import gathers, remember, scores_of
-from lightning_prune.pruning.guarded import guarded, living_units, safe
+from lightning_prune.pruning.contest import WeightContest, with_units
+from lightning_prune.pruning.guarded import living_units, safe
 from lightning_prune.pruning.hosted import hosted
 from lightning_prune.pruning.observed import Observed
 from lightning_prune.ranking import ends
@@ -31,49 +32,6 @@ class Decision:
     weight: MaskedWeight
     mask: Tensor
     threshold: float
-
-
-@dataclass(frozen=True)
-class _Contest:
-    """The weights of a pool with their patterns, and by layer and weight their units."""
-
-    members: list[tuple[MaskedWeight, Pattern]]
-    ranked: list[list[list[Units]]]
-
-    @property
-    def size(self) -> int:
-        """How many weights compete."""
-        return sum(weight.size for weight, _ in self.members)
-
-    @property
-    def layers(self) -> list[list[Units]]:
-        """The units of each layer."""
-        return [[units for parts in layer for units in parts] for layer in self.ranked]
-
-    @property
-    def sparing(self) -> list[Units]:
-        """The units of patterns whose protected units never go."""
-        return [u for (_, pattern), parts in self._each if getattr(pattern, "spares", False) for u in parts]
-
-    def guarded(self) -> _Contest:
-        """Return the same with the units that go only after all others."""
-        every = [guarded(pattern, units) for (_, pattern), parts in self._each for units in parts]
-        return _with_units([self], every)[0]
-
-    def kept(self, keeps: Sequence[Tensor]) -> list[tuple[MaskedWeight, Pattern, list[Tensor]]]:
-        """Return each weight with which of its units stay, those among them that never go."""
-        rest = iter(keeps)
-        found: list[tuple[MaskedWeight, Pattern, list[Tensor]]] = []
-        for (weight, pattern), parts in self._each:
-            kept = list(islice(rest, len(parts)))
-            if getattr(pattern, "spares", False):  # not all selections mind them
-                kept = [keep | safe(part) for keep, part in zip(kept, parts, strict=True)]
-            found.append((weight, pattern, kept))
-        return found
-
-    @property
-    def _each(self) -> Iterator[tuple[tuple[MaskedWeight, Pattern], list[Units]]]:
-        return zip(self.members, (parts for layer in self.ranked for parts in layer), strict=True)
 
 
 @dataclass(frozen=True)
@@ -203,7 +161,7 @@ class WeightUpdate:
         there = [units for contest in contests for layer in contest.layers for units in layer]
         few = few_units.are_few(there)
         if few:
-            contests = _with_units(contests, few_units.brought(there))
+            contests = with_units(contests, few_units.brought(there))
         contests = [contest.guarded() for contest in contests]
         sparing = [units for contest in contests for units in contest.sparing]
         spared = iter(held(sparing, [safe(units) for units in sparing]))
@@ -226,13 +184,13 @@ class WeightUpdate:
             decisions.append(Decision(weight, self._mask(weight, pattern, keeps), threshold))
         return decisions[::-1]
 
-    def _contests(self, pools: Sequence[Pool], step: int, finite: list[tuple[str, Tensor]]) -> list[_Contest]:
+    def _contests(self, pools: Sequence[Pool], step: int, finite: list[tuple[str, Tensor]]) -> list[WeightContest]:
         """Return the contests of pools; where one rank fails, and weights are taken apart, all fail."""
         shards = [weight.shard for members in self.groups.values() for weight in members]
         if all(shard is None for shard in shards):
             return [self._contest(pool, step, finite) for pool in pools]
         failure: Exception | None = None
-        contests: list[_Contest] = []
+        contests: list[WeightContest] = []
         try:
             contests += [self._contest(pool, step, finite) for pool in pools]
         except Exception as error:
@@ -242,10 +200,10 @@ class WeightUpdate:
             raise ValueError(said) from failure
         return contests
 
-    def _contest(self, pool: Pool, step: int, finite: list[tuple[str, Tensor]]) -> _Contest:
+    def _contest(self, pool: Pool, step: int, finite: list[tuple[str, Tensor]]) -> WeightContest:
         pattern = self._pattern_at
         layers = [[(w, pattern(w.target.name)) for w in self.groups[name]] for name in pool.names]
-        return _Contest(
+        return WeightContest(
             [member for layer in layers for member in layer],
             [[self._units(weight, pattern, step, finite) for weight, pattern in layer] for layer in layers],
         )
@@ -313,12 +271,3 @@ def _shape_of_one(weight: MaskedWeight) -> torch.Size:
     """Return the shape of the whole weight, output dimension first; of a stack of experts that of one."""
     of = weight.mask if weight.shard is None else torch.empty(weight.shape, device="meta")
     return weight.parts(weight.canonical(of))[0].shape
-
-
-def _with_units(contests: Sequence[_Contest], units: Sequence[Units]) -> list[_Contest]:
-    """Return contests with other units, all of them one after the other."""
-    rest = iter(units)
-    return [
-        replace(contest, ranked=[[list(islice(rest, len(parts))) for parts in layer] for layer in contest.ranked])
-        for contest in contests
-    ]

@@ -46,11 +46,6 @@ def say_plan(trainer: pl.Trainer, pruner: Pruner | LearnedMasks, title: str) -> 
             "masks are made when fitting starts. Begin with them unfrozen, or use a Pruner",
             stacklevel=3,
         )
-    if isinstance(pruner, LearnedMasks) and pruner.breaks_graphs:
-        rank_zero_info(
-            f"{title}: torch.compile breaks its graph where a layer reads what is masked at random; SoftThreshold "
-            "draws nothing, and leaves it whole"
-        )
     return plan.sparsity
 
 

@@ -35,8 +35,11 @@ class GeometricMedian:
             others, counted = filters[living], None
         else:  # to leave dead filters out would wait for the device, once a weight
             others, counted = filters, living
-        sums: list[Tensor] = []
-        for part in filters.split(max(1, _DISTANCES // max(1, len(others)))):
-            distances = torch.cdist(part, others)
-            sums.append((distances if counted is None else distances.mul_(counted)).sum(1))
-        return of_each_weight(torch.cat(sums), weight)
+        parts = filters.split(max(1, _DISTANCES // max(1, len(others))))
+        return of_each_weight(torch.cat([_sums(part, others, counted) for part in parts]), weight)
+
+
+def _sums(filters: Tensor, others: Tensor, counted: Tensor | None) -> Tensor:
+    """Return the sum of each filter's distances to others, or to those that count; the distances are let go."""
+    distances = torch.cdist(filters, others)
+    return (distances if counted is None else distances.mul_(counted)).sum(1)

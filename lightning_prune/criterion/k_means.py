@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import ClassVar
@@ -12,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lightning_prune.criterion.protocol import Site, of_each_weight
+from lightning_prune.criterion.protocol import Criterion, Site, of_each_weight
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,17 @@ class KMeans:
         """Return the criterion for that weight at that step."""
         return replace(self, step=site.step, name=site.name, sparsity=site.sparsity)
 
+    def hosted(self, weights: Mapping[str, Tensor]) -> KMeansOf:
+        """Return the criterion for weights that lie on the host already."""
+        return KMeansOf(self, weights)
+
     def __call__(self, weight: Tensor, grad: Tensor | None) -> Tensor:
         """Return every filter's score for each of its weights, in float32."""
-        filters = weight.detach().reshape(weight.shape[:1].numel(), -1).cpu().float()
+        return self.scores(weight, weight)
+
+    def scores(self, seen: Tensor, weight: Tensor) -> Tensor:
+        """Return the same where a weight lies, from its values `seen`, on the host or there."""
+        filters = seen.detach().reshape(seen.shape[:1].numel(), -1).cpu().float()
         if not bool(torch.isfinite(filters).all()):
             return torch.full_like(weight, math.nan)  # the pruner names the weight
         living = filters.any(1)
@@ -84,3 +93,23 @@ class KMeans:
         scores = 1.0 - distances / max(float(distances.max()), torch.finfo(torch.float32).tiny)
         scores[nearest_first[firsts]] += 2.0
         return torch.from_numpy(scores).float()
+
+
+@dataclass(frozen=True)
+class KMeansOf:
+    """`KMeans` for one update.
+
+    Attributes:
+        clusters: what it does.
+        weights: by name, on the host; others are brought there one by one.
+    """
+
+    clusters: KMeans
+    weights: Mapping[str, Tensor]
+
+    of_outputs: ClassVar[bool] = True
+
+    def at(self, site: Site) -> Criterion:
+        """Return the criterion for that weight at that step."""
+        asked, seen = self.clusters.at(site), self.weights.get(site.name)
+        return asked if seen is None else lambda weight, grad: asked.scores(seen, weight)

@@ -1,18 +1,13 @@
-"""Hooks beside `torch.compile`: compiled code does not look at them again, and cannot draw masks itself."""
+"""Hooks beside `torch.compile`: compiled code does not look at them again."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, ParamSpec, TypeVar
+from collections.abc import Sequence
 
 import torch
-from torch import nn
 
 from lightning_prune.learned.weight_hooks import Handle
-
-P = ParamSpec("P")
-R = TypeVar("R")
 
 
 class Hooks:
@@ -37,22 +32,6 @@ class Hooks:
                 handle.remove()
             self._handles.clear()
             _forget_compiled()
-
-
-def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Return a function that compiled code calls as it is, for one break of the graph.
-
-    Traced, a generator and a hash in it break the graph each, and the number of the step, which decides the draws,
-    has it compiled anew at every step.
-    """
-    disable: Any = torch.compiler.disable
-    return disable(function)
-
-
-def is_compiled(model: nn.Module) -> bool:
-    """Whether a model shows that torch.compile is on it or on a part: around it, in place, or by Lightning."""
-    marks = ("_orig_mod", "_compiled_call_impl", "_compiler_ctx")
-    return any(getattr(module, mark, None) is not None for module in model.modules() for mark in marks)
 
 
 def _forget_compiled() -> None:

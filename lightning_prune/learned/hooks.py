@@ -10,12 +10,12 @@ from torch import Tensor
 class Masking(Protocol):
     """Gives masks."""
 
-    def __call__(self, number: int, reader: object, batch: int, weight: Tensor | None = None) -> Tensor:
+    def __call__(self, number: int, reader: int, batch: int, weight: Tensor | None = None) -> Tensor:
         """Return the mask of a group, (batch or 1, units).
 
         Args:
             number: of the group.
-            reader: who asks.
+            reader: the number of who asks.
             batch: its size; 0 in evaluation.
             weight: where the mask is put on weights, the one at hand: a copy of the model has its own.
         """

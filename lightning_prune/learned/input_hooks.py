@@ -22,11 +22,15 @@ class Factors:
         read: number of a group -> the channels, (units, n), that are its units.
         masking: gives the masks.
         shared: groups with one draw for the whole batch.
+        reader: the number of who reads.
     """
 
-    def __init__(self, channels: int, read: Mapping[int, Tensor], masking: Masking, shared: Container[int]) -> None:
+    def __init__(
+        self, channels: int, read: Mapping[int, Tensor], masking: Masking, shared: Container[int], reader: int
+    ) -> None:
         self._draws = [(number, number not in shared) for number in read]
         self._masking = masking
+        self._reader = reader
         # Every channel picks its factor from (1, units of the first group, units of the second, ...).
         self._picks = torch.zeros(channels, dtype=torch.int64)
         first = 1
@@ -35,16 +39,16 @@ class Factors:
             self._picks[index.flatten()] = units.repeat_interleave(index.shape[1])
             first += len(index)
 
-    def __call__(self, reader: object, batch: int, training: bool) -> Tensor:
+    def __call__(self, batch: int, training: bool) -> Tensor:
         """Return them for a batch, (batch or 1, channels)."""
-        masks = [self._masking(n, reader, (batch if each else 1) if training else 0) for n, each in self._draws]
+        masks = [self._masking(n, self._reader, (batch if each else 1) if training else 0) for n, each in self._draws]
         rows = max(len(mask) for mask in masks)
         all_masks = [masks[0].new_ones(rows, 1), *(mask.expand(rows, -1) for mask in masks)]
         return torch.cat(all_masks, dim=1)[:, self._picks.to(masks[0].device)]
 
-    def columns(self, reader: object, weight: Tensor, training: bool) -> Tensor:
+    def columns(self, weight: Tensor, training: bool) -> Tensor:
         """Return them for the columns of a weight that reads."""
-        return self(reader, 1, training)
+        return self(1, training)
 
 
 class MaskInput(SharedHook):
@@ -66,7 +70,7 @@ class MaskInput(SharedHook):
             return self._masked_rows(module, x)
         dim = x.dim() - 1 - (len(module.kernel_size) if isinstance(module, _ConvNd) else 0)
         first = batch_dimension(module) if x.dim() == 3 else 0
-        factors = self._factors(self, x.shape[first] if dim else 1, module.training)
+        factors = self._factors(x.shape[first] if dim else 1, module.training)
         shape = [1] * x.dim()
         shape[dim] = -1
         if dim:
@@ -76,7 +80,7 @@ class MaskInput(SharedHook):
     def _masked_rows(self, module: nn.Module, x: PackedSequence) -> PackedSequence:
         """Do the same to a packed sequence, whose rows are those of the first step, of the second, ..."""
         batch = int(x.batch_sizes[0])
-        factors = self._factors(self, batch, module.training).to(x.data.dtype)
+        factors = self._factors(batch, module.training).to(x.data.dtype)
         if len(factors) == 1:
             return x._replace(data=x.data * factors)
         examples = torch.cat([torch.arange(int(size)) for size in x.batch_sizes]).to(x.data.device)

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_prune.learned.compiled import Hooks, uncompiled
+from lightning_prune.learned.compiled import Hooks
+from lightning_prune.learned.giver import Giver
 from lightning_prune.learned.hard_masks import HardMasks
 from lightning_prune.learned.hardening import harden, harden_copies
 from lightning_prune.learned.learn_step import check_weights, learn
@@ -42,6 +43,7 @@ class Learning:
         schedule: resolved for a run of `length` optimizer steps.
         step: the step of the latest update, None before the first.
         changed: the share of all mask entries that the latest update changed.
+        waits: whether the schedule has not begun, and nothing is masked yet.
         finished: whether the hard masks are in the weights, and nothing is learned any more.
         history: of each update the step, the share of units undecided, and a histogram of each group's probabilities.
 
@@ -67,7 +69,7 @@ class Learning:
         self._final: dict[str, Tensor] | None = None
         self.logits = logits_of(ideas, self._sites)
         self._scheduled = ideas.schedule is not None
-        self._waits = self.logits.step < self.schedule.begin_step
+        self.waits = self.logits.step < self.schedule.begin_step
         self._hard = HardMasks(self._sites, self.logits, ideas.threshold, self._scheduled)
         self._hooks = Hooks()
         self._hook()
@@ -76,22 +78,17 @@ class Learning:
         """Resolve the schedule for another length. Raises ValueError if it does not fit; nothing is changed then."""
         before, self.schedule = self.schedule, (self._ideas.schedule or _WHOLE_RUN).resolve(length)
         self.step, self.length = still_due(self.step, before, self.schedule), length
-        self._waits = self.logits.step < self.schedule.begin_step
+        self.waits = self.logits.step < self.schedule.begin_step
 
     # What layers read
 
-    def _mask(self, number: int, reader: object, batch: int, weight: Tensor | None = None) -> Tensor:
-        """Return the masks of a group for a reader: random ones for a batch in training, hard ones in evaluation."""
-        logits = self.logits.values[number]
-        if not batch:
-            return self._settled(number, weight)[None]
-        if self._waits:
-            return torch.ones(1, self._sites.sizes[number], device=logits.device)
-        if self._sites.owner(number).grad is None:  # by zero_grad: what the logits have is of a backward before it
-            logits.grad = None
-        return self.logits.masks(number, reader, batch, weight)
+    def forget_earlier(self, number: int) -> None:
+        """Forget the gradient of a group where that of its weights was: it is of a backward pass before."""
+        if self._sites.owner(number).grad is None:  # by zero_grad
+            self.logits.values[number].grad = None
 
-    def _settled(self, number: int, weight: Tensor | None = None) -> Tensor:
+    def settled(self, number: int, weight: Tensor | None = None) -> Tensor:
+        """Return by what the units of a group are multiplied in evaluation, (units,)."""
         self.settle()
         return self._factors(number, weight) * self._hard.keeps[number].to(self.logits.values[number].device)
 
@@ -139,7 +136,7 @@ class Learning:
         warn_of_late(self._sites.waiting, tuple(optimizers), self._sites.skipped)
         stepped = step != self.logits.step
         self.logits.now_at(step, progress(step, begin, end))
-        self._waits = self.logits.step < self.schedule.begin_step
+        self.waits = self.logits.step < self.schedule.begin_step
         due = self.schedule.last_update(step)
         if due is None or (self.step is not None and due <= self.step):
             if stepped and self.follows_weights:
@@ -209,7 +206,8 @@ class Learning:
         return [self._factors(number) for number in range(len(self._sites.sizes))]
 
     def _hook(self) -> None:
-        self._hooks.put(self._sites.hook(self._mask if self.logits.of_weights else uncompiled(self._mask)))
+        self.logits.readers_are_new()
+        self._hooks.put(self._sites.hook(Giver(self, self._sites.sizes)))
 
     def unhook(self) -> None:
         """Take the hooks off."""

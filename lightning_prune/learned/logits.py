@@ -50,28 +50,33 @@ class Logits:
         """Return each group's probabilities, differentiable."""
         return [gate.probability(logits) for gate, logits in zip(self.gates, self.values, strict=True)]
 
-    def masks(self, number: int, reader: object, batch: int, weight: Tensor | None = None) -> Tensor:
-        """Return random masks, (batch, units), for a reader: within one forward the same for all readers of a group.
+    def masks(self, number: int, reader: int, batch: int, weight: Tensor | None = None) -> Tensor:
+        """Return random masks, (batch, units), for a reader. A weight given is of no consequence here; see `draw`."""
+        return self.gates[number].sample(self.values[number], self.draw(number, reader, batch), self.progress)
 
-        A weight given is of no consequence here; the masks of learned thresholds follow from it.
+    def draw(self, number: int, reader: int, batch: int) -> Tensor:
+        """Return draws from U(0, 1), (batch, units), within one forward the same for all readers of a group.
 
         Raises:
             RuntimeError: a layer that was called more than once since the last step is called in a backward pass.
         """
-        gate = self.gates[number]
         if torch._C._current_graph_task_id() != -1:  # pyright: ignore
-            return gate.sample(self.values[number], self._again(number, reader, batch), self.progress)
+            return self._again(number, reader, batch)
         uniform, served = self._uniform[number].get(batch, (None, set[int]()))
-        if uniform is None or id(reader) in served:  # the layer's next call: a new forward
+        if uniform is None or reader in served:  # the layer's next call: a new forward
             uniform, served = self._draw(number, batch), set[int]()
             self._uniform[number][batch] = uniform, served
-        served.add(id(reader))
-        return gate.sample(self.values[number], uniform, self.progress)
+        served.add(reader)
+        return uniform
 
-    def _again(self, number: int, reader: object, batch: int) -> Tensor:
+    def readers_are_new(self) -> None:
+        """Take note that nobody of those who read from here on has read yet."""
+        self._uniform = [{batch: (uniform, set[int]()) for batch, (uniform, _) in of.items()} for of in self._uniform]
+
+    def _again(self, number: int, reader: int, batch: int) -> Tensor:
         """Return the draw of the forward that activation checkpointing repeats in the backward pass."""
         uniform, served = self._uniform[number].get(batch, (None, set[int]()))
-        if uniform is None or id(reader) not in served or self._draws[number] > 1:
+        if uniform is None or reader not in served or self._draws[number] > 1:
             raise RuntimeError(
                 "activation checkpointing repeats one of several forwards of this step, and learned masks do not know "
                 "which: let the layers that read masked units out of it"

@@ -97,12 +97,12 @@ class MaskedUnits:
         shared |= {number for number, dimensions in batches.items() if len(dimensions) > 1}
         handles: list[Handle] = [
             module.register_forward_pre_hook(
-                MaskInput(Factors(channels(module), read, masking, shared)), with_kwargs=True
+                MaskInput(Factors(channels(module), read, masking, shared, reader)), with_kwargs=True
             )
-            for module, read in outside.items()
+            for reader, (module, read) in enumerate(outside.items())
         ]
-        for (module, attribute), read in inside.items():
-            factors = Factors(getattr(module, attribute).shape[1], read, masking, shared)
+        for reader, ((module, attribute), read) in enumerate(inside.items(), len(outside)):
+            factors = Factors(getattr(module, attribute).shape[1], read, masking, shared, reader)
             handles += mask_weight(self._model, module, attribute, factors.columns)
         return handles
 

@@ -49,14 +49,14 @@ class MaskedWeights:
     def hook(self, masking: Masking) -> list[Handle]:
         """Have every layer compute with masked weights."""
 
-        def factor(number: int) -> Factor:
-            return lambda asker, weight, training: masking(number, asker, int(training), weight).view(weight.shape)
+        def factor(number: int, reader: int) -> Factor:
+            return lambda weight, training: masking(number, reader, int(training), weight).view(weight.shape)
 
         return [
             handle
             for number, weight in enumerate(self.masks.values())
-            for module, attribute in weight.target.owners
-            for handle in mask_weight(self._model, module, attribute, factor(number))
+            for reader, (module, attribute) in enumerate(weight.target.owners)
+            for handle in mask_weight(self._model, module, attribute, factor(number, reader))
         ]
 
     def choose(self, schedule: Schedule, step: int, worth: Sequence[Tensor]) -> tuple[list[Tensor], list[float]]:

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_prune.gate import Gate, Sigmoid, ThresholdGate
-from lightning_prune.learned.compiled import is_compiled
 from lightning_prune.learned.learning import Learning
 from lightning_prune.mask_regularizer import Binarizer, MaskRegularizer
 from lightning_prune.masks import apply_all, zero_gradients
@@ -181,11 +180,6 @@ class LearnedMasks(Engine[Learning]):
     def moves_between_updates(self) -> bool:
         """Whether the masks are decided anew at steps without an update, too: those of learned thresholds."""
         return self._on_model.follows_weights
-
-    @property
-    def breaks_graphs(self) -> bool:
-        """Whether the model is compiled, and draws break its graph at each layer that is masked."""
-        return not isinstance(self.gate, ThresholdGate) and is_compiled(self._module)
 
     # One step
 

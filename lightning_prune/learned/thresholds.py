@@ -33,7 +33,7 @@ class Thresholds(Logits):
         super().__init__(gates, *of)
         self._budget = budget
 
-    def masks(self, number: int, reader: object, batch: int, weight: Tensor | None = None) -> Tensor:
+    def masks(self, number: int, reader: int, batch: int, weight: Tensor | None = None) -> Tensor:
         """Return the mask of a weight, or of a copy with values of its own. Nothing is drawn."""
         return self._gate(number, weight).sample(self.values[number], self.values[number], self.progress)
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from lightning_prune.learned.hooks import SharedHook
 
-Factor = Callable[[object, Tensor, bool], Tensor]
-"""Who asks, a parameter, whether in training -> by what it is multiplied, of a shape that broadcasts to its own."""
+Factor = Callable[[Tensor, bool], Tensor]
+"""A parameter, whether in training -> by what it is multiplied, of a shape that broadcasts to its own."""
 
 
 class Handle(Protocol):
@@ -40,7 +40,7 @@ class MaskWeight(SharedHook):
         """Put the masked weight in the parameter's place."""
         holder = module.get_submodule(self.inner)
         parameter: Tensor = holder._parameters[self.attribute]  # pyright: ignore
-        factor = self.factor(self, parameter, module.training)
+        factor = self.factor(parameter, module.training)
         holder.__dict__[self.attribute] = parameter * factor.to(parameter.dtype)
         _refresh(holder)
 

@@ -12,7 +12,16 @@ from torch import Tensor
 
 from lightning_prune.pruning.few_units import brought
 from lightning_prune.ranking import Contest, NotFiniteError, Spared, keep_largest, keep_largest_of_each
-from lightning_prune.selection import Exact, Selection, Units, check_finite, held, non_finite, shards_of
+from lightning_prune.selection import (
+    Exact,
+    Selection,
+    SelectionOfEach,
+    Units,
+    check_finite,
+    held,
+    non_finite,
+    shards_of,
+)
 
 _GLANCE = 1 << 14
 """Units looked at first: mostly enough to see that a layer keeps more than it must."""
@@ -47,13 +56,14 @@ def select_each(
 ) -> list[tuple[list[Tensor], float]]:
     """Return what `select` gives for the layers, floors, drop and sparsity of each of several pools.
 
-    `Exact` ranks pools without floors together.
+    A selection that can answers for all pools without floors at once.
     """
-    plain = [n for n, (_, least, _, _) in enumerate(asked) if isinstance(selection, Exact) and not any(least)]
+    plain = [n for n, (_, least, _, _) in enumerate(asked) if not any(least)]
     found: dict[int, tuple[list[Tensor], float]] = {}
-    if len(plain) > 1 and isinstance(selection, Exact):
+    if len(plain) > 1 and isinstance(selection, SelectionOfEach):
         pools = [[units for layer in asked[n][0] for units in layer] for n in plain]
-        found = dict(zip(plain, selection.of_each(pools, [asked[n][2] for n in plain]), strict=True))
+        answers = selection.of_each(pools, [asked[n][2] for n in plain], [asked[n][3] for n in plain])
+        found = dict(zip(plain, answers, strict=True))
     return [found[n] if n in found else select(selection, *each) for n, each in enumerate(asked)]
 
 

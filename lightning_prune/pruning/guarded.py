@@ -1,4 +1,4 @@
-"""Which units of a weight a pattern protects: those that go only after all others."""
+"""Which units of a weight a pattern protects, those that go only after all others, and which are alive."""
 
 from __future__ import annotations
 
@@ -37,6 +37,12 @@ def _protected(pattern: Pattern, values: Tensor, alive: Tensor | None, absolute:
         assert found is not None
         out.copy_(found)
     return protected
+
+
+def living_units(pattern: Pattern, mask: Tensor) -> Tensor:
+    """Return which units of a weight are alive, in its shape, the mask itself, where each is one weight."""
+    holds = pattern.weights_per_unit(mask.shape)
+    return mask if isinstance(holds, int) and holds == 1 else pattern.units(mask.float()) > 0
 
 
 def safe(units: Units) -> Tensor:

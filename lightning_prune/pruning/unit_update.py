@@ -17,6 +17,7 @@ from lightning_prune.criterion import Criterion, SitedCriterion
 from lightning_prune.masks import MaskedWeight, Masks
 from lightning_prune.pattern import CoupledPattern
 from lightning_prune.pruning.asking import remember, scores_of
+from lightning_prune.pruning.hosted import hosted
 from lightning_prune.pruning.observed import Observed, readers, worth_of
 from lightning_prune.pruning.unit_budget import UnitBudget, nearest
 from lightning_prune.pruning.weight_update import Decision
@@ -238,12 +239,13 @@ class UnitUpdate:
             ]
         told: list[tuple[str, int, Part]] = []
         found: list[Tensor] = []
-        for name, weight in self.weights.items():
-            places = self._scored.get(name, ())
-            if not places or self._of_units:
-                continue
+        places_of = {} if self._of_units else self._scored
+        scored = {name: weight for name, weight in self.weights.items() if places_of.get(name)}
+        criterion = hosted(self.criterion, list(scored.values()))
+        for name, weight in scored.items():
+            places = places_of[name]
             computed = [(number, part) for number, part in places if part.role == "out"]
-            asked = scores_of(self.criterion, weight, step, share, self._norm(weight, computed))
+            asked = scores_of(criterion, weight, step, share, self._norm(weight, computed))
             scores = where_float64_is(weight.restore(asked))
             for number, part in places:
                 others = [dim for dim in range(scores.dim()) if dim != part.dim]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -14,7 +14,9 @@ from lightning_prune.masks import MaskedWeight
 from lightning_prune.pattern import Pattern, SitedPattern
 from lightning_prune.pruning import few_units, floor
 from lightning_prune.pruning.asking import gathers, remember, scores_of
-from lightning_prune.pruning.guarded import guarded, safe
+from lightning_prune.pruning.contest import WeightContest, with_units
+from lightning_prune.pruning.guarded import living_units, safe
+from lightning_prune.pruning.hosted import hosted
 from lightning_prune.pruning.observed import Observed
 from lightning_prune.ranking import ends
 from lightning_prune.schedule import Schedule
@@ -30,49 +32,6 @@ class Decision:
     weight: MaskedWeight
     mask: Tensor
     threshold: float
-
-
-@dataclass(frozen=True)
-class _Contest:
-    """The weights of a pool with their patterns, and by layer and weight their units."""
-
-    members: list[tuple[MaskedWeight, Pattern]]
-    ranked: list[list[list[Units]]]
-
-    @property
-    def size(self) -> int:
-        """How many weights compete."""
-        return sum(weight.size for weight, _ in self.members)
-
-    @property
-    def layers(self) -> list[list[Units]]:
-        """The units of each layer."""
-        return [[units for parts in layer for units in parts] for layer in self.ranked]
-
-    @property
-    def sparing(self) -> list[Units]:
-        """The units of patterns whose protected units never go."""
-        return [u for (_, pattern), parts in self._each if getattr(pattern, "spares", False) for u in parts]
-
-    def guarded(self) -> _Contest:
-        """Return the same with the units that go only after all others."""
-        every = [guarded(pattern, units) for (_, pattern), parts in self._each for units in parts]
-        return _with_units([self], every)[0]
-
-    def kept(self, keeps: Sequence[Tensor]) -> list[tuple[MaskedWeight, Pattern, list[Tensor]]]:
-        """Return each weight with which of its units stay, those among them that never go."""
-        rest = iter(keeps)
-        found: list[tuple[MaskedWeight, Pattern, list[Tensor]]] = []
-        for (weight, pattern), parts in self._each:
-            kept = list(islice(rest, len(parts)))
-            if getattr(pattern, "spares", False):  # not all selections mind them
-                kept = [keep | safe(part) for keep, part in zip(kept, parts, strict=True)]
-            found.append((weight, pattern, kept))
-        return found
-
-    @property
-    def _each(self) -> Iterator[tuple[tuple[MaskedWeight, Pattern], list[Units]]]:
-        return zip(self.members, (parts for layer in self.ranked for parts in layer), strict=True)
 
 
 @dataclass(frozen=True)
@@ -123,7 +82,8 @@ class WeightUpdate:
         alone = all(weight.mask.device.type == "cpu" and weight.shard is None for weight in weights)
         # Devices and other ranks are waited for less often if all is ranked together; otherwise it only takes room.
         at_once = [[pool] for pool in pools] if alone else [pools]
-        return [decision for some in at_once for decision in self._select(some, step)]
+        asked = replace(self, criterion=hosted(self.criterion, weights))
+        return [decision for some in at_once for decision in asked._select(some, step)]
 
     def remember(self, step: int) -> None:
         """Have the criterion remember the weights, now that the update at `step` is certain and nothing is written."""
@@ -201,36 +161,36 @@ class WeightUpdate:
         there = [units for contest in contests for layer in contest.layers for units in layer]
         few = few_units.are_few(there)
         if few:
-            contests = _with_units(contests, few_units.brought(there))
+            contests = with_units(contests, few_units.brought(there))
         contests = [contest.guarded() for contest in contests]
         sparing = [units for contest in contests for units in contest.sparing]
         spared = iter(held(sparing, [safe(units) for units in sparing]))
-        asked: list[tuple[list[list[Units]], Sequence[int], int, float]] = []
-        for pool, contest in zip(pools, contests, strict=True):
-            most = contest.size - sum(islice(spared, len(contest.sparing)))
-            asked.append((contest.layers, pool.least, min(pool.drop, most), pool.sparsity))
+        most = [contest.size - sum(islice(spared, len(contest.sparing))) for contest in contests]
+        asked = [
+            (contest.layers, pool.least, min(pool.drop, top), pool.sparsity)
+            for pool, contest, top in zip(pools, contests, most, strict=True)
+        ]
         found = floor.select_each(self.selection, asked)
         del asked, sparing
-        kept: list[tuple[MaskedWeight, Pattern, list[Tensor], float]] = []
-        for contest, (keeps, threshold) in zip(contests, found, strict=True):
-            kept += [(*member, threshold) for member in contest.kept(keeps)]
+        each = zip(contests, found, strict=True)
+        kept = [(*member, threshold) for contest, (keeps, threshold) in each for member in contest.kept(keeps)]
         if few:
             masks = few_units.returned([keep for *_, keeps, _ in kept for keep in keeps], there)
             kept = [(w, pattern, list(islice(masks, len(keeps))), at) for w, pattern, keeps, at in kept]
-        del contests, found, there  # the scores, before masks are made of what stays
+        del contests, each, found, there  # the scores, before masks are made of what stays
         decisions: list[Decision] = []
         while kept:
             weight, pattern, keeps, threshold = kept.pop()
             decisions.append(Decision(weight, self._mask(weight, pattern, keeps), threshold))
         return decisions[::-1]
 
-    def _contests(self, pools: Sequence[Pool], step: int, finite: list[tuple[str, Tensor]]) -> list[_Contest]:
+    def _contests(self, pools: Sequence[Pool], step: int, finite: list[tuple[str, Tensor]]) -> list[WeightContest]:
         """Return the contests of pools; where one rank fails, and weights are taken apart, all fail."""
         shards = [weight.shard for members in self.groups.values() for weight in members]
         if all(shard is None for shard in shards):
             return [self._contest(pool, step, finite) for pool in pools]
         failure: Exception | None = None
-        contests: list[_Contest] = []
+        contests: list[WeightContest] = []
         try:
             contests += [self._contest(pool, step, finite) for pool in pools]
         except Exception as error:
@@ -240,10 +200,10 @@ class WeightUpdate:
             raise ValueError(said) from failure
         return contests
 
-    def _contest(self, pool: Pool, step: int, finite: list[tuple[str, Tensor]]) -> _Contest:
+    def _contest(self, pool: Pool, step: int, finite: list[tuple[str, Tensor]]) -> WeightContest:
         pattern = self._pattern_at
         layers = [[(w, pattern(w.target.name)) for w in self.groups[name]] for name in pool.names]
-        return _Contest(
+        return WeightContest(
             [member for layer in layers for member in layer],
             [[self._units(weight, pattern, step, finite) for weight, pattern in layer] for layer in layers],
         )
@@ -279,7 +239,7 @@ class WeightUpdate:
             each = zip(weight.parts(values), masks, strict=True)
             return [Units(name, part, True, alive, threshold=threshold) for part, alive in each]
         # Each made before the next and let go then: scores are held for single weights alone.
-        alive = [] if pattern.single else [None if m is None else pattern.units(m.float()) > 0 for m in masks]
+        alive = [] if pattern.single else [None if m is None else living_units(pattern, m) for m in masks]
         scores = scores_of(self.criterion, weight, step, self.schedule.sparsity(step))
         restored = weight.restore(scores)
         if pattern.single:
@@ -293,7 +253,10 @@ class WeightUpdate:
         holds = pattern.weights_per_unit(weight.parts(scores)[0].shape)
         del scores
         each = zip(units, alive, strict=True)
-        return [Units(name, some, False, living, None, holds, threshold) for some, living in each]
+        return [
+            Units(name, some, False, None if living is None else living.reshape(some.shape), None, holds, threshold)
+            for some, living in each
+        ]
 
     @property
     def _pattern_at(self) -> Callable[[str], Pattern]:
@@ -308,12 +271,3 @@ def _shape_of_one(weight: MaskedWeight) -> torch.Size:
     """Return the shape of the whole weight, output dimension first; of a stack of experts that of one."""
     of = weight.mask if weight.shard is None else torch.empty(weight.shape, device="meta")
     return weight.parts(weight.canonical(of))[0].shape
-
-
-def _with_units(contests: Sequence[_Contest], units: Sequence[Units]) -> list[_Contest]:
-    """Return contests with other units, all of them one after the other."""
-    rest = iter(units)
-    return [
-        replace(contest, ranked=[[list(islice(rest, len(parts))) for parts in layer] for layer in contest.ranked])
-        for contest in contests
-    ]

@@ -21,7 +21,9 @@ from .float_keys import NotFiniteError as NotFiniteError
 from .keep_largest import keep_largest as keep_largest
 from .keep_largest import keep_largest_of_each as keep_largest_of_each
 from .spared import Spared as Spared
+from .thresholds import Ranked as Ranked
 from .thresholds import above as above
 from .thresholds import extremes as extremes
 from .thresholds import kth_smallest_value as kth_smallest_value
+from .thresholds import kth_smallest_values as kth_smallest_values
 from .thresholds import where_float64_is as where_float64_is

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -54,12 +54,46 @@ def _extremes(values: Sequence[Tensor], absolute: bool) -> list[tuple[float, flo
     return found
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """Values of which one is looked for: the k-th smallest, from 1.
+
+    Attributes:
+        values: floats of one dtype.
+        absolute: rank |values|.
+        k: which of them.
+        shards: of which wholes the values are pieces, where they are.
+    """
+
+    values: Sequence[Tensor]
+    absolute: bool
+    k: int
+    shards: Sequence[Shard | None] = ()
+
+
+def kth_smallest_values(ranked: Sequence[Ranked]) -> list[float]:
+    """Return the one that is looked for in each, of all ranks; those of one dtype are read together."""
+    found: list[float] = [0.0] * len(ranked)
+    where: dict[tuple[torch.dtype, bool], list[int]] = {}
+    for index, one in enumerate(ranked):
+        where.setdefault((one.values[0].dtype, one.absolute), []).append(index)
+    for (dtype, _), indices in where.items():
+        contests = [_contest(ranked[index]) for index in indices]
+        runs = [replace(contest.run(contest.chunks), k=contest.drop) for contest in contests]
+        places = list(dict.fromkeys(place for contest in contests for place in contest.places))
+        keys = kth_of_each(runs, contests[0].lowest, contests[0].width, places)
+        for index, key in zip(indices, keys, strict=True):
+            found[index] = float_keys.value_of(key.value, dtype)
+    return found
+
+
+def _contest(ranked: Ranked) -> Contest:
+    return Contest(ranked.values, [None] * len(ranked.values), ranked.k, 0, ranked.absolute, ranked.shards)
+
+
 def kth_smallest_value(values: Sequence[Tensor], absolute: bool, k: int, shards: Sequence[Shard | None] = ()) -> float:
     """Return the k-th smallest (from 1) of all values, floats of one dtype, or of |values|; of all ranks."""
-    contest = Contest(values, [None] * len(values), k, 0, absolute, shards)
-    run = replace(contest.run(contest.chunks), k=k)
-    (found,) = kth_of_each([run], contest.lowest, contest.width, list(dict.fromkeys(contest.places)))
-    return float_keys.value_of(found.value, values[0].dtype)
+    return kth_smallest_values([Ranked(values, absolute, k, shards)])[0]
 
 
 def above(values: Sequence[Tensor], absolute: bool, threshold: float, equal: bool) -> list[Tensor]:

@@ -12,6 +12,7 @@ tests/laws/test_selection.py test it at once.
 from .exact import Exact as Exact  # as many as asked for, to one weight, the same on every machine
 from .histogram import Histogram as Histogram  # above a smoothed threshold that a histogram of the scores gives
 from .protocol import Selection as Selection
+from .protocol import SelectionOfEach as SelectionOfEach
 from .protocol import Units as Units
 from .protocol import check_finite as check_finite
 from .protocol import check_found as check_found

@@ -29,10 +29,12 @@ class Exact:
 
     def __call__(self, pool: Sequence[Units], drop: int, sparsity: float) -> tuple[list[Tensor], float]:
         """Return which units to keep, and the largest score dropped (the threshold so far where none was)."""
-        ((keeps, threshold),) = self.of_each([pool], [drop])
+        ((keeps, threshold),) = self.of_each([pool], [drop], [sparsity])
         return keeps, threshold
 
-    def of_each(self, pools: Sequence[Sequence[Units]], drops: Sequence[int]) -> list[tuple[list[Tensor], float]]:
+    def of_each(
+        self, pools: Sequence[Sequence[Units]], drops: Sequence[int], sparsities: Sequence[float]
+    ) -> list[tuple[list[Tensor], float]]:
         """Return the same for each of several pools; on a device all are ranked together, tier by tier."""
         every = range(len(pools))
         alive = [[u.alive for u in pool] for pool in pools]

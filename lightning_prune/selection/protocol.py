@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -140,4 +140,15 @@ class Selection(Protocol):
 
     def __call__(self, pool: Sequence[Units], drop: int, sparsity: float) -> tuple[list[Tensor], float]:
         """Return for each member which units to keep (bool, the units' shape), and the new threshold."""
+        ...
+
+
+@runtime_checkable
+class SelectionOfEach(Protocol):
+    """A selection that answers for several pools at once, so that a device is waited for as often as for one."""
+
+    def of_each(
+        self, pools: Sequence[Sequence[Units]], drops: Sequence[int], sparsities: Sequence[float]
+    ) -> list[tuple[list[Tensor], float]]:
+        """Return for each pool what the selection gives for it alone."""
         ...

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from lightning_prune.ranking import above, extremes, kth_smallest_value
+from lightning_prune.ranking import Ranked, above, kth_smallest_values
 from lightning_prune.selection.protocol import Units, check_finite, common, shards_of
 
 
@@ -33,14 +33,24 @@ class Sort:
 
     def __call__(self, pool: Sequence[Units], drop: int, sparsity: float) -> tuple[list[Tensor], float]:
         """Return which units to keep, and the smoothed threshold."""
-        check_finite(pool)
-        values, absolute = common(pool)
-        total, shards = sum(units.size for units in pool), shards_of(pool)
-        keep = round(total * (1.0 - sparsity))
-        if keep:
-            raw = kth_smallest_value(values, absolute, total - keep + 1, shards)
-        else:  # just above the largest
-            raw = math.nextafter(max(high for _, high in extremes(values, absolute, shards)), math.inf)
-        threshold = (1.0 - self.threshold_decay) * raw + self.threshold_decay * pool[0].threshold
-        masks = above(values, absolute, threshold, equal=True)
-        return [m if u.alive is None else m.logical_and_(u.alive) for m, u in zip(masks, pool, strict=True)], threshold
+        return self.of_each([pool], [drop], [sparsity])[0]
+
+    def of_each(
+        self, pools: Sequence[Sequence[Units]], drops: Sequence[int], sparsities: Sequence[float]
+    ) -> list[tuple[list[Tensor], float]]:
+        """Return the same for each of several pools; a device is waited for as often as for one."""
+        check_finite([units for pool in pools for units in pool])
+        sizes = [sum(units.size for units in pool) for pool in pools]
+        kept = [round(size * (1.0 - sparsity)) for size, sparsity in zip(sizes, sparsities, strict=True)]
+        ranked = [
+            Ranked(*common(pool), min(size, size - keep + 1), shards_of(pool))
+            for pool, size, keep in zip(pools, sizes, kept, strict=True)
+        ]
+        found: list[tuple[list[Tensor], float]] = []
+        for pool, keep, of, value in zip(pools, kept, ranked, kth_smallest_values(ranked), strict=True):
+            raw = value if keep else math.nextafter(value, math.inf)  # just above the largest
+            threshold = (1.0 - self.threshold_decay) * raw + self.threshold_decay * pool[0].threshold
+            masks = above(of.values, of.absolute, threshold, equal=True)
+            masks = [m if u.alive is None else m.logical_and_(u.alive) for m, u in zip(masks, pool, strict=True)]
+            found.append((masks, threshold))
+        return found

@@ -48,7 +48,7 @@ def test_G3_the_budget_is_kept_between_updates_too() -> None:
 
     def factors(masks: LearnedMasks) -> list[Tensor]:
         here = on(masks)
-        return [here._settled(number) for number in range(len(here._hard.keeps))]
+        return [here.settled(number) for number in range(len(here._hard.keeps))]
 
     model.after_batch.append(look)
     with pytest.warns(UserWarning, match="end_step=24"):

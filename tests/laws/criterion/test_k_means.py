@@ -90,3 +90,13 @@ def test_G13_k_means_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setitem(sys.modules, "sklearn", None)
     with pytest.raises(ModuleNotFoundError, match=r"scikit-learn: pip install 'lightning-prune\[structured\]'"):
         KMeans()
+
+
+def test_weights_that_are_on_the_host_already_score_the_same() -> None:
+    """By name; others are looked at where they lie. What is handed over counts, not the weight that is asked for."""
+    weight, other = torch.randn(12, 3, 3, generator=torch.Generator().manual_seed(0)), torch.randn(12, 4)
+    plain, hosted = KMeans(seed=3), KMeans(seed=3).hosted({"a": weight, "b": other})
+    site = Site("a", 5, sparsity=0.5)
+    assert torch.equal(hosted.at(site)(torch.zeros_like(weight), None), plain.at(site)(weight, None))
+    elsewhere = Site("c", 5, sparsity=0.5)
+    assert torch.equal(hosted.at(elsewhere)(other, None), plain.at(elsewhere)(other, None))

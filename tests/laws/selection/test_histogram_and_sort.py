@@ -95,3 +95,31 @@ def test_scores_are_read_and_not_written_to(selection: Any, dtype: torch.dtype, 
     before = [score.clone() for score in scores]
     selection([Units(f"w{i}", score, absolute) for i, score in enumerate(scores)], 10, 0.3)
     assert all(torch.equal(score, old) for score, old in zip(scores, before, strict=True))
+
+
+@pytest.mark.parametrize("selection", [Histogram(nbins=7, threshold_decay=0.5), Sort(threshold_decay=0.5), Exact()])
+def test_several_pools_at_once_are_each_by_itself(selection: Any) -> None:
+    """Of other sizes, dtypes and ways to score; one of zeros, one that keeps nothing, one with units that are dead."""
+    draw = torch.Generator().manual_seed(0)
+    pools = [
+        [Units("a", torch.randn(30, generator=draw), absolute=True, threshold=0.2)],
+        [Units("b", torch.rand(4, 5, generator=draw)), Units("c", torch.rand(7, generator=draw).double())],
+        [Units("d", torch.zeros(6))],
+        [Units("e", torch.rand(9, generator=draw), alive=torch.arange(9) % 2 == 0)],
+        [Units("f", torch.randn(8, generator=draw).bfloat16(), absolute=True)],
+    ]
+    drops, shares = [10, 20, 3, 6, 8], [0.3, 0.7, 0.5, 0.6, 1.0]
+    together = selection.of_each(pools, drops, shares)
+    for pool, drop, share, (keeps, threshold) in zip(pools, drops, shares, together, strict=True):
+        alone, same = selection(pool, drop, share)
+        assert threshold == same
+        assert all(torch.equal(one, other) for one, other in zip(keeps, alone, strict=True))
+
+
+def test_an_error_of_several_pools_names_the_weight() -> None:
+    good, bad = Units("good", torch.rand(5)), Units("bad", torch.tensor([1.0, float("nan")]))
+    for selection in (Histogram(), Sort()):
+        with pytest.raises(ValueError, match="'bad'"):
+            selection.of_each([[good], [bad]], [1, 1], [0.5, 0.5])
+    with pytest.raises(ValueError, match="'low'"):
+        Histogram().of_each([[good], [Units("low", torch.tensor([-1.0, 2.0]))]], [1, 1], [0.5, 0.5])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 
-import torch
-
 from lightning_prune.learned.weight_hooks import Handle
+from lightning_prune.observing.compiled import forget_compiled
 
 
 class Hooks:
@@ -23,7 +21,7 @@ class Hooks:
     def put(self, handles: Sequence[Handle]) -> None:
         """Take note of some that have just been put on."""
         self._handles += handles
-        _forget_compiled()
+        forget_compiled()
 
     def remove(self) -> None:
         """Take them off."""
@@ -31,9 +29,4 @@ class Hooks:
             for handle in self._handles:
                 handle.remove()
             self._handles.clear()
-            _forget_compiled()
-
-
-def _forget_compiled() -> None:
-    if "torch._dynamo" in sys.modules:  # else nothing has been compiled
-        torch.compiler.reset()
+            forget_compiled()

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage]
 from torch.nn.utils.rnn import PackedSequence
 
-from lightning_prune.coupling.units import Group, Part
+from lightning_prune.coupling.units import Group
 from lightning_prune.learned.hooks import Masking, SharedHook
 
 
@@ -103,23 +103,6 @@ def unreadable(model: nn.Module, group: Group) -> str | None:
 def batch_dimension(module: nn.Module) -> int:
     """Return the dimension of a layer's input along which examples lie; that it is the first is all that is known."""
     return 1 if isinstance(module, nn.RNNBase) and not module.batch_first else 0
-
-
-def channels(module: Any) -> int:
-    """Return how many channels a layer reads."""
-    for attribute in ("in_features", "in_channels", "input_size"):
-        if hasattr(module, attribute):
-            return int(getattr(module, attribute))
-    return int(module.nx)
-
-
-def input_places(module: Any, part: Part) -> Tensor:
-    """Return the input channels, (units, n), that the entries of a part multiply."""
-    groups = module.groups if isinstance(module, _ConvNd) and not module.transposed else 1
-    if groups == 1:
-        return part.index
-    size = module.in_channels // groups  # a weight's column serves the same place of every group
-    return torch.cat([part.index + group * size for group in range(groups)], dim=1)
 
 
 def _owners(model: nn.Module, name: str) -> list[nn.Module]:

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from lightning_prune.criterion import Magnitude
 from lightning_prune.learned.hooks import Masking
-from lightning_prune.learned.input_hooks import Factors, MaskInput, batch_dimension, channels, input_places, unreadable
+from lightning_prune.learned.input_hooks import Factors, MaskInput, batch_dimension, unreadable
 from lightning_prune.learned.weight_hooks import Handle, mask_weight, read_inside
 from lightning_prune.masks import Masks
+from lightning_prune.observing import channels_of, width_of
 from lightning_prune.pattern import CoupledPattern
 from lightning_prune.pruning.unit_targets import unit_targets
 from lightning_prune.pruning.unit_update import UnitUpdate
@@ -93,11 +94,11 @@ class MaskedUnits:
                     _add(inside.setdefault((module, attribute), {}), number, part.index)
                 else:
                     batches.setdefault(number, set()).add(batch_dimension(module))
-                    _add(outside.setdefault(module, {}), number, input_places(module, part))
+                    _add(outside.setdefault(module, {}), number, channels_of(module, part.index))
         shared |= {number for number, dimensions in batches.items() if len(dimensions) > 1}
         handles: list[Handle] = [
             module.register_forward_pre_hook(
-                MaskInput(Factors(channels(module), read, masking, shared, reader)), with_kwargs=True
+                MaskInput(Factors(width_of(module), read, masking, shared, reader)), with_kwargs=True
             )
             for reader, (module, read) in enumerate(outside.items())
         ]

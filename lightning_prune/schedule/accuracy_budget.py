@@ -50,7 +50,7 @@ class AccuracyBudget:
     finest: float = 0.05
     patience: int = 1
     least: float = 0.0
-    most: float = 0.99
+    most: float = 0.999
     reference: float | None = None
 
     def __post_init__(self) -> None:

@@ -40,8 +40,8 @@ def test_it_ends_below_the_finest_step_at_most_and_at_the_end_of_its_window() ->
     assert told.back
     assert told.final_sparsity == 0.0
     assert told.end_step == told.levels[-1][0] == 80
-    told = after(0.9, 0.9, *[0.9] * 20)
-    assert (told.final_sparsity, told.done) == (0.99, True), "no more than `most`"
+    told = after(0.9, 0.9, *[0.9] * 20, budget=replace(BUDGET, most=0.95))
+    assert (told.final_sparsity, told.done) == (0.95, True), "no more than `most`"
     told = AccuracyBudget("a", 0.0, begin_step=0, end_step=45, share=0.1).told([(10 * n, 0.9) for n in range(1, 20)])
     assert told.levels[-1][0] == 40, "from 45 on no more is taken"
     assert told.done
@@ -91,7 +91,7 @@ def test_what_holds_whatever_is_told(values: list[float], drop: float, patience:
         ("mode", "up"),
         ("share", 0.0),
         ("share", 1.0),
-        ("finest", 0.5),
+        ("finest", 0.6),
         ("patience", -1),
     ],
 )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from lightning_prune.callbacks.shrunk_checkpoints import save_masked, shrink_averages
+from lightning_prune.callbacks.whole_again import whole_again
 from lightning_prune.cost import CostReport, compare
 from lightning_prune.coupling.couple import plain_copy
 from lightning_prune.learned import LearnedMasks
@@ -99,9 +100,12 @@ def make_smaller(
 ) -> Smaller:
     """Take dead units out of a model and of its averages in place, measure it beside what it was, and say so.
 
+    A model that is taken apart over ranks is collected on each of them before, and is a plain module from then on.
+
     Raises whatever a step of it does; the trained model is saved in its full size before that, in the folder or
     where checkpoints go, and the error says where.
     """
+    whole_again(model)
     masked, example_inputs = model.state_dict(), example_of(pruner)  # shrinking puts new tensors beside these
     try:
         larger = plain_copy(model)

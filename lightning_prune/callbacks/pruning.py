@@ -24,6 +24,7 @@ from lightning_prune.callbacks.short_forms import pruner_of
 from lightning_prune.callbacks.shrunk_checkpoints import Loading, save_small
 from lightning_prune.callbacks.starting import put_on, restores_late
 from lightning_prune.callbacks.stepping import AfterStep, say_plan
+from lightning_prune.callbacks.whole_again import find_units
 from lightning_prune.cost import CostReport
 from lightning_prune.families import Callback
 from lightning_prune.learned import LearnedMasks
@@ -124,6 +125,8 @@ class PruningCallback(Callback, InNotebooks):
             self._pace, self._pace_state = None, {}
             if left:  # the same trainer fits the same model further
                 self.load_state_dict(left)
+            if not self._idle:
+                find_units(trainer, pl_module, self.pruner)
         self._loading.begin(trainer, pl_module, self.recipe, stage)  # until the checkpoint is read
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -16,7 +16,7 @@ from lightning_prune.callbacks.run_length import run_length
 from lightning_prune.callbacks.run_pace import RunPace
 from lightning_prune.callbacks.stepping import trained
 from lightning_prune.learned import LearnedMasks
-from lightning_prune.pruning import Pruner
+from lightning_prune.pruning import Pruner, collecting
 from lightning_prune.pruning.checks import check_weights_tell
 from lightning_prune.shards import check_whole
 from lightning_prune.shrink import check_shrinkable
@@ -41,11 +41,15 @@ def restores_late(trainer: pl.Trainer) -> bool:
 
 
 def check_whole_weights(trainer: pl.Trainer, rewind: Rewind | None, shrink: bool) -> None:
-    """Raise ValueError if weights are taken apart over ranks, and something beside a pruner needs them whole."""
+    """Raise ValueError if weights are taken apart over ranks, and something beside a pruner needs them whole.
+
+    A model that is to shrink is collected once, at the end, unless it is too large for that.
+    """
     averaging = families.every("callbacks.WeightAveraging", "callbacks.StochasticWeightAveraging")
     averages = [type(c).__name__ for c in trainer.callbacks if isinstance(c, averaging)]  # pyright: ignore
+    large = sum(parameter.numel() for parameter in trainer.lightning_module.parameters()) > collecting.MOST
     asked = [
-        ("shrink=True takes dead units out of", shrink, "shrink the model from its checkpoint, in one process"),
+        ("shrink=True collects more than 8 GB of", shrink and large, "shrink the model from its checkpoint instead"),
         (f"rewind={rewind} keeps values of", rewind is not None, "leave rewind out, or prune under DDP"),
         (f"{', '.join(averages)} keeps averages of", bool(averages), "leave it out, or prune under DDP"),
     ]

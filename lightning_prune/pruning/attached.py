@@ -27,6 +27,7 @@ from lightning_prune.pruning.observed import Observed
 from lightning_prune.pruning.saved_window import check_saved
 from lightning_prune.pruning.state_schema import check_body, check_position, check_thresholds
 from lightning_prune.pruning.unit_update import UnitUpdate, sliced
+from lightning_prune.pruning.units_found import UnitsFound, coupling_of
 from lightning_prune.pruning.waiting import Trained
 from lightning_prune.pruning.weight_reports import weight_reports
 from lightning_prune.pruning.weight_update import Decision, WeightUpdate
@@ -35,7 +36,7 @@ from lightning_prune.report import Report
 from lightning_prune.schedule import HoldingSchedule, Schedule
 from lightning_prune.scope import Scope
 from lightning_prune.selection import Selection
-from lightning_prune.shards import check_whole, whole_on_host
+from lightning_prune.shards import whole_on_host
 from lightning_prune.targets import Target, Targets, groups
 
 
@@ -51,6 +52,7 @@ class Ideas(Protocol):
     regularizer: Regularizer | SitedRegularizer | None
     reversible: bool
     budget: Budget
+    units_found: UnitsFound | None
 
 
 class Attached:
@@ -71,13 +73,10 @@ class Attached:
     def __init__(
         self, ideas: Ideas, model: nn.Module, length: int | None, total_steps: int | None, trial: bool, trained: Trained
     ) -> None:
-        if isinstance(ideas.pattern, CoupledPattern):
-            check_whole(
-                model, f"pattern={ideas.pattern} finds units in", "prune under DDP, or use a pattern of single weights"
-            )
         self._ideas = ideas
         self._holds = isinstance(ideas.schedule, HoldingSchedule)
-        self._chosen = Chosen(ideas.targets, ideas.pattern, model, trained, self._in_need, self._holds)
+        coupling = coupling_of(ideas.pattern, model, ideas.units_found)
+        self._chosen = Chosen(ideas.targets, coupling, model, trained, self._in_need, self._holds)
         self._parameters = sum(p.numel() for p in model.parameters())
         self.step: int | None = None
         self.changed = 0.0

@@ -194,11 +194,9 @@ FAILED = {
     **dict.fromkeys(("nan", "nan in scores", "nan in units", "nan in a histogram"), (NOT_FINITE, 4)),
     "criterion": ("KeyError('mine')", 2),
     "silent criterion": ("ValueError()", 2),
-    "channels": ("pattern=Channel(", 0),
     "learned": ("learned masks are on whole weights", 0),
     "learned weights": ("learned masks are on whole weights", 0),
     "too large": ("criterion=FilterNorm(", 0),
-    "shrink": ("shrink=True takes dead units out of whole weights", 0),
     "rewind": ("keeps values of whole weights", 0),
 }
 

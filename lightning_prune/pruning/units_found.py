@@ -1,0 +1,53 @@
+"""The units of a coupled pattern in a model that is taken apart over ranks: they are found while it is whole."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+from torch import nn
+
+from lightning_prune.coupling.units import Coupling
+from lightning_prune.pattern import CoupledPattern
+from lightning_prune.shards import is_plain
+
+
+class UnitsFound:
+    """The groups of units of one model, as they were found before it was taken apart.
+
+    Args:
+        model: the model, whole. It is not kept alive.
+        coupling: what its graph shows.
+    """
+
+    def __init__(self, model: nn.Module, coupling: Coupling) -> None:
+        self._model: weakref.ref[nn.Module] | None = weakref.ref(model)
+        self.coupling = coupling
+
+    def are_of(self, model: nn.Module) -> bool:
+        """Return whether they are those of this very model: another one of the same shapes may be wired otherwise."""
+        return self._model is not None and self._model() is model
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Copies and pickles are of no model: it has a copy of its own, if any."""
+        return vars(self) | {"_model": None}
+
+
+def coupling_of(pattern: Any, model: nn.Module, found: UnitsFound | None) -> Coupling | None:
+    """Return the groups of units of a model; None where the pattern is of single weights.
+
+    Raises:
+        ValueError: the model is taken apart, and its units were not found before; the message names a weight.
+    """
+    if not isinstance(pattern, CoupledPattern):
+        return None
+    apart = next((name for name, parameter in model.named_parameters() if not is_plain(parameter)), None)
+    if apart is None:
+        return pattern.couple(model)
+    if found is None or not found.are_of(model):
+        raise ValueError(
+            f"'{apart}' is taken apart over ranks, and pattern={pattern} finds units in whole weights: make the layers "
+            "in __init__, with values, and take them apart in configure_model; without Lightning call "
+            "Pruner.find_units(model) before. Or prune under DDP, or use a pattern of single weights"
+        )
+    return found.coupling

@@ -15,7 +15,6 @@ from typing import Any, cast
 
 import torch
 import torch.distributed as dist
-from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
@@ -232,8 +231,7 @@ def brief(layout: str, folder: Path) -> dict[str, Any]:
 def afterwards(layout: str) -> dict[str, Any]:
     """Fit, and then validate and train on what was shrunk, with the same trainer: it is taken apart again."""
     model, pruning = Image(layout), PruningCallback(pruner("image"), shrink=True)
-    strategy: ModelParallelStrategy = strategy_of(layout, True)
-    trainer = trainer_of(strategy, int(sys.argv[3]), [pruning], enable_checkpointing=False)
+    trainer = trainer_of(strategy_of(layout, True), int(sys.argv[3]), [pruning], enable_checkpointing=False)
     trainer.fit(model)
     shapes = [{name: list(parameter.shape) for name, parameter in model.named_parameters()}]
     trainer.validate(model)
@@ -278,8 +276,7 @@ def fail(layout: str, folder: Path) -> dict[str, Any]:
         ours = case.get("pruner", Pruner(SCHEDULE, pattern=Channel()))
         pruning = PruningCallback(ours, shrink=case.get("shrink", False))
         callbacks = [*case.get("breaking", []), pruning]
-        strategy: ModelParallelStrategy = strategy_of(layout, True)
-        trainer = trainer_of(strategy, int(sys.argv[3]), callbacks, enable_checkpointing=False)
+        trainer = trainer_of(strategy_of(layout, True), int(sys.argv[3]), callbacks, enable_checkpointing=False)
         try:
             trainer.fit(case.get("model", Image)(layout))
         except Exception as error:

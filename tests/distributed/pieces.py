@@ -2,8 +2,8 @@
 
     python pieces.py SCENARIO@LAYOUT,SCENARIO@LAYOUT FOLDER PROCESSES
 
-A layout is DATAxTENSOR, "2x1" say, or "hsdp": two replicas of two pieces. The net is 12-18-7-3, so that few splits are
-even and some pieces are empty. Every rank writes to FOLDER/SCENARIO@LAYOUT.RANK.pt.
+A layout is DATAxTENSOR, "2x1" say, "hsdp": two replicas of two pieces, or "ddp": all on each rank. The net is
+12-18-7-3, so that few splits are even and some pieces are empty. Every rank writes to FOLDER/SCENARIO@LAYOUT.RANK.pt.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
-from pytorch_lightning.strategies import ModelParallelStrategy
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.utils.data import DataLoader, TensorDataset
@@ -172,7 +172,7 @@ class Sharded(LightningModule):
         self.grads: list[dict[str, Tensor]] = []
 
     def configure_model(self) -> None:
-        if self.layout == "1x1" or any(shard_of(parameter) for parameter in self.parameters()):
+        if self.layout in ("1x1", "ddp") or any(shard_of(parameter) for parameter in self.parameters()):
             return
         if self.layout == "hsdp":
             take_apart(self.net, *mesh_of("hsdp"))
@@ -199,7 +199,7 @@ class Sharded(LightningModule):
         x = torch.randn(BATCHES * GLOBAL_BATCH, 12, generator=generator, dtype=torch.float64)
         rank, ranks = 0, 1
         if self.layout != "1x1":
-            of: Any = cast(ModelParallelStrategy, self.trainer.strategy).distributed_sampler_kwargs
+            of: Any = cast(Any, self.trainer.strategy).distributed_sampler_kwargs
             rank, ranks = of["rank"], of["num_replicas"]
         loader = Loader(TensorDataset(x, x[:, :3].sin()), GLOBAL_BATCH // ranks, sampler=range(rank, len(x), ranks))
         loader.trainer = self.trainer
@@ -264,7 +264,9 @@ def fit(
     }
 
 
-def strategy_of(layout: str, sharded: bool) -> ModelParallelStrategy:
+def strategy_of(layout: str, sharded: bool) -> ModelParallelStrategy | DDPStrategy:
+    if layout == "ddp":
+        return DDPStrategy(timeout=TIMEOUT)
     data, tensor = (4, 1) if layout == "hsdp" else (int(number) for number in layout.split("x"))
     return ModelParallelStrategy(data, tensor, save_distributed_checkpoint=sharded, timeout=TIMEOUT)
 

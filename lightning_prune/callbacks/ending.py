@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 from lightning_utilities.core.rank_zero import rank_zero_info
 
 from lightning_prune.callbacks.shrunk_checkpoints import save_masked, shrink_averages
-from lightning_prune.callbacks.whole_again import whole_again
 from lightning_prune.cost import CostReport, compare
 from lightning_prune.coupling.couple import plain_copy
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.pattern import CoupledPattern
 from lightning_prune.pruning import Pruner
 from lightning_prune.report import Report, percent
-from lightning_prune.shrink import ShrinkReport, shrink_
+from lightning_prune.shrink import ShrinkReport, shrink_, whole_again
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl

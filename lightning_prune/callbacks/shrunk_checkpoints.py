@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from lightning_prune import families
 from lightning_prune.callbacks import averages
 from lightning_prune.callbacks.own_processes import check_shapes_come_back
-from lightning_prune.callbacks.whole_again import one_file
+from lightning_prune.callbacks.taken_apart import one_file
 from lightning_prune.shrink import StillAliveError, larger, rebuild, recipes_in, take_out
 from lightning_prune.targets import plain_name
 

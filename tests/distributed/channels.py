@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from lightning_prune import Pruner, PruningCallback
-from lightning_prune.callbacks.whole_again import is_apart, whole_again
 from lightning_prune.criterion import FilterNorm, FirstOrderDelta, GeometricMedian, NormScale, Random
 from lightning_prune.pattern import Channel
 from lightning_prune.pruning import collecting
@@ -28,7 +27,7 @@ from lightning_prune.schedule import Hold, Polynomial
 from lightning_prune.scope import ERK, Uniform
 from lightning_prune.selection import Histogram
 from lightning_prune.shards import local, shard_of
-from lightning_prune.shrink import shrink
+from lightning_prune.shrink import is_apart, shrink, whole_again
 from tests.distributed import pieces
 from tests.distributed.pieces import Sharded, differs, fit, main, mesh_of, move, net, strategy_of, take_apart
 from tests.distributed.ranks import SCHEDULE, Picky, trainer_of, what_failed

@@ -14,16 +14,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 
 from lightning_prune import Pruner
+from lightning_prune.callbacks import Rewind
 from lightning_prune.pattern import Block, Channel
 from lightning_prune.regularizer import L2
+from lightning_prune.rounds import PruningRounds
 from lightning_prune.schedule import Polynomial
-from tests.distributed.channels import Dense
-from tests.distributed.pieces import IDEAS, Sharded, fit, main
-from tests.distributed.ranks import SCHEDULE
+from lightning_prune.shrink import is_apart
+from tests.distributed.channels import Dense, Image
+from tests.distributed.pieces import IDEAS, Sharded, fit, main, strategy_of
+from tests.distributed.ranks import SCHEDULE, trainer_of
 
 EVERY_OTHER = Polynomial(0.8, 1, 5, 2)
 """Within the six steps of twelve batches, two of which make one."""
@@ -110,8 +114,55 @@ def moved(layout: str, folder: Path) -> dict[str, Any]:
     }
 
 
+class Momentum(Dense):
+    """Has another optimizer."""
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+
+
+REWINDS: dict[str, tuple[Rewind, dict[str, Any]]] = {
+    "start": (Rewind(0), {}),
+    "step": (Rewind(3, after_last=True), {}),
+    "drawn": (Rewind("init", seed=5), {}),
+    "channels": (Rewind(1), {"pattern": Channel()}),
+}
+
+
+def rewind(layout: str, folder: Path) -> dict[str, Any]:
+    """Put weights back after updates; go on from before the step to go back to, and from behind it."""
+    runs: dict[str, Any] = {}
+    for number, (name, (back, ideas)) in enumerate(REWINDS.items()):
+        options: dict[str, Any] = {"callback": {"rewind": back}, "sharded": number % 2 == 0}
+        options["model"] = Momentum if name == "step" else Dense
+        label = f"{layout}-{name}"
+        runs[name] = fit(layout, folder, label, Pruner(SCHEDULE, **ideas), **options)
+        for stop in (2, 7) if layout != "1x1" else ():
+            options["ckpt_path"] = folder / label / f"step={stop}.ckpt"
+            runs[f"{name}-{stop}"] = fit(layout, folder, f"{label}-{stop}", Pruner(SCHEDULE, **ideas), **options)
+    return runs
+
+
+def rounds(layout: str, folder: Path) -> dict[str, Any]:
+    """Prune and fine-tune in rounds, with a trainer for each that takes the model apart anew."""
+    found: dict[str, Any] = {}
+    for name, kind in (("dense", Dense), ("image", Image)):
+        model = kind(layout)
+        processes = 1 if layout == "1x1" else int(sys.argv[3])
+
+        def make(processes: int = processes) -> Trainer:
+            strategy = "auto" if layout == "1x1" else strategy_of(layout, True)
+            return trainer_of(strategy, processes, [], enable_checkpointing=False)
+
+        history = PruningRounds(0.6, maximum_rounds=2).run(model, make, folder=folder / f"{layout}-{name}", first=make)
+        found[name] = {"left": history.left, "apart": is_apart(model), "weights": dict(model.state_dict())}
+    return found
+
+
 SCENARIOS: dict[str, Callable[[str, Path], dict[str, Any]]] = {
     "accumulate": accumulate,
+    "rewind": rewind,
+    "rounds": rounds,
     "killed": killed,
     "one killed": lambda layout, folder: killed(layout, folder, every=False),
     "resumed": resumed,

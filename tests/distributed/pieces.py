@@ -17,14 +17,13 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, StochasticWeightAveraging, WeightAveraging
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_prune import LearnedMasks, Pruner, PruningCallback
-from lightning_prune.callbacks.whole_again import is_apart
 from lightning_prune.criterion import FilterNorm, FirstOrderDelta, GeometricMedian, Random, SecondOrderDelta
 from lightning_prune.masks import MaskedWeight
 from lightning_prune.pattern import Block, Column, Element, NofM, Row
@@ -34,6 +33,7 @@ from lightning_prune.schedule import OneShot, Polynomial
 from lightning_prune.scope import ERK, GlobalRanking, Uniform
 from lightning_prune.selection import Exact, Histogram, Sort
 from lightning_prune.shards import local, shard_of, whole
+from lightning_prune.shrink import is_apart
 from lightning_prune.targets import Targets
 from tests.distributed.ranks import BATCHES, GLOBAL_BATCH, SCHEDULE, TIMEOUT, Loader, Picky, trainer_of, what_failed
 
@@ -390,9 +390,18 @@ FAILURES: dict[str, Callable[[], dict[str, Any]]] = {
     "silent criterion": lambda: {"pruner": Pruner(SCHEDULE, PickyOfEntries(ValueError()))},
     "learned": lambda: {"pruner": LearnedMasks(SCHEDULE)},
     "learned weights": lambda: {"pruner": LearnedMasks(SCHEDULE, pattern=Element())},
+    "rewind": lambda: {"callback": {"rewind": 0}, "model": Adagrad},
+    "average": lambda: {"behind": [WeightAveraging()]},
+    "stochastic average": lambda: {"behind": [StochasticWeightAveraging(0.1)]},
     "too large": lambda: {"pruner": Pruner(SCHEDULE, FilterNorm()), "most": 100},
-    "rewind": lambda: {"callback": {"rewind": 0}},
 }
+
+
+class Adagrad(Sharded):
+    """Has an optimizer that does not begin at zero."""
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adagrad(self.parameters(), initial_accumulator_value=0.1)
 
 
 def fail(layout: str, folder: Path) -> dict[str, Any]:
@@ -404,9 +413,10 @@ def fail(layout: str, folder: Path) -> dict[str, Any]:
         collecting.MOST = case.pop("most", 1 << 31)
         pruning = PruningCallback(case.pop("pruner", Pruner(SCHEDULE)), **case.pop("callback", {}))
         strategy, processes = strategy_of(layout, True), int(sys.argv[3])
-        trainer = trainer_of(strategy, processes, [*breaking, pruning], enable_checkpointing=False)
+        callbacks = [*breaking, pruning, *case.pop("behind", [])]
+        trainer = trainer_of(strategy, processes, callbacks, enable_checkpointing=False)
         try:
-            trainer.fit(Sharded(layout))
+            trainer.fit(case.pop("model", Sharded)(layout))
         except Exception as error:
             found[name] = what_failed(error, trainer, pruning)
     return found

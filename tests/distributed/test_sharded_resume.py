@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 import torch
 
+from lightning_prune.shrink import load_shrunk
 from tests.distributed import moving, pieces
 from tests.distributed.conftest import ScriptError, launch, results
 from tests.distributed.ranks import UPDATES
 from tests.distributed.test_sharded import assert_equal, like_one_process
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:The `srun` command is available", "ignore:pruning. "),
+    pytest.mark.filterwarnings("ignore:The `srun` command is available", "ignore:pruning. ", "ignore:Found 2 module"),
     pytest.mark.slow,
 ]
 
@@ -74,3 +75,26 @@ def test_G2_G44_runs_move_from_ddp_to_pieces_and_back(tmp_path: Path) -> None:
                     torch.testing.assert_close(moved["weights"], one["weights"], rtol=1e-8, atol=1e-10)
                     assert moved["report"]["zeros"] == one["report"]["zeros"]
                 same_end(rank[f"{name} from {layout}"], stayed[name])
+
+
+@pytest.mark.parametrize("layout", ["2x1", "1x2"])
+def test_G22_G44_rewinds_on_pieces_are_those_of_one_process(layout: str, tmp_path: Path) -> None:
+    """To the start, to a step and to values drawn anew, behind a sanity check; resumed to the bit."""
+    alone = moving.rewind("1x1", tmp_path / "alone")
+    for rank in results(f"rewind@{layout}", run(f"rewind@{layout}", tmp_path)):
+        assert len(rank) == 3 * len(moving.REWINDS)
+        for name in moving.REWINDS:
+            like_one_process(rank[name], alone[name])
+            for stop in (2, 7):
+                same_end(rank[f"{name}-{stop}"], rank[name])
+
+
+def test_G44_rounds_on_pieces_are_those_of_one_process(tmp_path: Path) -> None:
+    """Two rounds of prune, shrink and fine-tune, the model plain in between, and the files of the last."""
+    alone = moving.rounds("1x1", tmp_path / "alone")
+    for rank in results("rounds@2x1", run("rounds@2x1", tmp_path)):
+        for name, one in alone.items():
+            assert not rank[name]["apart"]
+            assert rank[name]["left"] == one["left"]
+            torch.testing.assert_close(rank[name]["weights"], one["weights"], rtol=1e-8, atol=1e-10)
+            load_shrunk(moving.Dense() if name == "dense" else moving.Image(), tmp_path / f"2x1-{name}")

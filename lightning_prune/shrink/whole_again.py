@@ -1,25 +1,16 @@
-"""Models that a strategy takes apart: what must be seen of them before, and the way back to a plain module after."""
+"""The way back from a model that FSDP2 and tensor parallelism have taken apart to a plain module."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from lightning_prune import families
 from lightning_prune.coupling.remove import put
 from lightning_prune.coupling.units import tensors_of
-from lightning_prune.learned import LearnedMasks
-from lightning_prune.pruning import Pruner
-from lightning_prune.shards import is_plain, reshard, resharding
-
-if TYPE_CHECKING:
-    import pytorch_lightning as pl
-    from pytorch_lightning.strategies import Strategy
+from lightning_prune.shards import is_plain, local, reshard, resharding
 
 _HOOKS = (
     "_forward_pre_hooks",
@@ -34,14 +25,6 @@ _HOOKS = (
 
 _NOTED = "__composable_api_state_key"
 """With what the attributes begin in which torch notes on a module what was done to it."""
-
-
-def find_units(trainer: pl.Trainer, module: pl.LightningModule, pruner: Pruner | LearnedMasks) -> None:
-    """Find a coupled pattern's units in a module that `configure_model` is about to take apart, where it has values."""
-    apart = isinstance(trainer.strategy, families.every("strategies.ModelParallelStrategy"))
-    parameters = list(module.parameters())
-    if apart and isinstance(pruner, Pruner) and parameters and all(is_plain(p) and not p.is_meta for p in parameters):
-        pruner.find_units(module)
 
 
 def is_apart(model: nn.Module) -> bool:
@@ -68,23 +51,13 @@ def whole_again(model: nn.Module) -> None:
         _forget(module)
     spread = {name: tensor for name, tensor in tensors_of(model).items() if not is_plain(tensor)}
     with torch.no_grad():
+        device = local(next(iter(spread.values()))).device if spread else torch.device("cpu")
         put(model, {name: _full(tensor) for name, tensor in spread.items()})
         for buffer in model.buffers():
-            dist.broadcast(buffer, 0)
+            sent = buffer.to(device)  # the groups may know no other
+            dist.broadcast(sent, 0)
+            buffer.copy_(sent)
     model.cpu()
-
-
-@contextmanager
-def one_file(strategy: Strategy) -> Generator[None, None, None]:
-    """Have a strategy that saves a folder of pieces save one file meanwhile: of a module that is whole again."""
-    kept = vars(strategy).get("_save_distributed_checkpoint")
-    if kept:
-        vars(strategy)["_save_distributed_checkpoint"] = False
-    try:
-        yield
-    finally:
-        if kept:
-            vars(strategy)["_save_distributed_checkpoint"] = kept
 
 
 def _full(tensor: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ _HOOKS = (
     "_load_state_dict_post_hooks",
 )
 
-_NOTED = "__composable_api_state_key"
+_NOTED = ("__composable_api_state_key", "_distribute_module_applied")
 """With what the attributes begin in which torch notes on a module what was done to it."""
 
 

@@ -8,6 +8,7 @@ empty.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +47,8 @@ IDEAS: dict[str, Callable[[], dict[str, Any]]] = {
     "reversible": lambda: {"reversible": True},
     "norm scale": lambda: {"criterion": NormScale()},
 }
+FEW = ("channels", "readers", "first order", "filter norm", "norm scale")
+"""What is pruned on four processes."""
 
 
 class Residual(nn.Module):
@@ -79,6 +82,9 @@ def residual(dtype: torch.dtype = torch.float64) -> Residual:
 def residual_apart(model: Residual, mesh: DeviceMesh, data: str) -> None:
     from torch.distributed.fsdp import fully_shard
 
+    if data == "hsdp":
+        fully_shard(model, mesh=mesh)
+        return
     fully_shard(model.inner, mesh=mesh[data])
     fully_shard(model, mesh=mesh[data])
 
@@ -94,7 +100,8 @@ def equal(layout: str, folder: Path) -> dict[str, Any]:
     found: list[str] = []
     compared, sizes, empty = 0, set[int](), False
     for kind in ("mlp",) if tensor is not None and mesh[tensor].size() > 1 else ("mlp", "residual"):
-        for name in IDEAS if kind == "residual" else [name for name in IDEAS if name != "norm scale"]:
+        names = FEW if layout in ("2x2", "hsdp") else IDEAS
+        for name in [name for name in names if kind == "residual" or name != "norm scale"]:
             dtype = torch.float64 if name == "channels" else torch.float32
             model, plain = (net(dtype), net(dtype)) if kind == "mlp" else (residual(dtype), residual(dtype))
             example = torch.ones(2, 12, dtype=dtype)
@@ -218,9 +225,13 @@ def train(layout: str, folder: Path) -> dict[str, Any]:
 
 
 def brief(layout: str, folder: Path) -> dict[str, Any]:
-    """Prune channels once and shrink; and hold the zeros of a net that has lost some channels before."""
+    """Prune channels once and shrink."""
+    return {"image": run("image", layout, folder, f"{layout}-image")}
+
+
+def more(layout: str, folder: Path) -> dict[str, Any]:
+    """Hold the zeros of a net that has lost some channels before, and go on with one that was shrunk."""
     return {
-        "image": run("image", layout, folder, f"{layout}-image"),
         "held channels": fit(layout, folder, "channels", Pruner(Hold(), pattern=Channel()), model=sparse),
         "afterwards": afterwards(layout),
         "held weights": fit(layout, folder, "weights", Pruner(Hold()), model=sparse),
@@ -230,15 +241,17 @@ def brief(layout: str, folder: Path) -> dict[str, Any]:
 def afterwards(layout: str) -> dict[str, Any]:
     """Fit, and then validate and train on what was shrunk, with the same trainer: it is taken apart again."""
     model, pruning = Image(layout), PruningCallback(pruner("image"), shrink=True)
+    model.register_buffer("rank", torch.tensor(int(os.environ.get("LOCAL_RANK", "0"))))
     trainer = trainer_of(strategy_of(layout, True), int(sys.argv[3]), [pruning], enable_checkpointing=False)
     trainer.fit(model)
+    rank = int(cast(Tensor, model.rank))
     shapes = [{name: list(parameter.shape) for name, parameter in model.named_parameters()}]
     trainer.validate(model)
     apart = [is_apart(model)]
     trainer.fit_loop.max_epochs = 3
     trainer.fit(model)
     shapes.append({name: list(parameter.shape) for name, parameter in model.named_parameters()})
-    return {"shapes": shapes, "apart": [*apart, is_apart(model)], "step": trainer.global_step}
+    return {"shapes": shapes, "rank": rank, "apart": [*apart, is_apart(model)], "step": trainer.global_step}
 
 
 def sparse(layout: str, *_: Any) -> Image:
@@ -287,6 +300,7 @@ SCENARIOS: dict[str, Callable[[str, Path], dict[str, Any]]] = {
     "equal": equal,
     "train": train,
     "brief": brief,
+    "more": more,
     "fail": fail,
 }
 

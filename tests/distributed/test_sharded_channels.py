@@ -32,7 +32,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @slow
-@pytest.mark.parametrize(("layout", "processes"), [("2x1", 2), ("3x1", 3), ("1x2", 2), ("2x2", 4)])
+@pytest.mark.parametrize(("layout", "processes"), [("2x1", 2), ("3x1", 3), ("1x2", 2), ("2x2", 4), ("hsdp", 4)])
 def test_G44_on_equal_weights_channels_and_the_shrunk_model_are_those_of_one_process(
     layout: str, processes: int, tmp_path: Path
 ) -> None:
@@ -40,7 +40,7 @@ def test_G44_on_equal_weights_channels_and_the_shrunk_model_are_those_of_one_pro
     found = results(f"equal@{layout}", run(f"equal@{layout}", tmp_path, processes), processes)
     for rank in found:
         assert rank["found"] == []
-        assert rank["compared"] >= 550
+        assert rank["compared"] >= 200
         assert rank["smaller"] < 0
     if layout == "3x1":
         assert any(rank["empty"] for rank in found)
@@ -65,8 +65,14 @@ def test_G44_a_run_prunes_channels_and_shrinks_like_one_process(two: Path, tmp_p
     assert_equal(dict(small.state_dict()), ranks[0]["image"]["left"])
 
 
-def test_G5_G44_zeros_of_channels_and_of_weights_are_held_on_pieces(two: Path, tmp_path: Path) -> None:
-    for rank in results("brief@2x1", two):
+@pytest.fixture(scope="module")
+def more(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run("more@2x1", tmp_path_factory.mktemp("more"))
+
+
+@slow
+def test_G5_G44_zeros_of_channels_and_of_weights_are_held_on_pieces(more: Path) -> None:
+    for rank in results("more@2x1", more):
         for kind in ("channels", "weights"):
             held = rank[f"held {kind}"]
             assert not held["weights"]["net.inner.weight"][[1, 4]].any()
@@ -75,13 +81,15 @@ def test_G5_G44_zeros_of_channels_and_of_weights_are_held_on_pieces(two: Path, t
             assert held["report"]["zeros"] == 2 * 7 * 9 + 2 * 7
 
 
-def test_G44_a_shrunk_module_is_taken_apart_again_by_what_follows(two: Path) -> None:
-    for rank in results("brief@2x1", two):
+@slow
+def test_G44_a_shrunk_module_is_taken_apart_again_by_what_follows(more: Path) -> None:
+    for rank in results("more@2x1", more):
         done = rank["afterwards"]
         assert done["apart"] == [True, True]
         assert done["shapes"][0] == done["shapes"][1]
         assert done["shapes"][0]["net.inner.weight"][0] < 5
         assert done["step"] == 18
+        assert done["rank"] == 0  # buffers are those of the first
 
 
 @slow

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from lightning_prune import Pruner, PruningCallback
-from lightning_prune.criterion import FilterNorm, FirstOrderDelta, GeometricMedian, NormScale, Random
+from lightning_prune.criterion import APoZ, FilterNorm, FirstOrderDelta, GeometricMedian, NormScale, Random, Taylor
 from lightning_prune.pattern import Channel
 from lightning_prune.pruning import collecting
 from lightning_prune.regularizer import L2, NormL1
@@ -199,7 +199,7 @@ RUNS: dict[str, tuple[type[Sharded], Callable[[], dict[str, Any]]]] = {
     "dense": (Dense, lambda: {}),
     "image": (Image, lambda: {}),
     "slimming": (Image, lambda: {"criterion": NormScale(), "regularizer": NormL1(0.01)}),
-    "l2": (Dense, lambda: {"criterion": FirstOrderDelta(0.5), "regularizer": L2(0.01)}),
+    "l2": (Dense, lambda: {"criterion": Taylor(), "regularizer": L2(0.01)}),
 }
 
 
@@ -270,6 +270,7 @@ FAILURES: dict[str, Callable[[], dict[str, Any]]] = {
     "no example": lambda: {"model": Sharded},
     "too large to collect": lambda: {"pruner": Pruner(SCHEDULE), "shrink": True, "most": 100},
     "criterion": lambda: {"pruner": Pruner(SCHEDULE, PickyEntries(KeyError("mine")), pattern=Channel())},
+    "activations": lambda: {"pruner": Pruner(SCHEDULE, APoZ(), pattern=Channel())},
     "nan": lambda: {"breaking": [pieces.BreaksAPiece("net.inner.weight")]},
 }
 

@@ -24,7 +24,16 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_prune import LearnedMasks, Pruner, PruningCallback
-from lightning_prune.criterion import FilterNorm, FirstOrderDelta, GeometricMedian, Random, SecondOrderDelta
+from lightning_prune.criterion import (
+    FilterNorm,
+    FirstOrderDelta,
+    GeometricMedian,
+    Movement,
+    Random,
+    SecondOrderDelta,
+    Taylor,
+    Wanda,
+)
 from lightning_prune.masks import MaskedWeight
 from lightning_prune.pattern import Block, Column, Element, NofM, Row
 from lightning_prune.pruning import collecting
@@ -272,6 +281,7 @@ def strategy_of(layout: str, sharded: bool) -> ModelParallelStrategy | DDPStrate
 
 
 TRAINED = ("magnitude", "uniform", "first order", "random", "reversible", "block", "filter norm", "histogram")
+OF_GRADIENTS: dict[str, Any] = {"taylor": Taylor(), "movement": Movement()}
 ELSEWHERE = ("magnitude", "block")
 """What is trained on layouts other than two pieces and one process."""
 
@@ -283,6 +293,8 @@ def train(layout: str, folder: Path) -> dict[str, Any]:
     runs = {name: fit(layout, folder, f"{layout}-{name}", pruner(name)) for name in names}
     for name in REGULARIZERS if all_of_them else ("l2", "lasso"):
         runs[name] = fit(layout, folder, f"{layout}-{name}", Pruner(SCHEDULE, regularizer=REGULARIZERS[name]))
+    for name, criterion in OF_GRADIENTS.items() if all_of_them else ():
+        runs[name] = fit(layout, folder, f"{layout}-{name}", Pruner(SCHEDULE, criterion))
     if all_of_them:  # torch cannot clip plain tensors and pieces together
         runs["clipped"] = fit(layout, folder, f"{layout}-clipped", Pruner(SCHEDULE), gradient_clip_val=0.01)
     return runs
@@ -391,6 +403,7 @@ FAILURES: dict[str, Callable[[], dict[str, Any]]] = {
     "learned": lambda: {"pruner": LearnedMasks(SCHEDULE)},
     "learned weights": lambda: {"pruner": LearnedMasks(SCHEDULE, pattern=Element())},
     "rewind": lambda: {"callback": {"rewind": 0}, "model": Adagrad},
+    "inputs": lambda: {"pruner": Pruner(SCHEDULE, Wanda())},
     "average": lambda: {"behind": [WeightAveraging()]},
     "stochastic average": lambda: {"behind": [StochasticWeightAveraging(0.1)]},
     "too large": lambda: {"pruner": Pruner(SCHEDULE, FilterNorm()), "most": 100},

@@ -197,6 +197,7 @@ FAILED = {
     "learned": ("learned masks are on whole weights", 0),
     "learned weights": ("learned masks are on whole weights", 0),
     "rewind": ("Adagrad cannot where the model is taken apart", 0),
+    "inputs": ("criterion=Wanda(", 0),
     "average": ("WeightAveraging keeps averages of whole weights, and ModelParallelStrategy takes them", 0),
     "stochastic average": ("StochasticWeightAveraging keeps averages of whole weights", 0),
     "too large": ("criterion=FilterNorm(", 0),

@@ -27,7 +27,7 @@ from lightning_prune.pruning.observed import Observed
 from lightning_prune.pruning.saved_window import check_saved
 from lightning_prune.pruning.state_schema import check_body, check_position, check_thresholds
 from lightning_prune.pruning.unit_update import UnitUpdate, sliced
-from lightning_prune.pruning.units_found import UnitsFound, coupling_of
+from lightning_prune.pruning.units_found import UnitsFound, coupling_of, price_of
 from lightning_prune.pruning.waiting import Trained
 from lightning_prune.pruning.weight_reports import weight_reports
 from lightning_prune.pruning.weight_update import Decision, WeightUpdate
@@ -219,7 +219,7 @@ class Attached:
         ideas = self._ideas
         if not self._priced:
             shapes = {name: tuple(weight.shape) for name, weight in self.masks.items()}
-            self._price, self._priced = ideas.budget.price(self._model, pattern.example_inputs, shapes), True
+            self._price, self._priced = price_of(ideas.budget, pattern, self._model, ideas.units_found, shapes), True
         by_cost = getattr(ideas.budget, "by_cost", False)
         ways = (ideas.criterion, pattern, ideas.scope, ideas.selection, ideas.reversible, self._price, by_cost)
         return UnitUpdate(schedule, members, self.masks, sliced(members, self.masks, self.counted), *ways)

@@ -112,7 +112,7 @@ class Pruner(Engine[Attached]):
             ValueError: there are no example inputs, or the model does not run on them.
         """
         if isinstance(self.pattern, CoupledPattern):
-            self.units_found = UnitsFound(model, self.pattern.couple(model))
+            self.units_found = UnitsFound(model, self.pattern, self.budget)
 
     def _put(
         self, model: nn.Module, length: int | None, total_steps: int | None, trial: bool, trained: Trained

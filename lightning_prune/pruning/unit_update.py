@@ -333,7 +333,7 @@ class UnitUpdate:
     @cached_property
     def _slices(self) -> list[tuple[int, _Dims]]:
         """For every counted weight its size, and for every dimension its length and what a unit of a group takes."""
-        return [(w.mask.numel(), self._dims(w)) for w in self.counted]
+        return [(w.size, self._dims(w)) for w in self.counted]
 
     @cached_property
     def _priced(self) -> dict[str, _Dims]:
@@ -343,7 +343,7 @@ class UnitUpdate:
 
     def _dims(self, weight: MaskedWeight) -> _Dims:
         name = weight.target.name
-        return [(size, self._takes.get((name, dim), [])) for dim, size in enumerate(weight.mask.shape)]
+        return [(size, self._takes.get((name, dim), [])) for dim, size in enumerate(weight.shape)]
 
     @cached_property
     def _takes(self) -> dict[tuple[str, int], list[tuple[int, int]]]:

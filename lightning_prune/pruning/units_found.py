@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
+from lightning_prune.budget import Budget, Price
 from lightning_prune.coupling.units import Coupling
 from lightning_prune.pattern import CoupledPattern
 from lightning_prune.shards import is_plain
+from lightning_prune.targets import plain_name
 
 
 class UnitsFound:
@@ -17,12 +20,18 @@ class UnitsFound:
 
     Args:
         model: the model, whole. It is not kept alive.
-        coupling: what its graph shows.
+        pattern: finds them.
+        budget: what their sparsity is a share of: what the model costs is seen in a forward of the whole, too.
+
+    Raises:
+        ValueError: there are no example inputs, or the model does not run on them.
     """
 
-    def __init__(self, model: nn.Module, coupling: Coupling) -> None:
+    def __init__(self, model: nn.Module, pattern: CoupledPattern, budget: Budget) -> None:
         self._model: weakref.ref[nn.Module] | None = weakref.ref(model)
-        self.coupling = coupling
+        self.coupling = pattern.couple(model)
+        shapes = {plain_name(name): tuple(parameter.shape) for name, parameter in model.named_parameters()}
+        self.price = budget.price(model, pattern.example_inputs, shapes)
 
     def are_of(self, model: nn.Module) -> bool:
         """Return whether they are those of this very model: another one of the same shapes may be wired otherwise."""
@@ -51,3 +60,12 @@ def coupling_of(pattern: Any, model: nn.Module, found: UnitsFound | None) -> Cou
             "Pruner.find_units(model) before. Or prune under DDP, or use a pattern of single weights"
         )
     return found.coupling
+
+
+def price_of(
+    budget: Budget, pattern: CoupledPattern, model: nn.Module, found: UnitsFound | None, shapes: Mapping[str, Any]
+) -> Price | None:
+    """Return what a model costs, as it was found before it was taken apart, or as it is."""
+    if found is not None and not all(is_plain(parameter) for parameter in model.parameters()):
+        return found.price
+    return budget.price(model, pattern.example_inputs, shapes)

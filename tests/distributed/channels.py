@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from lightning_prune import Pruner, PruningCallback
+from lightning_prune.budget import MACs
 from lightning_prune.criterion import APoZ, FilterNorm, FirstOrderDelta, GeometricMedian, NormScale, Random, Taylor
 from lightning_prune.pattern import Channel
 from lightning_prune.pruning import collecting
@@ -40,6 +41,7 @@ IDEAS: dict[str, Callable[[], dict[str, Any]]] = {
     "uniform": lambda: {"scope": Uniform()},
     "erk": lambda: {"scope": ERK()},
     "histogram": lambda: {"selection": Histogram(nbins=50)},
+    "macs": lambda: {"budget": MACs(by_cost=True)},
     "random": lambda: {"criterion": Random(seed=3)},
     "first order": lambda: {"criterion": FirstOrderDelta(0.9)},
     "filter norm": lambda: {"criterion": FilterNorm()},
@@ -47,7 +49,7 @@ IDEAS: dict[str, Callable[[], dict[str, Any]]] = {
     "reversible": lambda: {"reversible": True},
     "norm scale": lambda: {"criterion": NormScale()},
 }
-FEW = ("channels", "readers", "first order", "filter norm", "norm scale")
+FEW = ("channels", "macs", "readers", "first order", "filter norm", "norm scale")
 """What is pruned on four processes."""
 
 

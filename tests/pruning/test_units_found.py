@@ -14,6 +14,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from lightning_prune import Pruner
+from lightning_prune.budget import Budget, MACs, Weights
 from lightning_prune.pattern import Channel
 from lightning_prune.schedule import OneShot
 
@@ -38,15 +39,16 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DeviceMesh]:
     dist.destroy_process_group()
 
 
-def pruner_of(make: object) -> Pruner:
-    return Pruner(OneShot(0.5, 1), pattern=Channel(example_inputs=EXAMPLES[make]))  # pyright: ignore[reportArgumentType]
+def pruner_of(make: object, budget: Budget = Weights()) -> Pruner:
+    return Pruner(OneShot(0.5, 1), pattern=Channel(example_inputs=EXAMPLES[make]), budget=budget)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("make", NETS)
-def test_units_that_were_found_before_are_pruned(make: type[nn.Module], mesh: DeviceMesh) -> None:
+@pytest.mark.parametrize("budget", [Weights(), MACs(), MACs(by_cost=True)])
+def test_units_that_were_found_before_are_pruned(make: type[nn.Module], budget: Budget, mesh: DeviceMesh) -> None:
     model, alone = make(), make()
     alone.load_state_dict(model.state_dict())
-    pruner, other = pruner_of(make), pruner_of(make)
+    pruner, other = pruner_of(make, budget), pruner_of(make, budget)
     pruner.find_units(model)
     fully_shard(model, mesh=mesh)
     for each, on in ((pruner, model), (other, alone)):

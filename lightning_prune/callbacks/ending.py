@@ -15,7 +15,7 @@ from lightning_prune.learned import LearnedMasks
 from lightning_prune.pattern import CoupledPattern
 from lightning_prune.pruning import Pruner
 from lightning_prune.report import Report, percent
-from lightning_prune.shrink import ShrinkReport, shrink_
+from lightning_prune.shrink import ShrinkReport, shrink_, whole_again
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -99,9 +99,12 @@ def make_smaller(
 ) -> Smaller:
     """Take dead units out of a model and of its averages in place, measure it beside what it was, and say so.
 
+    A model that is taken apart over ranks is collected on each of them before, and is a plain module from then on.
+
     Raises whatever a step of it does; the trained model is saved in its full size before that, in the folder or
     where checkpoints go, and the error says where.
     """
+    whole_again(model)
     masked, example_inputs = model.state_dict(), example_of(pruner)  # shrinking puts new tensors beside these
     try:
         larger = plain_copy(model)

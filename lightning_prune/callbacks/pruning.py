@@ -24,6 +24,7 @@ from lightning_prune.callbacks.short_forms import pruner_of
 from lightning_prune.callbacks.shrunk_checkpoints import Loading, save_small
 from lightning_prune.callbacks.starting import put_on, restores_late
 from lightning_prune.callbacks.stepping import AfterStep, say_plan
+from lightning_prune.callbacks.taken_apart import before_apart
 from lightning_prune.callbacks.telling import check_metric, check_validates, settle, tell
 from lightning_prune.cost import CostReport
 from lightning_prune.families import Callback
@@ -125,6 +126,8 @@ class PruningCallback(Callback, InNotebooks):
             self._pace, self._pace_state = None, {}
             if left:  # the same trainer fits the same model further
                 self.load_state_dict(left)
+            if not self._idle:
+                before_apart(trainer, pl_module, self.pruner)
         self._loading.begin(trainer, pl_module, self.recipe, stage)  # until the checkpoint is read
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -331,9 +334,7 @@ class PruningCallback(Callback, InNotebooks):
         self._resumed_data.keep(trainer)
         self._release()
         if self.pruner.attached:
-            self._box.report = self.pruner.strip(resumable=True)
-            self._rewinder_state = self._rewinder.state_dict() if self._rewinder is not None else {}
-            self._rewinder = None
+            self._box.report = self.pruner.strip(resumable=True)  # a rewinder stays, to be asked for its state
         else:
             self.pruner.forget()  # a fit that never began must leave nothing for the next one
 

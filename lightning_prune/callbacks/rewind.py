@@ -7,12 +7,22 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 from torch.optim import Optimizer
 
 from lightning_prune import saved
 from lightning_prune.coupling.example import own_randomness
 from lightning_prune.pruning import Pruner
+from lightning_prune.shards import (
+    Shard,
+    local,
+    reshard,
+    resharding,
+    shard_of,
+    whole_on_host,
+    whole_parameters,
+)
+from lightning_prune.shrink import is_apart
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,36 @@ class Rewind:
             raise ValueError(f"rewind to={self.to!r} must be an optimizer step of at least 0, or 'init'")
 
 
+_FROM_ZERO = (optim.SGD, optim.Adam, optim.AdamW, optim.Adamax, optim.RMSprop, optim.RAdam, optim.Adadelta)
+"""Optimizers of which all that they remember of a parameter is zero at first."""
+
+
+def check_optimizers(rewind: Rewind, model: nn.Module, optimizers: Iterable[Optimizer]) -> None:
+    """Raise ValueError if an optimizer of a model that is taken apart over ranks cannot begin anew.
+
+    What it remembers is set to zero there: a checkpoint of pieces from which it is missing does not load.
+    """
+    for optimizer in optimizers if is_apart(model) else ():
+        if type(optimizer) in _FROM_ZERO and not any(group.get("dampening") for group in optimizer.param_groups):
+            continue
+        known = ", ".join(kind.__name__ for kind in _FROM_ZERO)
+        raise ValueError(
+            f"rewind={rewind} has optimizers forget what they know, and {type(optimizer).__name__} cannot where the "
+            f"model is taken apart over ranks: use one of {known}, without dampening; or prune under DDP"
+        )
+
+
+def _forget(state: dict[str, Any], apart: bool) -> None:
+    """Leave of an optimizer's state of a parameter what a new optimizer has."""
+    if not apart:
+        state.clear()
+    for key, value in state.items():
+        if isinstance(value, Tensor):
+            local(value).zero_()
+        elif isinstance(value, (int, float)):
+            state[key] = type(value)(0)
+
+
 class Rewinder:
     """Carry out a `Rewind` on one model: watch for its step, keep the values, put them back after updates.
 
@@ -60,19 +100,25 @@ class Rewinder:
         self._pruner = pruner
         self._model = model
         self._names = [name for name, p in model.named_parameters() if p.requires_grad]
-        self._saved: dict[str, Tensor] | None = None
+        self._saved: dict[str, Tensor] | None = None  # of what is taken apart over ranks, the pieces that lie here
+        self._shards: dict[str, Shard | None] = {}  # as they were when those were kept
         self._check()
 
     @property
     def _parameters(self) -> dict[str, nn.Parameter]:
         """Those of the names that trained at first, as they lie in the model now."""
+        reshard(resharding(self._model))
         now = dict(self._model.named_parameters())
         return {name: now[name] for name in self._names if name in now}
 
     def watch(self, step: int) -> None:
         """Keep the values if `step`, the number of completed steps, is the one to rewind to."""
         if self.rewind.to != "init" and self._saved is None and step >= self.rewind.to:
-            self._saved = {name: p.detach().clone() for name, p in self._parameters.items()}
+            self._keep({name: local(p).detach().clone() for name, p in self._parameters.items()})
+
+    def _keep(self, values: dict[str, Tensor]) -> None:
+        self._saved = values
+        self._shards = {name: shard_of(p) for name, p in self._parameters.items()}
 
     def after_update(self, optimizers: Iterable[Optimizer]) -> bool:
         """Rewind if the latest update calls for it. Returns whether it did."""
@@ -80,16 +126,19 @@ class Rewinder:
         if last is None or (last >= end and not self.rewind.after_last):
             return False
         moved = self._draw(last) if self.rewind.to == "init" else self._put_back()
+        apart = is_apart(self._model)
         for optimizer in optimizers:
             for parameter in moved:
                 if parameter in optimizer.state:
-                    optimizer.state[parameter].clear()
+                    _forget(optimizer.state[parameter], apart)
         self._pruner.mask_weights()
         return bool(moved)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the values kept."""
-        return {} if self._saved is None else {"saved": self._saved}
+        """Return the values kept, whole; those of pieces are collected on the CPU of every rank."""
+        if self._saved is None:
+            return {}
+        return {"saved": {name: whole_on_host(value, self._shards[name]) for name, value in self._saved.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take over the values kept. Raises ValueError if they are of other parameters, or damaged."""
@@ -103,7 +152,9 @@ class Rewinder:
             raise ValueError(f"{where} is of other parameters: the model trains no {unknown[:4]}")
         for name, value in values.items():
             saved.tensor(f"{where}: saved[{name!r}]", value, now[name].shape)
-        self._saved = {name: value.to(now[name].device) for name, value in values.items()}
+        pieces = {name: (value, shard_of(now[name])) for name, value in values.items()}
+        here = {name: value if shard is None else shard.piece(value) for name, (value, shard) in pieces.items()}
+        self._keep({name: value.to(now[name].device) for name, value in here.items()})
 
     def _put_back(self) -> list[nn.Parameter]:
         if self._saved is None:
@@ -111,15 +162,16 @@ class Rewinder:
         now = self._parameters
         with torch.no_grad():
             for name, value in self._saved.items():
-                now[name].copy_(value)
+                local(now[name]).copy_(value)
         return list(now.values())
 
     def _draw(self, step: int) -> list[nn.Parameter]:
         modules = self._modules()
         with own_randomness():
             torch.manual_seed(self.rewind.seed * 1_000_003 + step)
-            for reset in modules.values():
-                reset()
+            for module, reset in modules.items():
+                with whole_parameters(module):
+                    reset()
         return [p for module in modules for p in module.parameters(recurse=False)]
 
     def _modules(self) -> dict[nn.Module, Any]:

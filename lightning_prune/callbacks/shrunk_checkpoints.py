@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from lightning_prune import families
 from lightning_prune.callbacks import averages
 from lightning_prune.callbacks.own_processes import check_shapes_come_back
+from lightning_prune.callbacks.taken_apart import one_file
 from lightning_prune.shrink import StillAliveError, larger, rebuild, recipes_in, take_out
 from lightning_prune.targets import plain_name
 
@@ -91,7 +92,8 @@ def save_small(trainer: pl.Trainer, callback: pl.Callback) -> str | None:
     while checkpoint.file_exists(path, trainer):
         version += 1
         path = os.path.join(folder, f"{NAME}-v{version}.ckpt")
-    trainer.save_checkpoint(path, weights_only=False)
+    with one_file(trainer.strategy):
+        trainer.save_checkpoint(path, weights_only=False)
     rank_zero_info(f"the smaller model is saved in {path}")
     return path
 

@@ -10,13 +10,14 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from lightning_prune import families
 from lightning_prune.callbacks.agreement import check_overlap, on_ranks
 from lightning_prune.callbacks.ending import example_of
+from lightning_prune.callbacks.loss_scale import plain_optimizer
 from lightning_prune.callbacks.own_processes import check_shapes_come_back
-from lightning_prune.callbacks.rewind import Rewind, Rewinder
+from lightning_prune.callbacks.rewind import Rewind, Rewinder, check_optimizers
 from lightning_prune.callbacks.run_length import run_length
 from lightning_prune.callbacks.run_pace import RunPace
 from lightning_prune.callbacks.stepping import trained
 from lightning_prune.learned import LearnedMasks
-from lightning_prune.pruning import Pruner
+from lightning_prune.pruning import Pruner, collecting
 from lightning_prune.pruning.checks import check_weights_tell
 from lightning_prune.shards import check_whole
 from lightning_prune.shrink import check_shrinkable
@@ -24,6 +25,7 @@ from lightning_prune.shrink import check_shrinkable
 if TYPE_CHECKING:
     import pytorch_lightning as pl
     from pytorch_lightning.strategies import Strategy
+    from torch import nn
 
 
 def check_strategy(strategy: Strategy) -> None:
@@ -40,18 +42,11 @@ def restores_late(trainer: pl.Trainer) -> bool:
     return bool(trainer.strategy.restore_checkpoint_after_setup and trainer.ckpt_path)
 
 
-def check_whole_weights(trainer: pl.Trainer, rewind: Rewind | None, shrink: bool) -> None:
-    """Raise ValueError if weights are taken apart over ranks, and something beside a pruner needs them whole."""
-    averaging = families.every("callbacks.WeightAveraging", "callbacks.StochasticWeightAveraging")
-    averages = [type(c).__name__ for c in trainer.callbacks if isinstance(c, averaging)]  # pyright: ignore
-    asked = [
-        ("shrink=True takes dead units out of", shrink, "shrink the model from its checkpoint, in one process"),
-        (f"rewind={rewind} keeps values of", rewind is not None, "leave rewind out, or prune under DDP"),
-        (f"{', '.join(averages)} keeps averages of", bool(averages), "leave it out, or prune under DDP"),
-    ]
-    for what, is_asked, remedy in asked:
-        if is_asked:
-            check_whole(trainer.lightning_module, what, remedy)
+def check_collected_once(model: nn.Module) -> None:
+    """Raise ValueError if a model is taken apart over ranks and too large to be collected at the end, to shrink."""
+    if sum(parameter.numel() for parameter in model.parameters()) > collecting.MOST:
+        instead = "shrink the model from its checkpoint instead"
+        check_whole(model, f"shrink=True collects more than {collecting.MOST:,} values of", instead)
 
 
 def put_on(
@@ -82,10 +77,12 @@ def put_on(
         ValueError: it cannot be done; the module is then as it was.
     """
     check_strategy(trainer.strategy)
-    check_whole_weights(trainer, rewind, shrink)
+    if rewind is not None:
+        check_optimizers(rewind, trainer.lightning_module, map(plain_optimizer, trainer.optimizers))
     if trainer.max_steps == 0 and isinstance(pruner, Pruner):
         check_weights_tell(pruner.criterion, "max_steps=0 trains nothing")
     if shrink:
+        check_collected_once(trainer.lightning_module)
         shrinks = "leave shrink out and call lightning_prune.shrink.shrink(model) when the fit has ended"
         check_shapes_come_back(trainer.strategy, "shrink=True makes the model smaller at the end", shrinks)
     module = trainer.lightning_module

@@ -28,6 +28,7 @@ from lightning_prune.pruning.saved_window import check_saved
 from lightning_prune.pruning.state_schema import check_body, check_position, check_thresholds
 from lightning_prune.pruning.telling import Telling, note_of_told
 from lightning_prune.pruning.unit_update import UnitUpdate, sliced
+from lightning_prune.pruning.units_found import UnitsFound, coupling_of, price_of
 from lightning_prune.pruning.waiting import Trained
 from lightning_prune.pruning.weight_reports import weight_reports
 from lightning_prune.pruning.weight_update import Decision, WeightUpdate
@@ -36,7 +37,7 @@ from lightning_prune.report import Report
 from lightning_prune.schedule import HoldingSchedule, Schedule, ToldSchedule
 from lightning_prune.scope import Scope
 from lightning_prune.selection import Selection
-from lightning_prune.shards import check_whole, whole_on_host
+from lightning_prune.shards import whole_on_host
 from lightning_prune.targets import Target, Targets, groups
 
 
@@ -52,6 +53,7 @@ class Ideas(Protocol):
     regularizer: Regularizer | SitedRegularizer | None
     reversible: bool
     budget: Budget
+    units_found: UnitsFound | None
 
 
 class Attached:
@@ -72,13 +74,10 @@ class Attached:
     def __init__(
         self, ideas: Ideas, model: nn.Module, length: int | None, total_steps: int | None, trial: bool, trained: Trained
     ) -> None:
-        if isinstance(ideas.pattern, CoupledPattern):
-            check_whole(
-                model, f"pattern={ideas.pattern} finds units in", "prune under DDP, or use a pattern of single weights"
-            )
         self._ideas = ideas
         self._holds = isinstance(ideas.schedule, HoldingSchedule)
-        self._chosen = Chosen(ideas.targets, ideas.pattern, model, trained, self._in_need, self._holds)
+        coupling = coupling_of(ideas.pattern, model, ideas.units_found)
+        self._chosen = Chosen(ideas.targets, coupling, model, trained, self._in_need, self._holds)
         self._parameters = sum(p.numel() for p in model.parameters())
         self.step: int | None = None
         self.changed = 0.0
@@ -243,7 +242,7 @@ class Attached:
         ideas = self._ideas
         if not self._priced:
             shapes = {name: tuple(weight.shape) for name, weight in self.masks.items()}
-            self._price, self._priced = ideas.budget.price(self._model, pattern.example_inputs, shapes), True
+            self._price, self._priced = price_of(ideas.budget, pattern, self._model, ideas.units_found, shapes), True
         by_cost = getattr(ideas.budget, "by_cost", False)
         ways = (ideas.criterion, pattern, ideas.scope, ideas.selection, ideas.reversible, self._price, by_cost)
         return UnitUpdate(schedule, members, self.masks, sliced(members, self.masks, self.counted), *ways)

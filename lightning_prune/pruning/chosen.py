@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 from torch import nn
 from torch.optim import Optimizer
 
+from lightning_prune.coupling.units import Coupling
 from lightning_prune.masks import followers, suggestion
-from lightning_prune.pattern import CoupledPattern
 from lightning_prune.pruning.layout_check import with_layouts_used
 from lightning_prune.pruning.unit_targets import UnitTargets, unit_targets
 from lightning_prune.pruning.waiting import Trained, Waiting, candidates, note_of_few, that_train
 from lightning_prune.ranking import count
+from lightning_prune.shards import each, local, shard_of
 from lightning_prune.targets import Target, Targets, plain_name
 
 
 class Chosen:
-    """What rules and a pattern choose of a model, chosen again when weights begin to train.
+    """What rules, and the units of a coupled pattern, choose of a model, chosen again when weights begin to train.
 
     Args:
         rules: which weights.
-        pattern: a coupled one chooses groups of units among them.
+        coupling: the model's groups of units, where the pattern is a coupled one: they choose among the weights.
         model: the model.
         trained: the parameters that optimizers step.
         needy: which targets need a layout that is not known, by idea.
@@ -42,7 +42,7 @@ class Chosen:
     def __init__(
         self,
         rules: Targets,
-        pattern: Any,
+        coupling: Coupling | None,
         model: nn.Module,
         trained: Trained,
         needy: Callable[[Sequence[Target]], Mapping[str, Sequence[Target]]],
@@ -52,9 +52,8 @@ class Chosen:
         self._every, self.unread = with_layouts_used(candidates(rules, model, zeros), model, needy)
         self._waiting = Waiting(model, trained)
         if zeros:
-            named = ((plain_name(name), p.detach()) for name, p in model.named_parameters())
-            self._waiting.wake(name for name, p in named if not p.is_meta and count(p != 0) < p.numel())
-        self._coupling = pattern.couple(model) if isinstance(pattern, CoupledPattern) else None
+            self._waiting.wake(_with_zeros(model))
+        self._coupling = coupling
         self._choose(self._waiting)
 
     def _choose(self, waiting: Waiting) -> None:
@@ -84,3 +83,10 @@ class Chosen:
         if woken:
             self._choose(self._waiting)
         return woken
+
+
+def _with_zeros(model: nn.Module) -> list[str]:
+    """Return the names of parameters that have zeros, on whichever rank those lie."""
+    named = [(plain_name(name), p.detach()) for name, p in model.named_parameters() if not p.is_meta]
+    alive = each([count(local(p) != 0) for _, p in named], [shard_of(p) for _, p in named])
+    return [name for (name, p), number in zip(named, alive, strict=True) if number < p.numel()]

@@ -96,6 +96,11 @@ def check_seen(places: Sequence[Observed], criterion: Any) -> None:
     found: dict[str, str] = {}
     for place in places:
         name = place.watched.target.name
+        if place.weight.shard is not None or place.watched.shard is not None:
+            raise ValueError(
+                f"'{name}' is taken apart over ranks, and criterion={criterion} looks at the {criterion.observes} of "
+                "whole layers: use a criterion of weights or gradients, or prune under DDP"
+            )
         if place.weight.experts > 1 or not place.watched.target.owners:
             found[name] = "it is a parameter without a layer of its own"
         for module, attribute in place.watched.target.owners:

@@ -18,6 +18,7 @@ from lightning_prune.pruning import checks
 from lightning_prune.pruning.attached import Attached
 from lightning_prune.pruning.engine import Engine
 from lightning_prune.pruning.penalty import add_gradient
+from lightning_prune.pruning.units_found import UnitsFound
 from lightning_prune.pruning.waiting import Trained
 from lightning_prune.regularizer import Regularizer, SitedRegularizer
 from lightning_prune.report import Report
@@ -74,6 +75,7 @@ class Pruner(Engine[Attached]):
         self.regularizer = regularizer
         self.reversible = reversible
         self.budget = budget
+        self.units_found: UnitsFound | None = None
         super().__init__(name)
         checks.check_ideas(schedule, criterion, pattern, scope, selection, targets, regularizer)
         checks.check_budget(budget, pattern, targets)
@@ -97,6 +99,21 @@ class Pruner(Engine[Attached]):
         return f"Pruner({', '.join(f'{key}={getattr(self, key)!r}' for key in keys)})"
 
     # The model
+
+    def find_units(self, model: nn.Module) -> None:
+        """Find the units of a pattern such as `Channel` in a model that is about to be taken apart over ranks.
+
+        `attach` then takes them from here: they cannot be seen in pieces. The callback calls it. Of other patterns it
+        finds nothing.
+
+        Args:
+            model: the model, whole; the same that `attach` gets.
+
+        Raises:
+            ValueError: there are no example inputs, or the model does not run on them.
+        """
+        if isinstance(self.pattern, CoupledPattern):
+            self.units_found = UnitsFound(model, self.pattern, self.budget)
 
     def _put(
         self, model: nn.Module, length: int | None, total_steps: int | None, trial: bool, trained: Trained

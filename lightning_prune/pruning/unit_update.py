@@ -16,7 +16,7 @@ from lightning_prune.coupling.units import Group, Part, Role, alive_along, slice
 from lightning_prune.criterion import Criterion, SitedCriterion
 from lightning_prune.masks import MaskedWeight, Masks
 from lightning_prune.pattern import CoupledPattern
-from lightning_prune.pruning.asking import remember, scores_of
+from lightning_prune.pruning.asking import gathers, remember, scores_of
 from lightning_prune.pruning.hosted import hosted
 from lightning_prune.pruning.observed import Observed, readers, worth_of
 from lightning_prune.pruning.unit_budget import UnitBudget, nearest
@@ -26,6 +26,7 @@ from lightning_prune.report import Spent
 from lightning_prune.schedule import Schedule
 from lightning_prune.scope import Layer, Scope
 from lightning_prune.selection import Selection, Units
+from lightning_prune.shards import first_error, whole
 
 _Dims = list[tuple[int, list[tuple[int, int]]]]
 """For every dimension of a weight its length, and the groups that slice it with what each of their units takes."""
@@ -74,7 +75,7 @@ class UnitUpdate:
     @property
     def size(self) -> int:
         """How many weights are counted."""
-        return sum(weight.mask.numel() for weight in self.counted)
+        return sum(weight.size for weight in self.counted)
 
     @property
     def grain(self) -> int:
@@ -170,20 +171,20 @@ class UnitUpdate:
 
     def masks(self, keeps: Sequence[Tensor], thresholds: Sequence[float]) -> list[Decision]:
         """Return the masks of all tensors for the units kept; a weight's threshold is that of the units it computes."""
-        along = alive_along(self.groups, keeps, {name: w.mask.shape for name, w in self.weights.items()})
+        along = alive_along(self.groups, keeps, {name: w.shape for name, w in self.weights.items()})
         ranked = list(zip(self.groups, thresholds, strict=True))
         reading = {part.name: threshold for group, threshold in ranked for part in group.of("in")}
         others = {part.name: threshold for group, threshold in ranked for part in group.parts if part.role != "in"}
         of = reading | others
         return [
-            Decision(weight, _mask(along[name], weight.mask), of[name])
+            Decision(weight, _mask(along[name], weight), of[name])
             for name, weight in self.weights.items()
             if name in along
         ]
 
     def from_zeros(self) -> list[Decision]:
         """Return the masks that the zeros of a stripped model show: a unit is gone where nothing is left of it."""
-        left = {name: weight.parameter.detach() != 0 for name, weight in self.weights.items()}
+        left = {name: whole(w.values.detach() != 0, w.shard) for name, w in self.weights.items()}
         parts = [[part for part in group.parts if part.name in left] for group in self.groups]
         along = iter(on_host([_any_along(left[part.name], part) for some in parts for part in some]))
         keeps = [torch.stack([next(along)[part.index].any(1) for part in some]).any(0) for some in parts]
@@ -225,7 +226,8 @@ class UnitUpdate:
     def _alive(self) -> list[Tensor]:
         """Return which units of each group are alive: one look at the device for all."""
         parts = [next(p for p in group.of("out") if p.name in self.weights) for group in self.groups]
-        along = on_host([_any_along(self.weights[part.name].mask, part) for part in parts])
+        masks = ((self.weights[part.name], part) for part in parts)
+        along = on_host([_any_along(whole(weight.mask, weight.shard), part) for weight, part in masks])
         return [flags[part.index].any(1) for flags, part in zip(along, parts, strict=True)]
 
     def _scores(self, alive: Sequence[Tensor], step: int, share: float) -> list[Tensor]:
@@ -245,8 +247,7 @@ class UnitUpdate:
         for name, weight in scored.items():
             places = places_of[name]
             computed = [(number, part) for number, part in places if part.role == "out"]
-            asked = scores_of(criterion, weight, step, share, self._norm(weight, computed))
-            scores = where_float64_is(weight.restore(asked))
+            scores = where_float64_is(self._asked(criterion, weight, step, share, self._norm(weight, computed)))
             for number, part in places:
                 others = [dim for dim in range(scores.dim()) if dim != part.dim]
                 told.append((weight.target.name, number, part))
@@ -263,6 +264,24 @@ class UnitUpdate:
             costs = [float(self.saved([*none[:n], 1, *none[n + 1 :]])) for n in range(len(none))]
             totals = [total / cost if cost else total for total, cost in zip(totals, costs, strict=True)]
         return [total.float() for total in totals]
+
+    def _asked(
+        self, criterion: Criterion | SitedCriterion, weight: MaskedWeight, step: int, share: float, norm: Tensor | None
+    ) -> Tensor:
+        """Return the scores of a whole weight. Where one rank fails at a piece, all do: others would wait for it."""
+        shards = [some.shard for some in self.weights.values()]
+        if all(shard is None for shard in shards):
+            return weight.restore(scores_of(criterion, weight, step, share, norm))
+        failure: Exception | None = None
+        found: list[Tensor] = []
+        try:
+            found.append(weight.restore(scores_of(criterion, weight, step, share, norm)))
+        except Exception as error:
+            failure = error
+        said = first_error(failure, shards)
+        if said is not None:
+            raise ValueError(said) from failure
+        return found[0] if gathers(criterion, weight) else whole(found[0], weight.shard)
 
     @cached_property
     def _scored(self) -> dict[str, list[tuple[int, Part]]]:
@@ -283,9 +302,10 @@ class UnitUpdate:
             norms = list(self.groups[number].of("norm"))
             if not norms:
                 continue
-            scales = torch.stack([slices_of(self.weights[p.name].ranked().abs(), p).sum(1) for p in norms]).sum(0)
+            each = [(p, self.weights[p.name]) for p in norms]
+            scales = torch.stack([slices_of(whole(w.ranked().abs(), w.shard), p).sum(1) for p, w in each]).sum(0)
             if outputs is None:
-                outputs = scales.new_ones(weight.mask.shape[part.dim])
+                outputs = scales.new_ones(weight.shape[part.dim])
             outputs[part.index.to(outputs.device, non_blocking=True)] = scales[:, None].to(outputs)
         return outputs
 
@@ -297,7 +317,7 @@ class UnitUpdate:
             seen[group.name] = number = seen.get(group.name, 0) + 1
             name = group.name if number == 1 else f"{group.name} ({number})"
             row = sum(
-                self.weights[p.name].mask.numel() // self.weights[p.name].mask.shape[p.dim] * p.index.shape[1]
+                self.weights[p.name].size // self.weights[p.name].shape[p.dim] * p.index.shape[1]
                 for p in group.of("out")
             )
             dead = 0 if self.reversible else int((~a).sum())
@@ -317,7 +337,7 @@ class UnitUpdate:
     @cached_property
     def _slices(self) -> list[tuple[int, _Dims]]:
         """For every counted weight its size, and for every dimension its length and what a unit of a group takes."""
-        return [(w.mask.numel(), self._dims(w)) for w in self.counted]
+        return [(w.size, self._dims(w)) for w in self.counted]
 
     @cached_property
     def _priced(self) -> dict[str, _Dims]:
@@ -327,7 +347,7 @@ class UnitUpdate:
 
     def _dims(self, weight: MaskedWeight) -> _Dims:
         name = weight.target.name
-        return [(size, self._takes.get((name, dim), [])) for dim, size in enumerate(weight.mask.shape)]
+        return [(size, self._takes.get((name, dim), [])) for dim, size in enumerate(weight.shape)]
 
     @cached_property
     def _takes(self) -> dict[tuple[str, int], list[tuple[int, int]]]:
@@ -345,10 +365,13 @@ def _any_along(flags: Tensor, part: Part) -> Tensor:
     return flags.any(others) if others else flags
 
 
-def _mask(dims: Mapping[int, Tensor], like: Tensor) -> Tensor:
+def _mask(dims: Mapping[int, Tensor], weight: MaskedWeight) -> Tensor:
+    """Return the mask of what lies here of a weight, for the positions that stay along some of its dimensions."""
+    like, shard = weight.mask, weight.shard
     mask = like.new_ones([1] * like.dim())
     for dim, alive in dims.items():
         shape = [1] * like.dim()
         shape[dim] = -1
-        mask = mask & alive.to(like.device, non_blocking=True).view(shape)
+        here = alive if shard is None else alive[shard.box[dim]]
+        mask = mask & here.to(like.device, non_blocking=True).view(shape)
     return mask.expand(like.shape).contiguous()

@@ -10,6 +10,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info as say
 
 from lightning_prune import families
 from lightning_prune.families import LightningDataModule, LightningModule, Trainer
+from lightning_prune.shrink import whole_again
 
 __all__ = [
     "LightningDataModule",
@@ -39,7 +40,10 @@ def new_trainer(make: MakeTrainer, model: LightningModule) -> Trainer:
 
 
 def train(trainer: Trainer, model: LightningModule, data: LightningDataModule | None) -> dict[str, float]:
-    """Fit, and return the trainer's metrics and those of a test. Raises KeyboardInterrupt where the fit broke off."""
+    """Fit, and return the trainer's metrics and those of a test. Raises KeyboardInterrupt where the fit broke off.
+
+    A model that the trainer's strategy has taken apart over ranks is a plain one again after it.
+    """
     trainer.fit(model, datamodule=data)
     if trainer.interrupted:
         raise KeyboardInterrupt
@@ -50,7 +54,10 @@ def train(trainer: Trainer, model: LightningModule, data: LightningDataModule | 
 def evaluate(
     trainer: Trainer, model: LightningModule, data: LightningDataModule | None, stages: Sequence[str]
 ) -> dict[str, float]:
-    """Return the metrics of those stages, "validate" and "test", for which there are a step and a loader."""
+    """Return the metrics of those stages, "validate" and "test", for which there are a step and a loader.
+
+    The model is a plain one before and after, whatever the trainer's strategy makes of it.
+    """
     runs = {"validate": ("val_dataloader", "validation_step"), "test": ("test_dataloader", "test_step")}
     found: dict[str, float] = {}
     is_overridden = families.part(families.of(model), "utilities.model_helpers.is_overridden")
@@ -58,8 +65,10 @@ def evaluate(
         loader, step = runs[stage]
         if is_overridden(loader, model if data is None else data) and is_overridden(step, model):
             run = trainer.validate if stage == "validate" else trainer.test
+            whole_again(model)
             for metrics in run(model, datamodule=data, verbose=False):
                 found |= {name: float(value) for name, value in metrics.items()}
+    whole_again(model)
     return found
 
 

@@ -15,6 +15,7 @@ from .shard import resharding as resharding
 from .shard import shard_of as shard_of
 from .shard import whole as whole
 from .shard import whole_on_host as whole_on_host
+from .shard import whole_parameters as whole_parameters
 from .sums import Kind as Kind
 from .sums import each as each
 from .sums import first_error as first_error

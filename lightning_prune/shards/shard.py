@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -193,3 +194,25 @@ def reshard(modules: Iterable[nn.Module]) -> None:
     """
     for module in modules:
         cast(Any, module).reshard()
+
+
+@contextmanager
+def whole_parameters(module: nn.Module) -> Generator[None, None, None]:
+    """Have whole parameters stand for the pieces of a module's own, and keep of them what lies here at the end.
+
+    Each is collected on every rank: what is done to them there must be the same on all.
+    """
+    own: dict[str, Any] = vars(module)["_parameters"]
+    spread = {name: parameter for name, parameter in own.items() if parameter is not None and not is_plain(parameter)}
+    shards = {name: shard_of(parameter) for name, parameter in spread.items()}
+    for name, parameter in spread.items():
+        values = whole(local(parameter.detach()), shards[name]).clone()
+        own[name] = nn.Parameter(values, parameter.requires_grad)
+    try:
+        yield
+    finally:
+        for name, parameter in spread.items():
+            made, shard = own[name].detach(), shards[name]
+            own[name] = parameter
+            with torch.no_grad():
+                local(parameter).copy_(made if shard is None else shard.piece(made))

@@ -20,3 +20,5 @@ from .taken import StillAliveError as StillAliveError
 from .taken import followed_by as followed_by
 from .taken import larger as larger
 from .taken import take_out as take_out
+from .whole_again import is_apart as is_apart
+from .whole_again import whole_again as whole_again

@@ -2,8 +2,8 @@
 
     python pieces.py SCENARIO@LAYOUT,SCENARIO@LAYOUT FOLDER PROCESSES
 
-A layout is DATAxTENSOR, "2x1" say, or "hsdp": two replicas of two pieces. The net is 12-18-7-3, so that few splits are
-even and some pieces are empty. Every rank writes to FOLDER/SCENARIO@LAYOUT.RANK.pt.
+A layout is DATAxTENSOR, "2x1" say, "hsdp": two replicas of two pieces, or "ddp": all on each rank. The net is
+12-18-7-3, so that few splits are even and some pieces are empty. Every rank writes to FOLDER/SCENARIO@LAYOUT.RANK.pt.
 """
 
 from __future__ import annotations
@@ -17,22 +17,32 @@ from typing import Any, cast
 import torch
 import torch.distributed as dist
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
-from pytorch_lightning.strategies import ModelParallelStrategy
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, StochasticWeightAveraging, WeightAveraging
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_prune import LearnedMasks, Pruner, PruningCallback
-from lightning_prune.criterion import FilterNorm, FirstOrderDelta, GeometricMedian, Random, SecondOrderDelta
+from lightning_prune.criterion import (
+    FilterNorm,
+    FirstOrderDelta,
+    GeometricMedian,
+    Movement,
+    Random,
+    SecondOrderDelta,
+    Taylor,
+    Wanda,
+)
 from lightning_prune.masks import MaskedWeight
-from lightning_prune.pattern import Block, Channel, Column, Element, NofM, Row
+from lightning_prune.pattern import Block, Column, Element, NofM, Row
 from lightning_prune.pruning import collecting
 from lightning_prune.regularizer import L1, L2, GroupLasso, NearThreshold
 from lightning_prune.schedule import OneShot, Polynomial
 from lightning_prune.scope import ERK, GlobalRanking, Uniform
 from lightning_prune.selection import Exact, Histogram, Sort
 from lightning_prune.shards import local, shard_of, whole
+from lightning_prune.shrink import is_apart
 from lightning_prune.targets import Targets
 from tests.distributed.ranks import BATCHES, GLOBAL_BATCH, SCHEDULE, TIMEOUT, Loader, Picky, trainer_of, what_failed
 
@@ -84,7 +94,7 @@ def take_apart(model: nn.Sequential, mesh: DeviceMesh, data: str, tensor: str | 
         fully_shard(model, mesh=mesh[data], mp_policy=lower)
 
 
-def _mesh(layout: str) -> tuple[DeviceMesh, str, str | None]:
+def mesh_of(layout: str) -> tuple[DeviceMesh, str, str | None]:
     if layout == "hsdp":
         return init_device_mesh("cpu", (2, 2), mesh_dim_names=("replicate", "shard")), "hsdp", None
     data, tensor = (int(number) for number in layout.split("x"))
@@ -98,7 +108,7 @@ def equal(layout: str, folder: Path) -> dict[str, Any]:
     """Prune a net that is taken apart and a whole one of equal weights, and return in what they differ."""
     if not dist.is_initialized():  # Lightning starts the other processes
         fit(layout, folder, f"{layout}-start", Pruner(SCHEDULE), max_steps=3)
-    mesh, data, tensor = _mesh(layout)
+    mesh, data, tensor = mesh_of(layout)
     found: list[str] = []
     compared = 0
     for name, dtype, ties in _cases():
@@ -109,11 +119,11 @@ def equal(layout: str, folder: Path) -> dict[str, Any]:
         split.attach(model, 12)
         alone.attach(plain, 12)
         for step in range(1, 11):
-            _move(model, plain, step, ties)
+            move(model, plain, step, ties)
             if split.after_step(step) != alone.after_step(step):
                 found.append(f"{name} {dtype} {step}: one of them was updated")
             for key, weight in alone.masks.items():
-                difference = _differs(weight, split.masks[key])
+                difference = differs(weight, split.masks[key])
                 compared += 1
                 if difference:
                     found.append(f"{name} {dtype} ties={ties} step {step} {key}: {difference}")
@@ -133,7 +143,7 @@ def _cases() -> Iterator[tuple[str, torch.dtype, str]]:
                 yield name, dtype, ties
 
 
-def _move(model: nn.Module, plain: nn.Module, step: int, ties: str) -> None:
+def move(model: nn.Module, plain: nn.Module, step: int, ties: str) -> None:
     """Give both the same new values: with ties, rounded to eighths, or zero but for one in ten."""
     generator = torch.Generator().manual_seed(step)
     for old, new in zip(plain.parameters(), model.parameters(), strict=True):
@@ -147,7 +157,7 @@ def _move(model: nn.Module, plain: nn.Module, step: int, ties: str) -> None:
             local(new).copy_(values if shard is None else shard.piece(values))
 
 
-def _differs(one: MaskedWeight, other: MaskedWeight) -> str:
+def differs(one: MaskedWeight, other: MaskedWeight) -> str:
     if not torch.equal(other.piece(one.mask), other.mask):
         return f"{int((other.piece(one.mask) != other.mask).sum())} entries of the mask"
     if not torch.equal(other.piece(one.values.detach()), other.values.detach()):
@@ -171,10 +181,10 @@ class Sharded(LightningModule):
         self.grads: list[dict[str, Tensor]] = []
 
     def configure_model(self) -> None:
-        if self.layout == "1x1" or any(shard_of(parameter) for parameter in self.parameters()):
+        if self.layout in ("1x1", "ddp") or any(shard_of(parameter) for parameter in self.parameters()):
             return
         if self.layout == "hsdp":
-            take_apart(self.net, *_mesh("hsdp"))
+            take_apart(self.net, *mesh_of("hsdp"))
         else:
             take_apart(self.net, cast(DeviceMesh, self.device_mesh), "data_parallel", "tensor_parallel", self.policy)
 
@@ -198,7 +208,7 @@ class Sharded(LightningModule):
         x = torch.randn(BATCHES * GLOBAL_BATCH, 12, generator=generator, dtype=torch.float64)
         rank, ranks = 0, 1
         if self.layout != "1x1":
-            of: Any = cast(ModelParallelStrategy, self.trainer.strategy).distributed_sampler_kwargs
+            of: Any = cast(Any, self.trainer.strategy).distributed_sampler_kwargs
             rank, ranks = of["rank"], of["num_replicas"]
         loader = Loader(TensorDataset(x, x[:, :3].sin()), GLOBAL_BATCH // ranks, sampler=range(rank, len(x), ranks))
         loader.trainer = self.trainer
@@ -243,12 +253,12 @@ def fit(
     """Fit the net as a layout takes it apart, and return all there is to compare."""
     ckpt = options.pop("ckpt_path", None)
     sharded, policy = options.pop("sharded", True), options.pop("policy", False)
-    model = Sharded(layout, options.pop("dtype", torch.float64), policy)
+    model = options.pop("model", Sharded)(layout, options.pop("dtype", torch.float64), policy)
     pruning = PruningCallback(pruner, **options.pop("callback", {}))
     seen = Seen(pruning)
     saving = ModelCheckpoint(folder / name, "{step}", every_n_train_steps=1, save_top_k=-1)
     processes = 1 if layout == "1x1" else int(sys.argv[3])
-    strategy = "auto" if layout == "1x1" else _strategy(layout, sharded)
+    strategy = "auto" if layout == "1x1" else strategy_of(layout, sharded)
     trainer = trainer_of(strategy, processes, [pruning, seen, saving, *callbacks], **options)
     trainer.fit(model, ckpt_path=ckpt)
     assert pruning.report is not None
@@ -259,15 +269,19 @@ def fit(
         "moments": seen.moments,
         "grads": model.grads,
         "report": pruning.report.to_dict(),
+        "left": {} if is_apart(model) else model.state_dict(),
     }
 
 
-def _strategy(layout: str, sharded: bool) -> ModelParallelStrategy:
+def strategy_of(layout: str, sharded: bool) -> ModelParallelStrategy | DDPStrategy:
+    if layout == "ddp":
+        return DDPStrategy(timeout=TIMEOUT)
     data, tensor = (4, 1) if layout == "hsdp" else (int(number) for number in layout.split("x"))
     return ModelParallelStrategy(data, tensor, save_distributed_checkpoint=sharded, timeout=TIMEOUT)
 
 
 TRAINED = ("magnitude", "uniform", "first order", "random", "reversible", "block", "filter norm", "histogram")
+OF_GRADIENTS: dict[str, Any] = {"taylor": Taylor(), "movement": Movement()}
 ELSEWHERE = ("magnitude", "block")
 """What is trained on layouts other than two pieces and one process."""
 
@@ -279,6 +293,8 @@ def train(layout: str, folder: Path) -> dict[str, Any]:
     runs = {name: fit(layout, folder, f"{layout}-{name}", pruner(name)) for name in names}
     for name in REGULARIZERS if all_of_them else ("l2", "lasso"):
         runs[name] = fit(layout, folder, f"{layout}-{name}", Pruner(SCHEDULE, regularizer=REGULARIZERS[name]))
+    for name, criterion in OF_GRADIENTS.items() if all_of_them else ():
+        runs[name] = fit(layout, folder, f"{layout}-{name}", Pruner(SCHEDULE, criterion))
     if all_of_them:  # torch cannot clip plain tensors and pieces together
         runs["clipped"] = fit(layout, folder, f"{layout}-clipped", Pruner(SCHEDULE), gradient_clip_val=0.01)
     return runs
@@ -334,7 +350,7 @@ def _late(layout: str) -> dict[str, Any]:
     model, late = net(), pruner("magnitude")
     late.attach(model, 12)
     late.after_step(2)
-    take_apart(model, *_mesh(layout))
+    take_apart(model, *mesh_of(layout))
     try:
         late.after_step(4)
     except ValueError as error:
@@ -360,12 +376,15 @@ def precision(layout: str, folder: Path) -> dict[str, Any]:
 class BreaksAPiece(Callback):
     """Puts a NaN into what the last rank has of a weight, right before the masks are updated."""
 
+    def __init__(self, name: str = "net.2.weight") -> None:
+        self.name = name
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if trainer.global_step == 4 and trainer.global_rank == trainer.world_size - 1:
             with torch.no_grad():
-                local(pl_module.get_parameter("net.2.weight")).view(-1)[3] = float("nan")
+                local(pl_module.get_parameter(self.name)).view(-1)[3] = float("nan")
 
 
 class PickyOfEntries(Picky):
@@ -381,13 +400,21 @@ FAILURES: dict[str, Callable[[], dict[str, Any]]] = {
     "nan in a histogram": lambda: {"breaking": [BreaksAPiece()], "pruner": Pruner(SCHEDULE, selection=Histogram())},
     "criterion": lambda: {"pruner": Pruner(SCHEDULE, PickyOfEntries(KeyError("mine")))},
     "silent criterion": lambda: {"pruner": Pruner(SCHEDULE, PickyOfEntries(ValueError()))},
-    "channels": lambda: {"pruner": Pruner(SCHEDULE, pattern=Channel())},
     "learned": lambda: {"pruner": LearnedMasks(SCHEDULE)},
     "learned weights": lambda: {"pruner": LearnedMasks(SCHEDULE, pattern=Element())},
+    "rewind": lambda: {"callback": {"rewind": 0}, "model": Adagrad},
+    "inputs": lambda: {"pruner": Pruner(SCHEDULE, Wanda())},
+    "average": lambda: {"behind": [WeightAveraging()]},
+    "stochastic average": lambda: {"behind": [StochasticWeightAveraging(0.1)]},
     "too large": lambda: {"pruner": Pruner(SCHEDULE, FilterNorm()), "most": 100},
-    "shrink": lambda: {"callback": {"shrink": True}},
-    "rewind": lambda: {"callback": {"rewind": 0}},
 }
+
+
+class Adagrad(Sharded):
+    """Has an optimizer that does not begin at zero."""
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.Adagrad(self.parameters(), initial_accumulator_value=0.1)
 
 
 def fail(layout: str, folder: Path) -> dict[str, Any]:
@@ -398,10 +425,11 @@ def fail(layout: str, folder: Path) -> dict[str, Any]:
         breaking: list[Callback] = case.pop("breaking", [])
         collecting.MOST = case.pop("most", 1 << 31)
         pruning = PruningCallback(case.pop("pruner", Pruner(SCHEDULE)), **case.pop("callback", {}))
-        strategy, processes = _strategy(layout, True), int(sys.argv[3])
-        trainer = trainer_of(strategy, processes, [*breaking, pruning], enable_checkpointing=False)
+        strategy, processes = strategy_of(layout, True), int(sys.argv[3])
+        callbacks = [*breaking, pruning, *case.pop("behind", [])]
+        trainer = trainer_of(strategy, processes, callbacks, enable_checkpointing=False)
         try:
-            trainer.fit(Sharded(layout))
+            trainer.fit(case.pop("model", Sharded)(layout))
         except Exception as error:
             found[name] = what_failed(error, trainer, pruning)
     return found
@@ -418,14 +446,15 @@ SCENARIOS: dict[str, Callable[[str, Path], dict[str, Any]]] = {
 }
 
 
-def main(scenarios: str, folder: Path) -> None:
+def main(scenarios: str, folder: Path, known: dict[str, Callable[[str, Path], dict[str, Any]]]) -> None:
+    """Run scenarios, and write what comes of them."""
     torch.set_num_threads(1)
     for scenario in scenarios.split(","):
         name, layout = scenario.split("@")
-        result = SCENARIOS[name](layout, folder)
+        result = known[name](layout, folder)
         torch.save(result, folder / f"{scenario}.{os.environ.get('LOCAL_RANK', '0')}.pt")
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), SCENARIOS)

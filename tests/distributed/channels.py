@@ -1,0 +1,311 @@
+"""Prunes whole channels of models that are taken apart; test_sharded_channels.py runs it as a script.
+
+    python channels.py SCENARIO@LAYOUT,SCENARIO@LAYOUT FOLDER PROCESSES
+
+Layouts and what is written are those of pieces.py. Of 7 channels and 4 outputs few splits are even, and some pieces are
+empty.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+
+from lightning_prune import Pruner, PruningCallback
+from lightning_prune.budget import MACs
+from lightning_prune.criterion import APoZ, FilterNorm, FirstOrderDelta, GeometricMedian, NormScale, Random, Taylor
+from lightning_prune.pattern import Channel
+from lightning_prune.pruning import collecting
+from lightning_prune.regularizer import L2, NormL1
+from lightning_prune.schedule import Hold, Polynomial
+from lightning_prune.scope import ERK, Uniform
+from lightning_prune.selection import Histogram
+from lightning_prune.shards import local, shard_of
+from lightning_prune.shrink import is_apart, shrink, whole_again
+from tests.distributed import pieces
+from tests.distributed.pieces import Sharded, differs, fit, main, mesh_of, move, net, strategy_of, take_apart
+from tests.distributed.ranks import SCHEDULE, Picky, trainer_of, what_failed
+
+IDEAS: dict[str, Callable[[], dict[str, Any]]] = {
+    "channels": lambda: {},
+    "multiple": lambda: {"pattern": Channel(multiple=2)},
+    "readers": lambda: {"pattern": Channel(readers=True, normalize=False)},
+    "uniform": lambda: {"scope": Uniform()},
+    "erk": lambda: {"scope": ERK()},
+    "histogram": lambda: {"selection": Histogram(nbins=50)},
+    "macs": lambda: {"budget": MACs(by_cost=True)},
+    "random": lambda: {"criterion": Random(seed=3)},
+    "first order": lambda: {"criterion": FirstOrderDelta(0.9)},
+    "filter norm": lambda: {"criterion": FilterNorm()},
+    "geometric median": lambda: {"criterion": GeometricMedian()},
+    "reversible": lambda: {"reversible": True},
+    "norm scale": lambda: {"criterion": NormScale()},
+}
+FEW = ("channels", "macs", "readers", "first order", "filter norm", "norm scale")
+"""What is pruned on four processes."""
+
+
+class Residual(nn.Module):
+    """Two convolutions with BatchNorm around which their input is added, of images of 2 x 2."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(3, 7, 3, padding=1)
+        self.norm = nn.BatchNorm2d(7)
+        self.inner = nn.Conv2d(7, 5, 3, padding=1, bias=False)
+        self.between = nn.BatchNorm2d(5)
+        self.outer = nn.Conv2d(5, 7, 1)
+        self.head = nn.Linear(7 * 4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.first(x.view(-1, 3, 2, 2))).relu()
+        x = x + self.outer(self.between(self.inner(x)).relu())
+        return self.head(x.flatten(1))
+
+
+def residual(dtype: torch.dtype = torch.float64) -> Residual:
+    """Return the net, the same on every rank and in every process."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Residual().to(dtype)
+        for norm in (model.norm, model.between):
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+        return model
+
+
+def residual_apart(model: Residual, mesh: DeviceMesh, data: str) -> None:
+    from torch.distributed.fsdp import fully_shard
+
+    if data == "hsdp":
+        fully_shard(model, mesh=mesh)
+        return
+    fully_shard(model.inner, mesh=mesh[data])
+    fully_shard(model, mesh=mesh[data])
+
+
+# On equal weights, to the bit
+
+
+def equal(layout: str, folder: Path) -> dict[str, Any]:
+    """Prune nets that are taken apart and whole ones of equal weights, shrink both, and return in what they differ."""
+    if not dist.is_initialized():  # Lightning starts the other processes
+        fit(layout, folder, f"{layout}-start", Pruner(SCHEDULE), max_steps=3)
+    mesh, data, tensor = mesh_of(layout)
+    found: list[str] = []
+    compared, sizes, empty = 0, set[int](), False
+    for kind in ("mlp",) if tensor is not None and mesh[tensor].size() > 1 else ("mlp", "residual"):
+        names = FEW if layout in ("2x2", "hsdp") else IDEAS
+        for name in [name for name in names if kind == "residual" or name != "norm scale"]:
+            dtype = torch.float64 if name == "channels" else torch.float32
+            model, plain = (net(dtype), net(dtype)) if kind == "mlp" else (residual(dtype), residual(dtype))
+            example = torch.ones(2, 12, dtype=dtype)
+            ideas: dict[str, Any] = {"schedule": Polynomial(0.7, 2, 9, 2), "pattern": Channel()} | IDEAS[name]()
+            split, alone = Pruner(**ideas), Pruner(**ideas)
+            for pruner, its in ((split, model), (alone, plain)):
+                object.__setattr__(pruner.pattern, "example_inputs", example)
+                pruner.find_units(its)
+            if kind == "mlp":
+                take_apart(cast(nn.Sequential, model), mesh, data, tensor)
+            else:
+                residual_apart(cast(Residual, model), mesh, data)
+            split.attach(model, 12)
+            alone.attach(plain, 12)
+            empty |= any(not local(parameter).numel() for parameter in model.parameters())
+            for step in range(1, 11):
+                move(model, plain, step, "eighths" if name == "uniform" else "none")
+                if split.after_step(step) != alone.after_step(step):
+                    found.append(f"{kind} {name} {step}: one of them was updated")
+                for key, weight in alone.masks.items():
+                    compared += 1
+                    if difference := differs(weight, split.masks[key]):
+                        found.append(f"{kind} {name} step {step} {key}: {difference}")
+            if (one := split.strip().to_dict()) != (other := alone.strip().to_dict()):
+                found.append(f"{kind} {name}: the reports differ: {one} {other}")
+            whole_again(model)
+            found += [f"{kind} {name}: {what}" for what in unlike(model, plain)]
+            one, other = shrink(model, example).model, shrink(plain, example).model
+            found += [f"{kind} {name}, shrunk: {what}" for what in unlike(one, other)]
+            sizes.add(sum(p.numel() for p in one.parameters()) - sum(p.numel() for p in plain.parameters()))
+    return {"found": found, "compared": compared, "empty": empty, "smaller": max(sizes)}
+
+
+def unlike(model: nn.Module, plain: nn.Module) -> list[str]:
+    """Return in what a module that is whole again differs from one that was never taken apart."""
+    kinds = [type(m).__name__ for m, n in zip(model.modules(), plain.modules(), strict=True) if type(m) is not type(n)]
+    hung = [str(vars(m)[key]) for m in model.modules() for key in vars(m) if key.endswith("_hooks") and vars(m)[key]]
+    pairs = zip(model.state_dict().items(), plain.state_dict().items(), strict=True)
+    values = [n for (n, one), (m, other) in pairs if n != m or not torch.equal(one, other)]
+    inputs = torch.linspace(-1, 1, 36).view(3, 12).to(next(plain.parameters()))
+    same = torch.equal(model.eval()(inputs), plain.eval()(inputs))
+    return [*kinds, *hung, *values, *([] if same else ["the outputs"])]
+
+
+# Under Lightning
+
+
+class Image(Sharded):
+    """The residual net; the norms keep their statistics, which ranks would take of their own shares of a batch."""
+
+    def __init__(self, layout: str = "1x1", dtype: torch.dtype = torch.float64, policy: bool = False) -> None:
+        super().__init__(layout, dtype, policy)
+        self.net: Any = residual(dtype)
+        self.example_input_array = torch.ones(2, 12, dtype=dtype)
+
+    def configure_model(self) -> None:
+        if self.layout != "1x1" and not any(shard_of(parameter) for parameter in self.parameters()):
+            residual_apart(self.net, cast(DeviceMesh, self.device_mesh), "data_parallel")
+
+    def training_step(self, batch: list[Tensor]) -> Tensor:
+        self.net.norm.eval()
+        self.net.between.eval()
+        return nn.functional.mse_loss(self(batch[0])[:, :3], batch[1])
+
+
+class Dense(Sharded):
+    """The MLP, with what its units are found by."""
+
+    def __init__(self, layout: str = "1x1", dtype: torch.dtype = torch.float64, policy: bool = False) -> None:
+        super().__init__(layout, dtype, policy)
+        self.example_input_array = torch.ones(2, 12, dtype=dtype)
+
+
+class Late(Image):
+    """Makes its layers where they are taken apart."""
+
+    def __init__(self, layout: str) -> None:
+        super().__init__(layout)
+        del self.net
+
+    def configure_model(self) -> None:
+        self.net = residual()
+        super().configure_model()
+
+
+class Empty(Image):
+    """Has its layers on the meta device until the strategy gives them memory."""
+
+    def __init__(self, layout: str) -> None:
+        super().__init__(layout)
+        self.net.to("meta")
+
+
+RUNS: dict[str, tuple[type[Sharded], Callable[[], dict[str, Any]]]] = {
+    "dense": (Dense, lambda: {}),
+    "image": (Image, lambda: {}),
+    "slimming": (Image, lambda: {"criterion": NormScale(), "regularizer": NormL1(0.01)}),
+    "l2": (Dense, lambda: {"criterion": Taylor(), "regularizer": L2(0.01)}),
+}
+
+
+def pruner(name: str) -> Pruner:
+    ideas: dict[str, Any] = {"schedule": SCHEDULE, "pattern": Channel()} | RUNS[name][1]()
+    return Pruner(**ideas)
+
+
+def run(name: str, layout: str, folder: Path, label: str, **options: Any) -> dict[str, Any]:
+    return fit(layout, folder, label, pruner(name), model=RUNS[name][0], callback={"shrink": True}, **options)
+
+
+def train(layout: str, folder: Path) -> dict[str, Any]:
+    """Prune channels and shrink; go on from the middle, from a folder of pieces and from one file."""
+    runs: dict[str, Any] = {}
+    for name in RUNS if layout in ("1x1", "2x1") else ("image",):
+        runs[name] = run(name, layout, folder, f"{layout}-{name}", sharded=name != "dense")
+        for stop in (3, 8):
+            file = folder / f"{layout}-{name}" / f"step={stop}.ckpt"
+            options: dict[str, Any] = {"ckpt_path": file, "sharded": name != "dense"}
+            runs[f"{name}-{stop}"] = run(name, layout, folder, f"{layout}-{name}-{stop}", **options)
+    return runs
+
+
+def brief(layout: str, folder: Path) -> dict[str, Any]:
+    """Prune channels once and shrink."""
+    return {"image": run("image", layout, folder, f"{layout}-image")}
+
+
+def more(layout: str, folder: Path) -> dict[str, Any]:
+    """Hold the zeros of a net that has lost some channels before, and go on with one that was shrunk."""
+    return {
+        "held channels": fit(layout, folder, "channels", Pruner(Hold(), pattern=Channel()), model=sparse),
+        "afterwards": afterwards(layout),
+        "held weights": fit(layout, folder, "weights", Pruner(Hold()), model=sparse),
+    }
+
+
+def afterwards(layout: str) -> dict[str, Any]:
+    """Fit, and then validate and train on what was shrunk, with the same trainer: it is taken apart again."""
+    model, pruning = Image(layout), PruningCallback(pruner("image"), shrink=True)
+    model.register_buffer("rank", torch.tensor(int(os.environ.get("LOCAL_RANK", "0"))))
+    trainer = trainer_of(strategy_of(layout, True), int(sys.argv[3]), [pruning], enable_checkpointing=False)
+    trainer.fit(model)
+    rank = int(cast(Tensor, model.rank))
+    shapes = [{name: list(parameter.shape) for name, parameter in model.named_parameters()}]
+    trainer.validate(model)
+    apart = [is_apart(model)]
+    trainer.fit_loop.max_epochs = 3
+    trainer.fit(model)
+    shapes.append({name: list(parameter.shape) for name, parameter in model.named_parameters()})
+    return {"shapes": shapes, "rank": rank, "apart": [*apart, is_apart(model)], "step": trainer.global_step}
+
+
+def sparse(layout: str, *_: Any) -> Image:
+    """Return a net without two of its inner channels."""
+    model = Image(layout)
+    with torch.no_grad():
+        model.net.outer.weight[:, [1, 4]] = 0.0
+        for tensor in (model.net.inner.weight, model.net.between.weight, model.net.between.bias):
+            tensor[[1, 4]] = 0.0
+    return model
+
+
+FAILURES: dict[str, Callable[[], dict[str, Any]]] = {
+    "late": lambda: {"model": Late},
+    "meta": lambda: {"model": Empty},
+    "no example": lambda: {"model": Sharded},
+    "too large to collect": lambda: {"pruner": Pruner(SCHEDULE), "shrink": True, "most": 100},
+    "criterion": lambda: {"pruner": Pruner(SCHEDULE, PickyEntries(KeyError("mine")), pattern=Channel())},
+    "activations": lambda: {"pruner": Pruner(SCHEDULE, APoZ(), pattern=Channel())},
+    "nan": lambda: {"breaking": [pieces.BreaksAPiece("net.inner.weight")]},
+}
+
+
+class PickyEntries(Picky):
+    """Fails on one rank at a piece."""
+
+    of_entries = True
+
+
+def fail(layout: str, folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, make in FAILURES.items():
+        case = make()
+        collecting.MOST = case.get("most", 1 << 31)
+        ours = case.get("pruner", Pruner(SCHEDULE, pattern=Channel()))
+        pruning = PruningCallback(ours, shrink=case.get("shrink", False))
+        callbacks = [*case.get("breaking", []), pruning]
+        trainer = trainer_of(strategy_of(layout, True), int(sys.argv[3]), callbacks, enable_checkpointing=False)
+        try:
+            trainer.fit(case.get("model", Image)(layout))
+        except Exception as error:
+            found[name] = what_failed(error, trainer, pruning)
+    return found
+
+
+SCENARIOS: dict[str, Callable[[str, Path], dict[str, Any]]] = {
+    "equal": equal,
+    "train": train,
+    "brief": brief,
+    "more": more,
+    "fail": fail,
+}
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), SCENARIOS)

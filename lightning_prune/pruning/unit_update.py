@@ -20,6 +20,7 @@ from lightning_prune.pruning.asking import gathers, remember, scores_of
 from lightning_prune.pruning.hosted import hosted
 from lightning_prune.pruning.observed import Observed, readers, worth_of
 from lightning_prune.pruning.unit_budget import UnitBudget, nearest
+from lightning_prune.pruning.unit_cost import UnitCost
 from lightning_prune.pruning.weight_update import Decision
 from lightning_prune.ranking import on_host, where_float64_is
 from lightning_prune.report import Spent
@@ -27,9 +28,6 @@ from lightning_prune.schedule import Schedule
 from lightning_prune.scope import Layer, Scope
 from lightning_prune.selection import Selection, Units
 from lightning_prune.shards import first_error, whole
-
-_Dims = list[tuple[int, list[tuple[int, int]]]]
-"""For every dimension of a weight its length, and the groups that slice it with what each of their units takes."""
 
 
 def sliced(groups: Sequence[Group], masks: Masks, counted: Collection[str]) -> list[MaskedWeight]:
@@ -80,17 +78,31 @@ class UnitUpdate:
     @property
     def grain(self) -> int:
         """How many counted weights the largest step of a group holds: the budget is met no nearer than that."""
-        units = [0] * len(self.groups)
-        for numel, dims in self._slices:
-            for size, takes in dims:
-                for number, each in takes:
-                    units[number] += numel // size * each
-        return self.pattern.multiple * max(units)
+        return self.pattern.multiple * max(self._cost.weights_per_unit())
 
     @property
     def most(self) -> int:
         """How many counted weights are zero where every group keeps as few units as it may."""
         return self.zeros([group.units - min(group.units, self.pattern.multiple) for group in self.groups])
+
+    @cached_property
+    def _cost(self) -> UnitCost:
+        return UnitCost(self.groups, self.weights, self.counted, self.price)
+
+    def zeros(self, gone: Sequence[Any]) -> Any:
+        """Return how many counted weights are zero where so many units of each group are gone: numbers or tensors."""
+        return self._cost.zeros(gone)
+
+    def spent(self) -> Spent | None:
+        """Return what is paid now and was asked for in the end; None where weights are counted."""
+        if self.price is None:
+            return None
+        gone = [int((~alive).sum()) for alive in self._alive()]
+        return self._cost.spent(gone, self.schedule.final_sparsity, self.pattern.multiple)
+
+    def likely(self, sparsity: float) -> float:
+        """Return the share of zeros among the counted weights where each group gives up alike: the plan's figure."""
+        return sparsity if self.price is None else self._cost.likely(sparsity)
 
     def decide(self, step: int) -> list[Decision]:
         """Return the masks for the update at `step`. Writes to no weight and no mask.
@@ -108,53 +120,17 @@ class UnitUpdate:
     def keep(self, step: int) -> tuple[list[Tensor], list[float]]:
         """Return which units of each group stay at `step`, and the thresholds. Raises what `decide` raises."""
         units = [group.units for group in self.groups]
-        share = nearest(lambda r: self.saved([r * n for n in units]), self._goal(step), 1e-9)
+        share = nearest(lambda r: self._cost.saved([r * n for n in units]), self._goal(step), 1e-9)
         return self.choose(step, self._scores(self._alive(), step, share))
 
     def choose(self, step: int, worth: Sequence[Tensor]) -> tuple[list[Tensor], list[float]]:
         """Return which units of each group stay at `step` if they are worth so much, and the thresholds."""
         budget = self._budget(worth, self._alive())
         rows = sum(layer.size for layer in budget.layers)
-        return budget.keeps(nearest(lambda r: self.saved(budget.gone(r)), self._goal(step), 0.5 / rows))
+        return budget.keeps(nearest(lambda r: self._cost.saved(budget.gone(r)), self._goal(step), 0.5 / rows))
 
     def _goal(self, step: int) -> float:
-        return self.schedule.sparsity(step) * self.total
-
-    @property
-    def total(self) -> float:
-        """All that the sparsity is a share of."""
-        return self.size if self.price is None else self.price.total
-
-    def saved(self, gone: Sequence[Any]) -> Any:
-        """Return how much of that goes where so many units of each group do."""
-        if self.price is None:
-            return self.zeros(gone)
-        return self.price.gone({name: self._left(dims, gone) for name, dims in self._priced.items()})
-
-    def spent(self) -> Spent | None:
-        """Return what is paid now and was asked for in the end; None where weights are counted."""
-        if self.price is None:
-            return None
-        none = [0] * len(self.groups)
-        steps = [
-            self.saved([*none[:n], min(self.pattern.multiple, g.units), *none[n + 1 :]]) for n, g in self._numbered
-        ]
-        least = [group.units - min(group.units, self.pattern.multiple) for group in self.groups]
-        gone = self.saved([int((~alive).sum()) for alive in self._alive()])
-        final, total = self.schedule.final_sparsity, self.price.total
-        return Spent(self.price.unit, total, total - gone, final, max(steps) / total, self.saved(least) / total)
-
-    @property
-    def _numbered(self) -> list[tuple[int, Group]]:
-        return list(enumerate(self.groups))
-
-    def likely(self, sparsity: float) -> float:
-        """Return the share of zeros among the counted weights where each group gives up alike: the plan's figure."""
-        if self.price is None:
-            return sparsity
-        units = [group.units for group in self.groups]
-        share = nearest(lambda r: self.saved([r * n for n in units]), sparsity * self.total, 1e-6)
-        return self.zeros([share * n for n in units]) / self.size
+        return self.schedule.sparsity(step) * self._cost.total
 
     def best(self, numbers: Sequence[int], step: int) -> list[Tensor]:
         """Return for each group which units to keep: so many, the best of them, and of equals the first.
@@ -260,8 +236,7 @@ class UnitUpdate:
             means = [float((total * (a | self.reversible)).mean()) for total, a in zip(totals, alive, strict=True)]
             totals = [total / mean if mean > 0 else total for total, mean in zip(totals, means, strict=True)]
         if self.by_cost and self.price is not None:
-            none = [0] * len(self.groups)
-            costs = [float(self.saved([*none[:n], 1, *none[n + 1 :]])) for n in range(len(none))]
+            costs = self._cost.of_one_unit()
             totals = [total / cost if cost else total for total, cost in zip(totals, costs, strict=True)]
         return [total.float() for total in totals]
 
@@ -325,38 +300,6 @@ class UnitUpdate:
             threshold = float(self.weights[group.name].threshold)
             units.append(Units(name, score, False, a if dead else None, weights=row, threshold=threshold))
         return UnitBudget(layers, units, self.scope, self.selection, self.pattern.multiple)
-
-    def zeros(self, gone: Sequence[Any]) -> Any:
-        """Return how many counted weights are zero where so many units of each group are gone: numbers or tensors."""
-        return sum(numel - math.prod(self._left(dims, gone)) for numel, dims in self._slices)
-
-    @staticmethod
-    def _left(dims: _Dims, gone: Sequence[Any]) -> list[Any]:
-        return [size - sum(each * gone[i] for i, each in units) for size, units in dims]
-
-    @cached_property
-    def _slices(self) -> list[tuple[int, _Dims]]:
-        """For every counted weight its size, and for every dimension its length and what a unit of a group takes."""
-        return [(w.size, self._dims(w)) for w in self.counted]
-
-    @cached_property
-    def _priced(self) -> dict[str, _Dims]:
-        """The same for every weight that has a price, by name."""
-        assert self.price is not None
-        return {name: self._dims(w) for name, w in self.weights.items() if self.price.each.get(name)}
-
-    def _dims(self, weight: MaskedWeight) -> _Dims:
-        name = weight.target.name
-        return [(size, self._takes.get((name, dim), [])) for dim, size in enumerate(weight.shape)]
-
-    @cached_property
-    def _takes(self) -> dict[tuple[str, int], list[tuple[int, int]]]:
-        """Name and dimension of a tensor -> the groups that slice it, with how many places a unit takes."""
-        takes: dict[tuple[str, int], list[tuple[int, int]]] = {}
-        for number, group in enumerate(self.groups):
-            for part in group.parts:
-                takes.setdefault((part.name, part.dim), []).append((number, part.index.shape[1]))
-        return takes
 
 
 def _any_along(flags: Tensor, part: Part) -> Tensor:

@@ -91,6 +91,7 @@ class Report:
         reachable: the share of zeros where every group of units keeps as few as it may.
         notes: what the plan says besides, a line each.
         asked: name of a weight -> the final sparsity of all that it competes with; `final_sparsity` for others.
+        open_end: what the plan says in place of a final sparsity that nobody knows beforehand.
         spent: what the sparsity asked for is a share of, where that is not the weights; what is asked of these is then
             what it comes to, where every group gives up alike.
     """
@@ -106,6 +107,7 @@ class Report:
     reachable: float = 1.0
     notes: Sequence[str] = ()
     asked: Mapping[str, float] = field(default_factory=dict[str, float])
+    open_end: str = ""
     spent: Spent | None = None
 
     @property
@@ -202,12 +204,14 @@ class Report:
     def plan(self) -> str:
         """Return a table of what will be pruned, and what not and why."""
         rows = [("weight", "shape", "weights", "final sparsity")]
-        open_end = "by rank" if self.asks else "learned"
+        open_end = self.open_end or ("by rank" if self.asks else "learned")
         rows += [
             (w.name, w.dimensions, f"{w.size:,}", open_end if w.final_sparsity is None else percent(w.final_sparsity))
             for w in self.weights
         ]
-        rows.append(("all prunable", "", f"{self.size:,}", self._planned() if self.asks else open_end))
+        rows.append(
+            ("all prunable", "", f"{self.size:,}", self._planned() if self.asks and not self.open_end else open_end)
+        )
         return "\n".join([columns(rows, rules={1, len(rows) - 1}), *self._footer(), *self.notes])
 
     def left_whole(self, names: int = 4, reasons: int = 8) -> list[str]:

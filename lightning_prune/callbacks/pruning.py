@@ -178,6 +178,7 @@ class PruningCallback(Callback, InNotebooks):
             self._guard.look(self.pruner)
             if isinstance(self.pruner, Pruner) and self.pruner.pruning_waits:
                 self._advance(trainer)
+                self._mask_all(trainer)
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Any) -> None:
         """Name what was written to pruned weights between the batch's start and its forward."""
@@ -230,9 +231,7 @@ class PruningCallback(Callback, InNotebooks):
         if not self.pruner.update(trainer.global_step, trainer.optimizers):
             return False
         if self._rewinder is not None and self._rewinder.after_update(trainer.optimizers):
-            for callback in trainer.callbacks:  # pyright: ignore
-                if isinstance(callback, PruningCallback):  # the rewind has moved what others prune, too
-                    callback._mask()
+            self._mask_all(trainer)
         return True
 
     # Averages and checkpoints
@@ -258,7 +257,7 @@ class PruningCallback(Callback, InNotebooks):
         """Mask what a weight average has put into the model for good; end with the best that a metric has allowed."""
         self._resumed_data.keep(trainer)
         settle(trainer, self.pruner, self._title)
-        self._mask()
+        self._mask_all(trainer)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
@@ -347,6 +346,12 @@ class PruningCallback(Callback, InNotebooks):
     @property
     def _title(self) -> str:
         return f"{self.pruner.name} [{self.tag}]" if self.tag else self.pruner.name
+
+    def _mask_all(self, trainer: pl.Trainer) -> None:
+        """Mask what others prune as well: weights that have gone back are theirs, too."""
+        for callback in trainer.callbacks:  # pyright: ignore
+            if isinstance(callback, PruningCallback):
+                callback._mask()
 
     def _mask(self) -> None:
         if self.pruner.attached:

@@ -354,6 +354,7 @@ class Attached:
             reachable=most,
             notes=[*self._chosen.notes, *note_of_held(self._updates), *note_of_told(self._ideas.schedule)],
             asked=pools,
+            open_end="" if self.telling is None else "by metric",
             spent=self._updates[0].spent(),
         )
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_prune import Pruner, PruningCallback
 from lightning_prune.criterion import Taylor
 from lightning_prune.pattern import Channel
-from lightning_prune.schedule import AccuracyBudget
+from lightning_prune.schedule import AccuracyBudget, Polynomial
 from lightning_prune.targets import Targets
 from tests.helpers import same
 
@@ -163,6 +163,37 @@ def test_what_does_not_go_together_is_refused() -> None:
         Pruner(SCHEDULE, targets=Targets(sparsity={"net": 0.5}))
     with pytest.raises(ValueError, match="reversible=True does not go"):
         Pruner(SCHEDULE, reversible=True)
+
+
+def test_the_smaller_model_is_that_of_the_good_weights() -> None:
+    callback = PruningCallback(Pruner(SCHEDULE, pattern=Channel()), shrink=True)
+    model, seen = fit(callback)
+    told: Any = callback.pruner.resolved_schedule
+    step = list(seen.metric)[told.good]
+    assert callback.report is not None
+    assert callback.report.sparsity > 0.1
+    assert model.get_parameter("net.0.weight").shape[0] < 16
+    dense = Net()
+    dense.load_state_dict(seen.weights[step])
+    x = torch.randn(5, 12)
+    torch.testing.assert_close(model.eval()(x), dense.eval()(x))
+
+
+def test_another_callbacks_zeros_stay_when_weights_go_back() -> None:
+    other = PruningCallback(Pruner(Polynomial(0.5, 4, 150, 4), targets=Targets(include=("net.3",))), tag="other")
+    mine = PruningCallback(Pruner(SCHEDULE, targets=Targets(include=("net.0.weight",))), tag="mine")
+    fit(mine, other)
+    for callback, final in ((other, 0.5), (mine, None)):
+        assert callback.report is not None
+        asked = callback.report.final_sparsity if final is None else final
+        assert callback.report.sparsity == pytest.approx(asked, abs=1 / callback.report.size)
+
+
+def test_the_plan_says_that_the_metric_decides() -> None:
+    pruner = Pruner(SCHEDULE)
+    pruner.attach(Net(), 160)
+    assert "by metric" in pruner.report().plan()
+    assert "as sparse as val/error allows: decided at each validation" in pruner.report().plan()
 
 
 def test_where_nothing_is_good_the_model_stays_dense_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:

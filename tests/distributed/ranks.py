@@ -41,7 +41,7 @@ from lightning_prune.learned import LearnedMasks
 from lightning_prune.mask_regularizer import Binarizer
 from lightning_prune.pattern import Channel, Element
 from lightning_prune.regularizer import L1, L2, NearThreshold
-from lightning_prune.schedule import Polynomial
+from lightning_prune.schedule import AccuracyBudget, Polynomial
 from lightning_prune.targets import Found, Targets
 
 BATCHES, GLOBAL_BATCH, EPOCHS = 6, 8, 2
@@ -241,6 +241,35 @@ def resume(folder: Path, processes: int) -> dict[str, Any]:
     return runs
 
 
+class Validated(Regression):
+    """Validates each rank on other data, and logs its metric unreduced."""
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        self.log("val/error", nn.functional.mse_loss(self.net(batch[0]), batch[1]), sync_dist=False)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        generator = torch.Generator().manual_seed(50 + self.trainer.global_rank)
+        x = torch.randn(16, 12, generator=generator, dtype=torch.float64)
+        return DataLoader(TensorDataset(x, x[:, :3].sin()), 16)
+
+
+def told(folder: Path, processes: int) -> dict[str, Any]:
+    """Prune as far as a metric allows that is another one on each rank."""
+    torch.manual_seed(100 + int(os.environ.get("LOCAL_RANK", 0)))
+    schedule = AccuracyBudget("val/error", 0.02, "min", begin_step=6, end_step=12, share=0.4, patience=0)
+    model, pruning = Validated(), PruningCallback(schedule)
+    strategy = DDPStrategy(timeout=TIMEOUT)
+    trainer = trainer_of(strategy, processes, [pruning], enable_checkpointing=False, val_check_interval=2)
+    trainer.fit(model)
+    assert pruning.report is not None
+    return {
+        "weights": model.state_dict(),
+        "report": pruning.report.to_dict(),
+        "metric": float(trainer.callback_metrics["val/error"]),
+        "asked": pruning.pruner.resolved_schedule.final_sparsity,
+    }
+
+
 class OneRankDiffers(Callback):
     """Changes a weight on the last rank alone, as a careless hook of a user might."""
 
@@ -335,6 +364,7 @@ SCENARIOS: dict[str, Callable[[Path, int], dict[Any, Any]]] = {
     "structure": structure,
     "learn": learn,
     "resume": resume,
+    "told": told,
     "differ": differ,
     "fail": fail,
 }

@@ -173,6 +173,18 @@ def test_ranks_that_differ_are_an_error_on_every_rank(two_processes: Two) -> Non
 
 
 @pytest.mark.slow
+def test_all_ranks_follow_the_first_ones_metric(tmp_path: Path) -> None:
+    """G1: a schedule that is told a metric which ranks have not reduced decides alike on all, and ends in one model."""
+    launch("told", tmp_path)
+    first, second = results("told", tmp_path)
+    assert first["metric"] != second["metric"]
+    assert_equal(first["weights"], second["weights"])
+    assert first["report"] == second["report"]
+    assert first["asked"] == second["asked"]
+    assert first["asked"] > 0.0
+
+
+@pytest.mark.slow
 def test_four_processes(one_process: dict[str, Any], tmp_path: Path) -> None:
     """G1, G2, G18, G26: the same with four ranks."""
     launch("train,regularize,resume,differ", tmp_path, 4, timeout=500.0)

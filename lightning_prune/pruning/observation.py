@@ -225,8 +225,8 @@ class Observation:
         names = ", ".join(f"'{name}'" for name in unseen)
         raise ValueError(
             f"{self._criterion} has seen no {self._criterion.observes} of {names} in {PATIENCE} steps, and the update "
-            f"of step {due} needs it: leave out what the forward does not reach by Targets(exclude=...), and call "
-            "before_step(optimizer) after each backward"
+            f"of step {due} needs it: leave out what the forward does not reach in training mode by "
+            "Targets(exclude=...), and call before_step(optimizer) after each backward"
         )
 
     def _unseen(self) -> list[str]:

@@ -14,9 +14,9 @@ from lightning_prune.reconstruction import Reader
 LAYERS: dict[str, tuple[Any, tuple[int, ...]]] = {
     "linear": (lambda: nn.Linear(8, 6), (60, 8)),
     "linear over a sequence": (lambda: nn.Linear(8, 5, bias=False), (20, 4, 8)),
-    "conv": (lambda: nn.Conv2d(8, 6, 3, padding=1), (9, 8, 6, 5)),
+    "conv": (lambda: nn.Conv2d(8, 6, (3, 2), padding=1), (9, 8, 6, 5)),
     "strided": (lambda: nn.Conv1d(8, 4, 3, stride=2), (12, 8, 15)),
-    "in groups": (lambda: nn.Conv2d(16, 6, 3, groups=2, padding=1), (9, 16, 5, 5)),
+    "in groups": (lambda: nn.Conv1d(16, 6, 3, groups=2, padding=1), (12, 16, 9)),
     "transposed": (lambda: nn.ConvTranspose1d(8, 5, 3, stride=2), (12, 8, 9)),
 }
 """Each has 8 inputs."""

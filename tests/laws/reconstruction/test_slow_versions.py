@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -54,17 +55,20 @@ def parts(layer: Any, x: Tensor, units: Tensor) -> Tensor:
 # SparseGPT
 
 
-def go_through(row: Tensor, inner: Tensor, stays: Any) -> None:
-    """Take columns of one row in order; of each that goes, move those behind it by Hassibi's step, with a new inverse."""
-    for column in range(len(row)):
-        inverse = torch.linalg.inv(inner[column:, column:])
-        if not stays(column, row, inverse):
+def go_through(row: Tensor, inverses: list[Tensor], stays: Callable[[int], bool]) -> None:
+    """Take the columns of one row in order; of each that goes, move those behind it by Hassibi's step."""
+    for column, inverse in enumerate(inverses):
+        if not stays(column):
             row[column:] -= row[column].clone() / inverse[0, 0] * inverse[:, 0]
             row[column] = 0.0
 
 
-def inner_of(rows: Tensor, mean: float, damping: float) -> Tensor:
-    return rows.T @ rows + damping * mean * torch.eye(rows.shape[1], dtype=rows.dtype)
+def inverses_of(seen: list[Tensor], damping: float) -> list[list[Tensor]]:
+    """Return for each group the inverse of what is left of x x^T where the columns before each one are taken out."""
+    inner = [rows.T @ rows for rows in seen]
+    mean = float(torch.stack([some.diagonal() for some in inner]).mean())
+    inner = [some + damping * mean * torch.eye(len(some), dtype=some.dtype) for some in inner]
+    return [[torch.linalg.inv(some[column:, column:]) for column in range(len(some))] for some in inner]
 
 
 @EVERY_LAYER
@@ -72,43 +76,33 @@ def test_sparse_gpt_corrects_column_by_column_with_a_new_inverse_each_time(name:
     layer, x = layer_and_input(name)
     weight, idea = canonical(layer, layer.weight.detach()), SparseGPT(block=5, damping=0.02)
     keep = torch.rand(weight.shape, generator=torch.Generator().manual_seed(4)) > 0.5
-    seen = patches(layer, x, weight)
-    mean = float(torch.stack([(rows.T @ rows).diagonal() for rows in seen]).mean())
-    expected = rows_of(weight, len(seen)).clone()
-    for group, rows in enumerate(seen):
-        for number, row in enumerate(expected[group]):
-            alive = rows_of(keep, len(seen))[group, number]
-            go_through(row, inner_of(rows, mean, 0.02), lambda column, *_, alive=alive: bool(alive[column]))
+    inverses = inverses_of(patches(layer, x, weight), 0.02)
+    expected, stays = rows_of(weight, len(inverses)).clone(), rows_of(keep, len(inverses)).tolist()
+    for group, of in enumerate(inverses):
+        for row, stay in zip(expected[group], stays[group], strict=True):
+            go_through(row, of, stay.__getitem__)
     close(at(idea, layer, x).corrected(weight, keep), expected.view(weight.shape))
 
 
-@pytest.mark.parametrize("name", ["linear", "conv", "in groups"])
+@EVERY_LAYER
 @pytest.mark.parametrize("sparsity", [0.0, 0.3])
 def test_sparse_gpt_scores_what_is_left_of_a_weight_when_its_block_is_reached(name: str, sparsity: float) -> None:
     layer, x = layer_and_input(name)
-    weight = canonical(layer, layer.weight.detach())
-    seen, block = patches(layer, x, weight), 3
-    mean = float(torch.stack([(rows.T @ rows).diagonal() for rows in seen]).mean())
-    inner = [inner_of(rows, mean, 0.01) for rows in seen]
-    rows = rows_of(weight, len(seen)).clone()
-    expected, columns = torch.zeros_like(rows), rows.shape[2]
-    for start in range(0, columns, block):
-        end = min(start + block, columns)
-        for group in range(len(seen)):
-            for column in range(start, end):
-                least = torch.linalg.inv(inner[group][column:, column:])[0, 0]
-                expected[group, :, column] = rows[group, :, column] ** 2 / least
-        part = expected[:, :, start:end]
-        bound = part.flatten().sort().values[: round(sparsity * part.numel())]
-        gone = torch.isin(part, bound)
-        for group in range(len(seen)):
-            for number, row in enumerate(rows[group]):
-                go = gone[group, number]
-                go_through(
-                    row,
-                    inner[group],
-                    lambda column, *_, s=start, e=end, go=go: not (s <= column < e and bool(go[column - s])),
-                )
+    weight, block = canonical(layer, layer.weight.detach()), 7
+    inverses = inverses_of(patches(layer, x, weight), 0.01)
+    rows = rows_of(weight, len(inverses)).clone()
+    expected, gone = torch.zeros_like(rows), torch.zeros(rows.shape, dtype=torch.bool)
+    for start in range(0, rows.shape[2], block):
+        some = slice(start, start + block)
+        least = torch.stack([torch.stack([inverse[0, 0] for inverse in of[some]]) for of in inverses])
+        expected[:, :, some] = rows[:, :, some].square() / least[:, None]
+        part = expected[:, :, some].flatten()
+        bound = part.sort().values[: round(sparsity * len(part))]
+        gone[:, :, some] = torch.isin(expected[:, :, some], bound)
+        rows = rows_of(weight, len(inverses)).clone()  # from the beginning: what went in the blocks before is known
+        for group, of in enumerate(inverses):
+            for row, going in zip(rows[group], gone[group].tolist(), strict=True):
+                go_through(row, of, lambda column, going=going: not going[column])
     found = at(SparseGPT(block=block), layer, x, sparsity=sparsity)(weight, None)
     close(found, (expected / len(x)).view(weight.shape))
 
@@ -121,7 +115,7 @@ def test_sparse_gpt_at_half_is_nearer_than_magnitude(name: str) -> None:
     largest = weight.abs() > weight.abs().flatten().kthvalue(weight.numel() // 2).values
     assert int(keep.sum()) == int(largest.sum())
     better = at(SparseGPT(), layer, x).corrected(weight, keep) * keep
-    assert error(layer, better, x) < 0.5 * error(layer, weight * largest, x)
+    assert error(layer, better, x) < error(layer, weight * largest, x)
 
 
 # Greedy
@@ -238,23 +232,39 @@ def test_reduce_and_reuse_is_a_1x1_convolution_before_the_layer(name: str) -> No
 # What is planted is found
 
 
-@pytest.mark.parametrize("idea", [Greedy(), Lasso()], ids=str)
-@pytest.mark.parametrize("name", LAYERS)
-@pytest.mark.parametrize("planted", [(1, 4, 6), (0, 2, 7)], ids=str)
-def test_the_three_inputs_that_a_layer_truly_uses_are_found(idea: Any, name: str, planted: tuple[int, ...]) -> None:
-    """The other weights are as large: three carry next to nothing, and of two the one takes away what the other adds."""
+def planted_in(name: str, planted: tuple[int, ...]) -> tuple[Any, Tensor]:
+    """Return a layer that truly uses these of its eight inputs: the others carry next to nothing, at larger weights."""
     layer, x = layer_and_input(name)
     layer.weight.requires_grad_(False)
     weight, channel = canonical(layer, layer.weight), -1 if type(layer).__name__ == "Linear" else 1
-    others = [number for number in range(8) if number not in planted]
-    maps = x.movedim(channel, 0).unflatten(0, (-1, 8))
-    for number in others[:3]:
-        maps[:, number] *= 1e-4
-    maps[:, others[3]] = maps[:, others[4]]
-    weight[:, others[3]] = -weight[:, others[4]]
-    x = maps.flatten(0, 1).movedim(0, channel)
+    others = torch.tensor([number for number in range(8) if number not in planted])
+    weight[:, others] *= 3.0
+    maps = x.movedim(channel, 0).unflatten(0, (-1, 8)).clone()
+    maps[:, others] *= 1e-4
+    return layer, maps.flatten(0, 1).movedim(0, channel)
+
+
+@pytest.mark.parametrize("idea", [Greedy(), Lasso()], ids=str)
+@pytest.mark.parametrize("planted", [(1, 4, 6), (0, 2, 7)], ids=str)
+@EVERY_LAYER
+def test_the_three_inputs_that_a_layer_truly_uses_are_found(idea: Any, planted: tuple[int, ...], name: str) -> None:
+    layer, x = planted_in(name, planted)
+    weight = canonical(layer, layer.weight)
     worth = at(idea, layer, x).worth([reader(idea, layer, x)])
     assert sorted(worth.topk(3).indices.tolist()) == [*planted]
+    largest = weight.transpose(0, 1).flatten(1).norm(dim=1).topk(3).indices
+    assert sorted(largest.tolist()) != [*planted]
     keep = torch.zeros_like(weight, dtype=torch.bool).index_fill_(1, torch.tensor(planted), True)
-    better = at(idea, layer, x).corrected(weight, keep) * keep
-    assert error(layer, better, x) < 1e-5
+    assert error(layer, at(idea, layer, x).corrected(weight, keep) * keep, x) < 1e-6
+
+
+@EVERY_LAYER
+def test_lasso_sees_that_two_inputs_take_back_what_the_other_adds(name: str) -> None:
+    layer, x = planted_in(name, (0, 1, 3, 5, 6))
+    weight, channel = canonical(layer, layer.weight), -1 if type(layer).__name__ == "Linear" else 1
+    maps = x.movedim(channel, 0).unflatten(0, (-1, 8)).clone()
+    maps[:, 5] = maps[:, 6]
+    weight[:, 5] = -weight[:, 6]
+    x = maps.flatten(0, 1).movedim(0, channel)
+    worth = at(Lasso(), layer, x).worth([reader(Lasso(), layer, x)])
+    assert sorted(worth.topk(3).indices.tolist()) == [0, 1, 3]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -39,10 +39,8 @@ class Reconstruction(Protocol):
     One of single weights is asked as a criterion is, through `at(site)` and `__call__(weight, grad)`.
     """
 
-    @property
-    def observes(self) -> Observed:
-        """What of a layer is summed up: "input", what its weight multiplies."""
-        ...
+    observes: ClassVar[Observed]
+    """What of a layer is summed up: "input", what its weight multiplies."""
 
     @property
     def window(self) -> int | None:

@@ -22,7 +22,7 @@ LAYERS: dict[str, tuple[Any, tuple[int, ...]]] = {
 """Each has 8 inputs."""
 
 
-def layer_and_input(name: str, dtype: torch.dtype = torch.float64) -> tuple[nn.Module, Tensor]:
+def layer_and_input(name: str, dtype: torch.dtype = torch.float64) -> tuple[Any, Tensor]:
     """Return a layer, and an input whose channels can be told from each other in part."""
     make, shape = LAYERS[name]
     with torch.random.fork_rng():

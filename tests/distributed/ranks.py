@@ -43,6 +43,7 @@ from lightning_prune.pattern import Channel, Element
 from lightning_prune.reconstruction import Greedy, Lasso, Reconstruction, ReduceReuse, SparseGPT
 from lightning_prune.regularizer import L1, L2, NearThreshold
 from lightning_prune.schedule import Polynomial
+from lightning_prune.scope import Uniform
 from lightning_prune.targets import Found, Targets
 
 BATCHES, GLOBAL_BATCH, EPOCHS = 6, 8, 2
@@ -228,8 +229,9 @@ def structure(folder: Path, processes: int) -> dict[str, Any]:
 def rebuild(folder: Path, processes: int) -> dict[str, Any]:
     """Prune with every reconstruction."""
     return {
-        name: fit(f"rebuilt-{name}", folder, Pruner(SCHEDULE, pattern=pattern, reconstruction=idea), processes)
+        name: fit(f"rebuilt-{name}", folder, pruner, processes)
         for name, (idea, pattern) in REBUILT.items()
+        for pruner in [Pruner(SCHEDULE, pattern=pattern, scope=Uniform(), reconstruction=idea)]
     }
 
 

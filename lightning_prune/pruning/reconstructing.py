@@ -16,7 +16,7 @@ from lightning_prune.pattern import CoupledPattern
 from lightning_prune.pruning.asking import seen_of
 from lightning_prune.pruning.observed import Observed
 from lightning_prune.reconstruction import Reader, Reconstruction, UnitReconstruction
-from lightning_prune.schedule import HoldingSchedule
+from lightning_prune.schedule import HoldingSchedule, ToldSchedule
 
 
 def check_reconstruction(
@@ -48,6 +48,11 @@ def check_reconstruction(
         raise ValueError(
             f"reversible=True lets pruned weights return, and {said} has corrected those that stay for them: leave "
             "one out"
+        )
+    if isinstance(schedule, ToldSchedule):
+        raise ValueError(
+            f"{said} looks at the steps before an update, and schedule={schedule} decides about one when a validation "
+            "is over: use another schedule"
         )
     if getattr(regularizer, "needs_going", False):
         raise ValueError(

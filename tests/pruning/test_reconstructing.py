@@ -20,7 +20,7 @@ from lightning_prune.pattern import Channel, Column, Element, NofM
 from lightning_prune.pruning import Pruner
 from lightning_prune.reconstruction import Greedy, Lasso, ReduceReuse, SparseGPT, UnitReconstruction
 from lightning_prune.regularizer import Growing
-from lightning_prune.schedule import Hold, OneShot, Polynomial
+from lightning_prune.schedule import AccuracyBudget, Hold, OneShot, Polynomial
 from lightning_prune.scope import Uniform
 from lightning_prune.targets import Targets
 from tests.helpers import ideas, same, vary
@@ -315,6 +315,7 @@ def test_what_does_not_go_together_is_refused() -> None:
         ("criterion=Wanda.* would not be asked", lambda: Pruner(once, Wanda(), reconstruction=SparseGPT())),
         ("reversible=True lets pruned", lambda: Pruner(once, reversible=True, reconstruction=SparseGPT())),
         ("with schedule=Hold.* nothing goes", lambda: Pruner(Hold(), reconstruction=SparseGPT())),
+        ("when a validation is over", lambda: Pruner(AccuracyBudget("acc", 0.1), reconstruction=SparseGPT())),
         ("leave out readers=True", lambda: Pruner(once, pattern=Channel(readers=True), reconstruction=Greedy())),
         ("SparseGPT is a class", lambda: Pruner(once, reconstruction=kind)),
         ("is no reconstruction", lambda: Pruner(once, reconstruction=Magnitude())),  # pyright: ignore

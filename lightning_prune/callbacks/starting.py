@@ -19,6 +19,7 @@ from lightning_prune.callbacks.stepping import trained
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.pruning import Pruner, collecting
 from lightning_prune.pruning.checks import check_weights_tell
+from lightning_prune.pruning.reconstructing import chooser
 from lightning_prune.shards import check_whole
 from lightning_prune.shrink import check_shrinkable
 
@@ -80,7 +81,7 @@ def put_on(
     if rewind is not None:
         check_optimizers(rewind, trainer.lightning_module, map(plain_optimizer, trainer.optimizers))
     if trainer.max_steps == 0 and isinstance(pruner, Pruner):
-        check_weights_tell(pruner.criterion, "max_steps=0 trains nothing")
+        check_weights_tell(chooser(pruner), "max_steps=0 trains nothing")
     if shrink:
         check_collected_once(trainer.lightning_module)
         shrinks = "leave shrink out and call lightning_prune.shrink.shrink(model) when the fit has ended"

@@ -20,6 +20,7 @@ from lightning_prune import families
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.masks import MaskedWeight
 from lightning_prune.pruning import Pruner
+from lightning_prune.pruning.reconstructing import chooser
 from lightning_prune.report import Report
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def histograms(pruner: Pruner, most: int = 24) -> Any:
     weights = list(pruner.masks.items())
     largest = {name for name, _ in sorted(weights, key=lambda item: -item[1].mask.numel())[:most]}
     shown = [(name, weight) for name, weight in weights if name in largest]
-    marked = getattr(pruner.criterion, "absolute", False) and getattr(pruner.pattern, "single", False)
+    marked = getattr(chooser(pruner), "absolute", False) and getattr(pruner.pattern, "single", False)
     across = min(4, len(shown))
     down = math.ceil(len(shown) / across)
     figure = Figure(figsize=(max(5.0, 3.6 * across), 2.5 * down + 0.6), layout="constrained")

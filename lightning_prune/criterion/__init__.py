@@ -19,7 +19,6 @@ from .filter_norm import FilterNorm as FilterNorm  # the norm of the filter, or 
 from .first_order_delta import FirstOrderDelta as FirstOrderDelta  # |w| times how fast it has been moving
 from .fisher import Fisher as Fisher  # w^2 times the mean squared gradient: OBD
 from .geometric_median import GeometricMedian as GeometricMedian  # how far a filter lies from the others of its layer
-from .hosted import HostedCriterion as HostedCriterion
 from .inbound import Inbound as Inbound  # how much what a filter takes from an input channel varies
 from .k_means import KMeans as KMeans  # whether a filter stands for a cluster of its layer's filters
 from .lamp import LAMP as LAMP  # magnitude beside the larger ones of its layer
@@ -31,6 +30,7 @@ from .obs import OBS as OBS  # w^2 over the inverse Fisher's diagonal; the weigh
 from .output_variance import OutputVariance as OutputVariance  # how much the output varies from example to example
 from .protocol import CorrectingCriterion as CorrectingCriterion
 from .protocol import Criterion as Criterion
+from .protocol import HostedCriterion as HostedCriterion
 from .protocol import ObservingCriterion as ObservingCriterion
 from .protocol import RememberingCriterion as RememberingCriterion
 from .protocol import Site as Site

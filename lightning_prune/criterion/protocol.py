@@ -136,6 +136,18 @@ class CorrectingCriterion(Protocol):
         ...
 
 
+@runtime_checkable
+class HostedCriterion(Protocol):
+    """A criterion that looks at weights on the host, wherever they lie: it gets all of an update at once."""
+
+    def hosted(self, weights: Mapping[str, Tensor]) -> SitedCriterion:
+        """Return the criterion for one update; it finds these weights, by name and output dimension first, here.
+
+        It may be asked for others as well. Scores lie where the weight that it is asked for does.
+        """
+        ...
+
+
 def check_window(window: int | None) -> None:
     """Raise ValueError unless a window is None or a number of steps."""
     if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 1):

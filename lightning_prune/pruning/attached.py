@@ -24,6 +24,7 @@ from lightning_prune.pruning.layout_check import check_layouts, in_need
 from lightning_prune.pruning.memories import memory_here, whole_memory
 from lightning_prune.pruning.observation import Observation
 from lightning_prune.pruning.observed import Observed
+from lightning_prune.pruning.reconstructing import check_rebuilt, chooser
 from lightning_prune.pruning.saved_window import check_saved
 from lightning_prune.pruning.state_schema import check_body, check_position, check_thresholds
 from lightning_prune.pruning.telling import Telling, note_of_told
@@ -32,6 +33,7 @@ from lightning_prune.pruning.units_found import UnitsFound, coupling_of, price_o
 from lightning_prune.pruning.waiting import Trained
 from lightning_prune.pruning.weight_reports import weight_reports
 from lightning_prune.pruning.weight_update import Decision, WeightUpdate
+from lightning_prune.reconstruction import Reconstruction
 from lightning_prune.regularizer import Moment, Regularizer, SitedRegularizer
 from lightning_prune.report import Report
 from lightning_prune.schedule import HoldingSchedule, Schedule, ToldSchedule
@@ -54,6 +56,7 @@ class Ideas(Protocol):
     reversible: bool
     budget: Budget
     units_found: UnitsFound | None
+    reconstruction: Reconstruction | None
 
 
 class Attached:
@@ -75,6 +78,7 @@ class Attached:
         self, ideas: Ideas, model: nn.Module, length: int | None, total_steps: int | None, trial: bool, trained: Trained
     ) -> None:
         self._ideas = ideas
+        self._criterion = chooser(ideas)
         self._holds = isinstance(ideas.schedule, HoldingSchedule)
         coupling = coupling_of(ideas.pattern, model, ideas.units_found)
         self._chosen = Chosen(ideas.targets, coupling, model, trained, self._in_need, self._holds)
@@ -95,7 +99,7 @@ class Attached:
         self.masks = Masks(self._chosen.targets, ideas.reversible, model)
         self.counted = self._chosen.counted
         try:
-            check_collected(ideas.criterion, ideas.pattern, ideas.regularizer, self.masks.values())
+            check_collected(self._criterion, ideas.pattern, ideas.regularizer, self.masks.values())
             self.masks.lead(self._chosen.followers)
             if isinstance(ideas.schedule, ToldSchedule):
                 checks.check_told_masks(self.masks.split, ideas.schedule)
@@ -176,9 +180,11 @@ class Attached:
 
     def _set_up_observation(self) -> None:
         """Have the criterion look at training, if it does, from the step on at which the run is."""
-        criterion = self._ideas.criterion
+        criterion = self._criterion
         if isinstance(criterion, ObservingCriterion) and not self._holds:
             places: list[Observed] = [place for update in self._updates for place in update.places()]
+            if self._ideas.reconstruction is not None:
+                check_rebuilt(criterion, self._chosen.units.groups if self._chosen.units else (), places)
             before, self._observation = self._observation, Observation(criterion, places, self._model)
             if before is not None:
                 before.remove()
@@ -223,7 +229,7 @@ class Attached:
             WeightUpdate(
                 schedules[rule],
                 {name: [self.masks[target.name] for target in members] for name, members in by_group.items()},
-                ideas.criterion,
+                self._criterion,
                 ideas.pattern,
                 ideas.scope,
                 ideas.selection,
@@ -236,7 +242,7 @@ class Attached:
         ideas = self._ideas
         if isinstance(ideas.pattern, CoupledPattern):  # the graph tells it
             return {}
-        return in_need(targets, ideas.pattern, ideas.criterion, ideas.scope, ideas.regularizer)
+        return in_need(targets, ideas.pattern, self._criterion, ideas.scope, ideas.regularizer)
 
     def _of_units(self, schedule: Schedule, members: Sequence[Group], pattern: CoupledPattern) -> UnitUpdate:
         ideas = self._ideas
@@ -244,7 +250,7 @@ class Attached:
             shapes = {name: tuple(weight.shape) for name, weight in self.masks.items()}
             self._price, self._priced = price_of(ideas.budget, pattern, self._model, ideas.units_found, shapes), True
         by_cost = getattr(ideas.budget, "by_cost", False)
-        ways = (ideas.criterion, pattern, ideas.scope, ideas.selection, ideas.reversible, self._price, by_cost)
+        ways = (self._criterion, pattern, ideas.scope, ideas.selection, ideas.reversible, self._price, by_cost)
         return UnitUpdate(schedule, members, self.masks, sliced(members, self.masks, self.counted), *ways)
 
     def follow(self) -> None:
@@ -269,7 +275,7 @@ class Attached:
         decisions = self._decide(due)
         for update in self._updates:
             update.remember(due)
-        better = corrected(self._ideas.criterion, decisions)
+        better = corrected(self._criterion, decisions)
         changed = write_all([(d.weight, d.mask, d.threshold) for d in decisions])
         put_in(better)
         del decisions, better
@@ -367,7 +373,7 @@ class Attached:
         state = self.header() | {
             "masks": saved_masks.to_save(self.masks),
             "thresholds": {name: float(weight.threshold) for name, weight in self.masks.items()},
-            "memory": {name: whole_memory(w, self._ideas.criterion) for name, w in self.masks.items() if w.memory},
+            "memory": {name: whole_memory(w, self._criterion) for name, w in self.masks.items() if w.memory},
         }
         if self._observation is not None:
             state["step"] = self._at
@@ -408,7 +414,7 @@ class Attached:
                 decision.weight.write(decision.mask, thresholds.get(decision.weight.target.name, 0.0))
         for name, weight in self.masks.items() if not state.get("stripped") else ():
             saved = state.get("memory", {}).get(name, {})
-            weight.memory = memory_here(weight, self._ideas.criterion, saved)
+            weight.memory = memory_here(weight, self._criterion, saved)
             dense = state.get("dense", {}).get(name)
             if dense is not None and self._ideas.reversible:
                 dense = weight.piece(dense).to(weight.values.device)

@@ -18,8 +18,10 @@ from lightning_prune.pruning import checks
 from lightning_prune.pruning.attached import Attached
 from lightning_prune.pruning.engine import Engine
 from lightning_prune.pruning.penalty import add_gradient
+from lightning_prune.pruning.reconstructing import check_reconstruction
 from lightning_prune.pruning.units_found import UnitsFound
 from lightning_prune.pruning.waiting import Trained
+from lightning_prune.reconstruction import Reconstruction
 from lightning_prune.regularizer import Regularizer, SitedRegularizer
 from lightning_prune.report import Report
 from lightning_prune.schedule import Schedule, ToldSchedule
@@ -48,6 +50,7 @@ class Pruner(Engine[Attached]):
         reversible: keep the last dense values of pruned weights (4 bytes a weight) and let them compete again.
         name: what the report and the log call it.
         budget: what the sparsity is a share of.
+        reconstruction: says in the criterion's place what stays, and gives it new values; None for none.
 
     Raises:
         ValueError: the ideas do not go together; the message names them.
@@ -65,6 +68,7 @@ class Pruner(Engine[Attached]):
         reversible: bool = False,
         name: str = "pruning",
         budget: Budget = Weights(),
+        reconstruction: Reconstruction | None = None,
     ) -> None:
         self.schedule = schedule
         self.criterion = criterion
@@ -76,10 +80,12 @@ class Pruner(Engine[Attached]):
         self.reversible = reversible
         self.budget = budget
         self.units_found: UnitsFound | None = None
+        self.reconstruction = reconstruction
         super().__init__(name)
         checks.check_ideas(schedule, criterion, pattern, scope, selection, targets, regularizer)
         checks.check_budget(budget, pattern, targets)
         checks.check_corrected(criterion, reversible)
+        check_reconstruction(reconstruction, schedule, criterion, pattern, regularizer, reversible)
         checks.check_told(schedule, criterion, targets, reversible)
         checks.check_holding(schedule, targets, regularizer, reversible, budget)
 
@@ -96,6 +102,7 @@ class Pruner(Engine[Attached]):
             "reversible",
             "budget",
         )
+        keys += () if self.reconstruction is None else ("reconstruction",)
         return f"Pruner({', '.join(f'{key}={getattr(self, key)!r}' for key in keys)})"
 
     # The model

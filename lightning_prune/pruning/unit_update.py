@@ -19,10 +19,12 @@ from lightning_prune.pattern import CoupledPattern
 from lightning_prune.pruning.asking import gathers, remember, scores_of
 from lightning_prune.pruning.hosted import hosted
 from lightning_prune.pruning.observed import Observed, readers, worth_of
+from lightning_prune.pruning.reconstructing import reading, worth_to
 from lightning_prune.pruning.unit_budget import UnitBudget, nearest
 from lightning_prune.pruning.unit_cost import UnitCost
 from lightning_prune.pruning.weight_update import Decision
 from lightning_prune.ranking import on_host, where_float64_is
+from lightning_prune.reconstruction import UnitReconstruction
 from lightning_prune.report import Spent
 from lightning_prune.schedule import Schedule
 from lightning_prune.scope import Layer, Scope
@@ -168,14 +170,22 @@ class UnitUpdate:
 
     def places(self) -> list[Observed]:
         """Return where a criterion looks at training: at the weights that are scored, or where units are read."""
+        if isinstance(self.criterion, UnitReconstruction):
+            return reading(self.groups, self.weights)
         if not self._of_units:
             return [Observed(self.weights[name], self.weights[name]) for name in self._scored]
         return [place for number in range(len(self.groups)) for place in self._readers(number)]
 
     @property
     def _of_units(self) -> bool:
-        """Whether the criterion looks at the units themselves, where they are read."""
-        return getattr(self.criterion, "observes", None) in ("activation", "saliency")
+        """Whether units are scored where they are read, not the weights that compute them."""
+        seen = getattr(self.criterion, "observes", None) in ("activation", "saliency")
+        return seen or isinstance(self.criterion, UnitReconstruction)
+
+    def _worth(self, number: int, step: int, share: float) -> Tensor:
+        if isinstance(self.criterion, UnitReconstruction):
+            return worth_to(self.criterion, self.groups[number], self.weights, step, share)
+        return worth_of(self.criterion, self._readers(number), step, share)
 
     def _readers(self, number: int) -> list[Observed]:
         group = self.groups[number]
@@ -210,7 +220,7 @@ class UnitUpdate:
         """Return every unit's worth: the sum, over the weights that make it up, of the mean score of its entries."""
         totals = [torch.zeros(group.units, dtype=torch.float64) for group in self.groups]
         if self._of_units:
-            each = [worth_of(self.criterion, self._readers(n), step, share) for n in range(len(self.groups))]
+            each = [self._worth(number, step, share) for number in range(len(self.groups))]
             totals = [
                 Units(group.name, found).scores().double()
                 for group, found in zip(self.groups, on_host(each), strict=True)

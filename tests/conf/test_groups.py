@@ -18,6 +18,7 @@ OPTIONS = {str(f.relative_to(PRUNER).with_suffix("")): f for f in sorted(PRUNER.
 SET_BY_THE_PRUNER = {
     "criterion": {"memory", "step", "name", "sparsity", "norm", "total", "place"},
     "regularizer": {"moment"},
+    "reconstruction": {"memory", "name", "sparsity"},
 }
 
 
@@ -63,6 +64,7 @@ def test_one_yaml_for_each_python_file() -> None:
         "gate",
         "mask_regularizer",
         "budget",
+        "reconstruction",
     ):
         ideas = {file.stem for file in (package / noun).glob("*.py")} - {"__init__", "protocol"}
         options = {file.stem for file in (PRUNER / noun).glob("*.yaml")} - {"none"}

@@ -37,6 +37,7 @@ from lightning_prune.criterion import (
 from lightning_prune.masks import MaskedWeight
 from lightning_prune.pattern import Block, Column, Element, NofM, Row
 from lightning_prune.pruning import collecting
+from lightning_prune.reconstruction import SparseGPT
 from lightning_prune.regularizer import L1, L2, GroupLasso, NearThreshold
 from lightning_prune.schedule import OneShot, Polynomial
 from lightning_prune.scope import ERK, GlobalRanking, Uniform
@@ -400,6 +401,7 @@ FAILURES: dict[str, Callable[[], dict[str, Any]]] = {
     "nan in a histogram": lambda: {"breaking": [BreaksAPiece()], "pruner": Pruner(SCHEDULE, selection=Histogram())},
     "criterion": lambda: {"pruner": Pruner(SCHEDULE, PickyOfEntries(KeyError("mine")))},
     "silent criterion": lambda: {"pruner": Pruner(SCHEDULE, PickyOfEntries(ValueError()))},
+    "rebuilt": lambda: {"pruner": Pruner(SCHEDULE, reconstruction=SparseGPT())},
     "learned": lambda: {"pruner": LearnedMasks(SCHEDULE)},
     "learned weights": lambda: {"pruner": LearnedMasks(SCHEDULE, pattern=Element())},
     "rewind": lambda: {"callback": {"rewind": 0}, "model": Adagrad},

@@ -40,8 +40,10 @@ from lightning_prune.gate import SoftThreshold
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.mask_regularizer import Binarizer
 from lightning_prune.pattern import Channel, Element
+from lightning_prune.reconstruction import Greedy, Lasso, Reconstruction, ReduceReuse, SparseGPT
 from lightning_prune.regularizer import L1, L2, NearThreshold
 from lightning_prune.schedule import AccuracyBudget, Polynomial
+from lightning_prune.scope import Uniform
 from lightning_prune.targets import Found, Targets
 
 BATCHES, GLOBAL_BATCH, EPOCHS = 6, 8, 2
@@ -64,6 +66,12 @@ OF_UNITS: dict[str, Criterion] = CRITERIA | {
     "mean_activation": MeanActivation(window=2),
     "entropy": Entropy(bins=5, window=2),
     "activation_taylor": ActivationTaylor(window=2),
+}
+REBUILT: dict[str, tuple[Reconstruction, Element | Channel]] = {
+    "sparse_gpt": (SparseGPT(window=2), Element()),
+    "reduce_reuse": (ReduceReuse(window=2), Channel()),
+    "greedy": (Greedy(window=2), Channel()),
+    "lasso": (Lasso(window=2), Channel()),
 }
 RESUMED = ("magnitude", "second_order_delta", "wanda")
 REGULARIZERS = {"l1": L1(0.01), "l2": L2(0.01), "near_threshold": NearThreshold(0.01)}
@@ -218,6 +226,15 @@ def structure(folder: Path, processes: int) -> dict[str, Any]:
     }
 
 
+def rebuild(folder: Path, processes: int) -> dict[str, Any]:
+    """Prune with every reconstruction."""
+    return {
+        name: fit(f"rebuilt-{name}", folder, pruner, processes)
+        for name, (idea, pattern) in REBUILT.items()
+        for pruner in [Pruner(SCHEDULE, pattern=pattern, scope=Uniform(), reconstruction=idea)]
+    }
+
+
 def learn(folder: Path, processes: int) -> dict[str, Any]:
     """Learn masks, and go on from the middle."""
     whole = fit("learned", folder, _learned(), processes)
@@ -362,6 +379,7 @@ SCENARIOS: dict[str, Callable[[Path, int], dict[Any, Any]]] = {
     "train": train,
     "regularize": regularize,
     "structure": structure,
+    "rebuild": rebuild,
     "learn": learn,
     "resume": resume,
     "told": told,

@@ -14,6 +14,7 @@ from tests.distributed.conftest import launch, results
 from tests.distributed.ranks import (
     CRITERIA,
     OF_UNITS,
+    REBUILT,
     REGULARIZERS,
     RESUMED,
     SCHEDULE,
@@ -22,6 +23,7 @@ from tests.distributed.ranks import (
     UPDATES,
     Regression,
     fit,
+    rebuild,
     regularize,
 )
 from tests.distributed.ranks import train as train_all
@@ -182,6 +184,26 @@ def test_all_ranks_follow_the_first_ones_metric(tmp_path: Path) -> None:
     assert first["report"] == second["report"]
     assert first["asked"] == second["asked"]
     assert first["asked"] > 0.0
+
+
+@pytest.mark.slow
+def test_reconstructions_of_two_processes_are_those_of_one(tmp_path: Path) -> None:
+    """G1, G26: masks to the bit, and the weights that were corrected by what both have seen."""
+    folders = tmp_path / "two", tmp_path / "one"
+    for folder in folders:
+        folder.mkdir()
+    launch("rebuild", folders[0])
+    ranks, single = results("rebuild", folders[0]), rebuild(folders[1], 1)
+    for name in REBUILT:
+        first, second = (rank[name] for rank in ranks)
+        assert not torch.equal(first["random_state"], second["random_state"])
+        assert list(first["digests"]) == UPDATES
+        assert first["digests"] == second["digests"]
+        for key in ("masks", "weights"):
+            assert_equal(first[key], second[key])
+        assert first["report"] == second["report"]
+        assert_equal(first["masks"], single[name]["masks"])
+        torch.testing.assert_close(first["weights"], single[name]["weights"], rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.slow

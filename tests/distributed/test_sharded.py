@@ -194,6 +194,7 @@ FAILED = {
     **dict.fromkeys(("nan", "nan in scores", "nan in units", "nan in a histogram"), (NOT_FINITE, 4)),
     "criterion": ("KeyError('mine')", 2),
     "silent criterion": ("ValueError()", 2),
+    "rebuilt": ("reconstruction=SparseGPT(", 0),
     "learned": ("learned masks are on whole weights", 0),
     "learned weights": ("learned masks are on whole weights", 0),
     "rewind": ("Adagrad cannot where the model is taken apart", 0),

@@ -14,10 +14,22 @@ from omegaconf import OmegaConf
 
 from tests.helpers import CONF, ideas
 
-NOUNS = ["schedule", "criterion", "pattern", "scope", "selection", "regularizer", "gate", "mask_regularizer", "budget"]
+NOUNS = [
+    "schedule",
+    "criterion",
+    "pattern",
+    "scope",
+    "selection",
+    "regularizer",
+    "gate",
+    "mask_regularizer",
+    "budget",
+    "reconstruction",
+]
 SET_BY_THE_PRUNER = {
     "criterion": {"memory", "step", "name", "sparsity", "norm", "total", "place"},
     "regularizer": {"moment"},
+    "reconstruction": {"memory", "name", "sparsity"},
 }
 
 

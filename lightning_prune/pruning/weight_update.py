@@ -105,7 +105,7 @@ class WeightUpdate:
         return [Observed(weight, weight) for members in self.groups.values() for weight in members]
 
     def check_pattern(self) -> None:
-        """Raise ValueError for norms that are asked for, a scope that names others, weights too dense for the pattern."""
+        """Raise ValueError for missing norms, layers a scope names amiss, and weights too dense for the pattern."""
         if getattr(self.criterion, "needs_norm", False):
             name = next(weight.target.name for members in self.groups.values() for weight in members)
             raise ValueError(f"{self.criterion} knows of no norm layer behind '{name}': use a channel pattern")

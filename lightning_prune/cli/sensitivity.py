@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
         from lightning_prune.cli import sensitivity_plan
 
         plan_of = sensitivity_plan.Template.read(source.text, source.weights)
-        result = _measured(source, options, plan_of.sparsity or _SPARSITY)
+        result = _measured(source, options, options.sparsity or plan_of.sparsity or _SPARSITY)
     out: Path = options.out or (options.run if options.run.is_dir() else source.weights.parent) / "sensitivity"
     out.mkdir(parents=True, exist_ok=True)
     result.save(out)
@@ -155,8 +155,7 @@ def _measured(source: Source, options: argparse.Namespace, sparsity: float) -> S
 
     layers = Layers(parts.task, _pruner(parts, options.criterion))
     try:
-        wanted = options.sparsity or sparsity
-        return measure(layers, options.levels, metrics, options.loss, wanted)
+        return measure(layers, options.levels, metrics, options.loss, sparsity)
     finally:
         layers.release()
 

@@ -11,6 +11,7 @@ from typing import Any
 from lightning_prune.cli.errors import UserError
 
 _FILE = "plan.yaml"
+_WEIGHTS = "lightning_prune.budget.weights.Weights"
 _TOO = "name a recipe that prunes along a schedule: lightning-prune sensitivity CHECKPOINT -cn RECIPE"
 
 
@@ -48,7 +49,10 @@ class Template:
 
     @property
     def sparsity(self) -> float:
-        """The final sparsity of the run's own schedule, 0 for a dense run."""
+        """The final sparsity of the run's own schedule, 0 for a dense run. Raises UserError if it counts no weights."""
+        budget = (self.config.pruner.get("budget") or {}).get("_target_", _WEIGHTS)
+        if budget != _WEIGHTS:
+            raise UserError(f"the run's own sparsity is a share of {budget}: give that of the weights by --sparsity")
         return float(self.config.pruner.schedule.final_sparsity)
 
     def save(self, folder: Path, shares: Mapping[str, float], sparsity: float) -> Path:
@@ -59,6 +63,8 @@ class Template:
         with open_dict(config):
             config.pruner.scope = {"_target_": "lightning_prune.scope.by_layer.ByLayer", "sparsity": dict(shares)}
             config.pruner.schedule.final_sparsity = sparsity
+            if config.pruner.get("budget") is not None:
+                config.pruner.budget = {"_target_": _WEIGHTS}
             if config.pruner.get("targets") is not None:
                 config.pruner.targets.sparsity = {}
             config.weights, config.ckpt_path = str(self.weights), None

@@ -47,7 +47,8 @@ class Layers:
         _check(pruner)
         self._model, self._pruner = model, pruner
         pattern = pruner.pattern
-        chosen = Chosen(replace(pruner.targets, sparsity={}), pattern, model, None, self._in_need)
+        coupling = pattern.couple(model) if isinstance(pattern, CoupledPattern) else None
+        chosen = Chosen(replace(pruner.targets, sparsity={}), coupling, model, None, self._in_need)
         self._masks = Masks(chosen.targets, False, model)
         self._masks.lead(chosen.followers)
         self._followers = tuple(chosen.followers)

@@ -102,13 +102,17 @@ def test_train_takes_the_plan_of_a_run_to_its_sparsities(command: Command, recip
 @pytest.mark.slow
 def test_whole_units_of_one_group_go_at_a_time(command: Command) -> None:
     torch.save(Classifier(digits_cnn()).state_dict(), "cnn.pt")
-    words = ("cnn.pt", "-cn", "digits_cnn", "pruner/pattern=channel", "pruner.pattern.multiple=4", "--sparsity", "0.5")
+    channels = ("pruner/pattern=channel", "pruner.pattern.multiple=4", "pruner/budget=macs")
+    words = ("cnn.pt", "-cn", "digits_cnn", *channels, "--sparsity", "0.5")
     said = command("sensitivity", *words, *QUICK)
     assert (said.status, said.err) == (0, "")
     found = facts()
     assert found["unit"] == "units"
     assert [layer["size"] for layer in found["layers"]] == [32, 64, 64]
     assert all(layer["planned"]["gone"] % 4 == 0 for layer in found["layers"])
+    plan = Path("sensitivity/plan.yaml").read_text(encoding="utf-8")
+    assert "lightning_prune.budget.weights.Weights" in plan, "shares are of weights, whatever the run's were of"
+    assert "MACs" not in plan
 
 
 @pytest.mark.slow
@@ -150,6 +154,8 @@ WRONG: dict[tuple[str, ...], str] = {
     ("RUN.pt", "-cn", "digits_cnn_iterative"): "rounds is set: it prunes in rounds",
     ("RUN.pt", "-cn", "digits_mlp", "pruner=learned"): "its masks are learned",
     ("RUN.pt", "-cn", "digits_mlp", "pruner/schedule=hold"): "has no final_sparsity",
+    ("RUN.pt", "-cn", "digits_mlp", "pruner/schedule=accuracy_budget"): "has no final_sparsity",
+    (*MLP_WORDS, "pruner/pattern=channel", "pruner/budget=macs"): "a share of .*MACs: give that of .* by --sparsity",
     ("RUN.pt", "-cn", "digits_mlp", "pruning_hparams=name=a,target_sparsity=0.5"): "pruning_hparams is set",
     ("RUN.pt", "-cn", "digits_cnn"): "weights=.*RUN.pt: none of its",
 }

@@ -16,6 +16,7 @@ usage: lightning-prune COMMAND ...
   compress CHECKPOINT -cn RECIPE ...  a trained model made smaller to a target: speedup=2, macs=0.5 or parameters=0.4
   plan -cn RECIPE [key=value ...]     what would be pruned, and when, without training; --json
   inspect FILE|RUN ... [--json]       sparsity by layer of checkpoints, this library's or any other
+  sensitivity RUN                     what pruning each layer alone costs; a plan of sparsities by layer, for train
   compare FOLDER ...                  accuracy and loss against sparsity, of any set of runs: table, picture, wandb
   export RUN --format 2:4|onnx        a run's model for sparse tensor cores, or as ONNX
   shrink RUN                          a run's model without its dead units, smaller and dense
@@ -96,6 +97,10 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from lightning_prune.cli import threshold_sweep
 
         return threshold_sweep.main
+    if name == "sensitivity":
+        from lightning_prune.cli import sensitivity
+
+        return sensitivity.main
     if name == "completion":
         from lightning_prune.cli import completion
 
@@ -104,7 +109,7 @@ def _command(name: str) -> Callable[[list[str]], int]:
         return _version
     raise ValueError(
         f"unknown command {name!r}: there are train, compress, plan, inspect, compare, export, shrink, "
-        "threshold-sweep and completion; see lightning-prune --help"
+        "threshold-sweep, sensitivity and completion; see lightning-prune --help"
     )
 
 

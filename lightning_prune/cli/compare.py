@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_prune.cli.curves import Curve, Curves, group, mean
+from lightning_prune.cli.curves import Curve, Curves, deviation, group, mean
 from lightning_prune.cli.errors import UserError, printable
 from lightning_prune.cli.runs import Run, Unfit, find
 from lightning_prune.cli.sweep import from_here
@@ -26,8 +26,9 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         "lightning-prune compare",
         description="Draw the metrics of runs against their sparsity. Runs that differ in sparsity and seed alone form "
-        "a curve, named by what tells it from the others; several seeds are averaged. Writes compare.csv, with every "
-        "run, and compare.png. Runs that are unfinished, interrupted or damaged are named and left out; where none is "
+        "a curve, named by what tells it from the others; of several seeds the table has mean ± standard deviation, "
+        "the picture their mean with a band from the least to the most. Writes compare.csv, with every run, and "
+        "compare.png. Runs that are unfinished, interrupted or damaged are named and left out; where none is "
         "left, the exit status is 1. Files are read as plain values; nothing in them is run.",
     )
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="a run, or a folder with runs below it")
@@ -94,7 +95,10 @@ def _cell(curve: Curve, metric: str, sparsity: float, is_share: bool) -> str:
     values = [run.metrics[metric] for run in curve.runs.get(sparsity, ()) if metric in run.metrics]
     if not values:
         return ""
-    return f"{100 * mean(values):.2f}" if is_share else f"{mean(values):.4g}"
+    said = f"{100 * mean(values):.2f}" if is_share else f"{mean(values):.4g}"
+    if len(values) == 1:
+        return said
+    return f"{said} ± {100 * deviation(values):.2f}" if is_share else f"{said} ± {deviation(values):.2g}"
 
 
 def _short(sparsity: float) -> str:

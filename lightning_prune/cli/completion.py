@@ -7,13 +7,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-COMMANDS = ("train", "compress", "plan", "inspect", "compare", "export", "shrink", "threshold-sweep", "completion")
+COMMANDS = (
+    *("train", "compress", "plan", "inspect", "compare", "export", "shrink", "threshold-sweep", "sensitivity"),
+    "completion",
+)
 _OF_RECIPE = ("train", "compress", "plan")
 _OPTIONS = {
     "train": ("-cn", "--config-dir", "--multirun", "--help"),
     "compress": ("-cn", "--config-dir", "--help"),
     "plan": ("-cn", "--config-dir", "--json", "--help"),
     "inspect": ("--json", "--trust", "--help"),
+    "sensitivity": ("-cn", "--config-dir", "--sparsity", "--levels", "--criterion", "--batches", "--json", "--help"),
     "completion": ("bash", "zsh", "fish"),
 }
 _BASH = """\

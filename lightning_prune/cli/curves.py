@@ -99,6 +99,11 @@ def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
+def deviation(values: Sequence[float]) -> float:
+    """Return the standard deviation of a sample of two or more."""
+    return (sum((value - mean(values)) ** 2 for value in values) / (len(values) - 1)) ** 0.5
+
+
 def _keys(runs: Sequence[Run]) -> list[str]:
     """Return the keys that may tell curves apart, the likeliest to mean something to people first."""
     keys = list(dict.fromkeys(key for run in runs for key in run.config if not _NO_MATTER.match(key)))

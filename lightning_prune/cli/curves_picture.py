@@ -7,11 +7,15 @@ from pathlib import Path
 from lightning_prune.cli.curves import Curve, Curves, mean
 
 _STYLES = (("-", "o"), ("--", "s"), (":", "^"), ("-.", "D"))
+_PALETTES = (("tab10", 10), ("tab20", 20))
 _PANELS = 4
 
 
 def save_picture(curves: Curves, file: Path, title: str) -> Path:
-    """Write a PNG. Curves that differ in their last word alone share a colour, and have a line style each."""
+    """Write a PNG. Curves that differ in their last word alone share a colour, and have a line style each.
+
+    A line goes through the means over seeds, in a band from the least to the most.
+    """
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
@@ -20,7 +24,8 @@ def save_picture(curves: Curves, file: Path, title: str) -> Path:
     figure = Figure(figsize=(5.5 * len(metrics), 4.3 + 0.22 * rows), layout="constrained", dpi=100)
     axes = figure.subplots(1, len(metrics), squeeze=False)[0]
     stems, ends = _ranks(curves.curves)
-    palette = colormaps["tab10" if len(stems) <= 10 else "viridis"].resampled(max(10, len(stems)))
+    palette = colormaps[next((name for name, most in _PALETTES if len(stems) <= most), "viridis")]
+    palette = palette.resampled(max(10, len(stems)))
     for axis, metric in zip(axes, metrics, strict=True):
         scale = 100 if metric.endswith("accuracy") else 1
         for curve in curves.curves:

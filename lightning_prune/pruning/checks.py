@@ -33,6 +33,7 @@ def check_ideas(
         raise ValueError(f"targets={targets!r} must be a Targets(include=..., exclude=...)")
     check_readers(pattern, criterion)
     check_observed(pattern, criterion)
+    check_foreseen(regularizer, criterion)
     if isinstance(pattern, (SitedPattern, CoupledPattern)):
         return
     least = pattern.least_sparsity
@@ -126,6 +127,15 @@ def check_observed(pattern: Any, criterion: Any) -> None:
         raise ValueError(
             f"criterion={criterion} scores units by their values where layers read them, and pattern={pattern} knows "
             "of no layer that reads: use pattern=Channel()"
+        )
+
+
+def check_foreseen(regularizer: Any, criterion: Any) -> None:
+    """Raise ValueError if a regularizer acts on what goes next, and nobody knows that before more of training is seen."""
+    if getattr(regularizer, "needs_going", False) and isinstance(criterion, ObservingCriterion):
+        raise ValueError(
+            f"regularizer={regularizer} acts on what is to go next, which {criterion} knows only when it has seen the "
+            "steps before: use a criterion of weights, or another regularizer"
         )
 
 

@@ -193,7 +193,8 @@ class UnitUpdate:
         return readers(self.weights, number, first, group.of("in"))
 
     def check_pattern(self) -> None:
-        """Accept every scope, as units have no least sparsity. Raise ValueError if the criterion lacks norms."""
+        """Raise ValueError if the criterion lacks norms, or the scope names groups that there are none of."""
+        self.scope(self._layers([torch.ones(group.units, dtype=torch.bool) for group in self.groups]), 0.0)
         for group in self.groups if getattr(self.criterion, "needs_norm", False) else ():
             if not any(group.of("norm")):
                 raise ValueError(
@@ -295,10 +296,18 @@ class UnitUpdate:
         return outputs
 
     def _budget(self, scores: Sequence[Tensor], alive: Sequence[Tensor]) -> UnitBudget:
+        layers = self._layers(alive)
+        units: list[Units] = []
+        for group, layer, score, a in zip(self.groups, layers, scores, alive, strict=True):
+            living, at = a if layer.pruned else None, float(self.weights[group.name].threshold)
+            units.append(Units(layer.name, score, False, living, weights=layer.shape[1], threshold=at))
+        return UnitBudget(layers, units, self.scope, self.selection, self.pattern.multiple)
+
+    def _layers(self, alive: Sequence[Tensor]) -> list[Layer]:
+        """Return the groups as a scope sees them: a unit is a row, of all weights that compute it."""
         seen: dict[str, int] = {}
         layers: list[Layer] = []
-        units: list[Units] = []
-        for group, score, a in zip(self.groups, scores, alive, strict=True):
+        for group, a in zip(self.groups, alive, strict=True):
             seen[group.name] = number = seen.get(group.name, 0) + 1
             name = group.name if number == 1 else f"{group.name} ({number})"
             row = sum(
@@ -307,9 +316,7 @@ class UnitUpdate:
             )
             dead = 0 if self.reversible else int((~a).sum())
             layers.append(Layer(name, (group.units, row), group.units * row, dead * row))
-            threshold = float(self.weights[group.name].threshold)
-            units.append(Units(name, score, False, a if dead else None, weights=row, threshold=threshold))
-        return UnitBudget(layers, units, self.scope, self.selection, self.pattern.multiple)
+        return layers
 
 
 def _any_along(flags: Tensor, part: Part) -> Tensor:

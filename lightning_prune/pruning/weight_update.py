@@ -105,14 +105,16 @@ class WeightUpdate:
         return [Observed(weight, weight) for members in self.groups.values() for weight in members]
 
     def check_pattern(self) -> None:
-        """Raise ValueError if the criterion asks for norms, or the scope leaves weights too dense for the pattern."""
+        """Raise ValueError for missing norms, layers a scope names amiss, and weights too dense for the pattern."""
         if getattr(self.criterion, "needs_norm", False):
             name = next(weight.target.name for members in self.groups.values() for weight in members)
             raise ValueError(f"{self.criterion} knows of no norm layer behind '{name}': use a channel pattern")
+        final = self.schedule.final_sparsity
+        pools = self.scope(self._layers(), final)
         if isinstance(self.pattern, SitedPattern):
             return
-        least, final = self.pattern.least_sparsity, self.schedule.final_sparsity
-        for pool in self.scope(self._layers(), final) if least and final else ():
+        least = self.pattern.least_sparsity
+        for pool in pools if least and final else ():
             if pool.sparsity < least - 1e-12:
                 raise ValueError(
                     f"scope={self.scope} takes {', '.join(pool.names)} to a sparsity of {pool.sparsity:.4f} only, and "

@@ -9,6 +9,7 @@ all layers and whose `drop`s add up to round(sparsity N). A layer's `pruned` ent
 those. Then a line here and `conf/pruner/scope/NAME.yaml`; the laws in tests/laws/test_scope.py test it at once.
 """
 
+from .by_layer import ByLayer as ByLayer  # each layer at a share of zeros given by its name
 from .erk import ERK as ERK  # each layer keeps a share by the sum of its dimensions over their product: small ones more
 from .global_ranking import GlobalRanking as GlobalRanking  # all weights compete: layers end at different sparsities
 from .protocol import Layer as Layer

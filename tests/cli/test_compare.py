@@ -91,7 +91,7 @@ def test_seeds_are_averaged(command: Command) -> None:
     for seed, accuracy in enumerate((0.6, 0.7)):
         for sparsity in (0.5, 0.9):
             write(f"runs/{seed}/{sparsity}", sparsity, accuracy, seed)
-    assert table(command("compare", "runs").out)[1] == ["all runs (mean of 2)", "65.00", "65.00"]
+    assert table(command("compare", "runs").out)[1] == ["all runs (mean of 2)", "65.00 ± 7.07", "65.00 ± 7.07"]
     assert len(Path("runs/compare.csv").read_text(encoding="utf-8").splitlines()) == 5
 
 

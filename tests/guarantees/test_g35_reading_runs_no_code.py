@@ -122,7 +122,9 @@ def test_G35_a_config_that_calls_something_else_is_refused(
     assert "mypackage" not in sys.modules
 
 
-@pytest.mark.parametrize("command", [("shrink",), ("export", "--format", "onnx"), ("threshold-sweep",)])
+@pytest.mark.parametrize(
+    "command", [("shrink",), ("export", "--format", "onnx"), ("threshold-sweep",), ("sensitivity",)]
+)
 @pytest.mark.usefixtures("own_package")
 def test_G35_each_command_that_builds_names_key_target_and_remedy(
     command: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from lightning_prune.criterion import OBS, ActivationTaylor, APoZ, Fisher, MeanActivation, Movement, Taylor, Wanda
 from lightning_prune.pattern import Channel, Element
 from lightning_prune.pruning import Pruner
+from lightning_prune.regularizer import Growing
 from lightning_prune.rounds import PruningRounds
 from lightning_prune.schedule import OneShot, Polynomial
 from lightning_prune.targets import Targets
@@ -294,6 +295,8 @@ def test_what_does_not_go_together_is_refused() -> None:
         Pruner(OneShot(0.5, 2), APoZ())
     with pytest.raises(ValueError, match="reversible=True lets pruned weights return"):
         Pruner(OneShot(0.5, 2), OBS(), reversible=True)
+    with pytest.raises(ValueError, match="acts on what is to go next"):
+        Pruner(OneShot(0.5, 2), Taylor(), regularizer=Growing())
     with pytest.raises(ValueError, match="looks at training"):
         PruningRounds(0.5, criterion=Taylor())
     bad: Any

@@ -131,7 +131,7 @@ def check_observed(pattern: Any, criterion: Any) -> None:
 
 
 def check_foreseen(regularizer: Any, criterion: Any) -> None:
-    """Raise ValueError if a regularizer acts on what goes next, and nobody knows that before more of training is seen."""
+    """Raise ValueError if a regularizer acts on what goes next, which a criterion knows when it has seen more alone."""
     if getattr(regularizer, "needs_going", False) and isinstance(criterion, ObservingCriterion):
         raise ValueError(
             f"regularizer={regularizer} acts on what is to go next, which {criterion} knows only when it has seen the "

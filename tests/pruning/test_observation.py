@@ -296,7 +296,7 @@ def test_what_does_not_go_together_is_refused() -> None:
     with pytest.raises(ValueError, match="reversible=True lets pruned weights return"):
         Pruner(OneShot(0.5, 2), OBS(), reversible=True)
     with pytest.raises(ValueError, match="acts on what is to go next"):
-        Pruner(OneShot(0.5, 2), Taylor(), regularizer=Growing())
+        Pruner(OneShot(0.5, 2), Taylor(), regularizer=Growing(1e-3))
     with pytest.raises(ValueError, match="looks at training"):
         PruningRounds(0.5, criterion=Taylor())
     bad: Any

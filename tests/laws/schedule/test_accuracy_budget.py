@@ -62,6 +62,15 @@ def test_less_may_be_better_and_what_is_no_number_is_outside() -> None:
     assert after(0.9, 0.985, budget=given).good == 1
 
 
+def test_shares_of_the_run_become_steps_and_nothing_is_asked_before_anything_was_told() -> None:
+    resolved = AccuracyBudget("a", 0.1, begin_step=0.25, end_step=0.75).resolve(100)
+    assert (resolved.begin_step, resolved.end_step) == (25, 75)
+    told: Any = BUDGET.told(())
+    assert (told.begin_step, told.end_step, told.back, told.done, told.good) == (20, 100, False, False, None)
+    assert (told.last_update(19), told.last_update(20), told.final_sparsity) == (None, 20, 0.0)
+    assert BUDGET.told([(10, 0.5)]) == told.__class__(told.levels, 100, 0.5, None, 0.0, False, False)
+
+
 @given(values=st.lists(st.floats(0, 1), max_size=30), drop=st.floats(0, 0.3), patience=st.integers(0, 2))
 def test_what_holds_whatever_is_told(values: list[float], drop: float, patience: int) -> None:
     budget = AccuracyBudget("a", drop, begin_step=20, end_step=200, patience=patience)

@@ -66,6 +66,8 @@ def main(argv: list[str]) -> int:
         print(f"{report.plan()}\n\nno sparsity is asked for: {pruner.selection} decides at the end")
         return 0
     print(f"{report.plan()}\n\n{pruner.schedule}")
+    if pruner.waits_for_metric is not None:  # nobody knows its updates
+        return 0
     if unknown is not None:
         print(f"the run's length is not known, so the schedule is shown in shares of the run: {unknown}")
     print(_schedule(pruner.resolved_schedule, steps, in_shares=unknown is not None and _has_shares(pruner.schedule)))

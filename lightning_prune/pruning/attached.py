@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_prune.budget import Budget, Price
-from lightning_prune.coupling.units import Group
-from lightning_prune.criterion import Criterion, ObservingCriterion, SitedCriterion
+from lightning_prune.budget import Price
+from lightning_prune.criterion import ObservingCriterion
 from lightning_prune.masks import MaskedWeight, Masks, write_all
-from lightning_prune.pattern import CoupledPattern, Pattern, SitedPattern
+from lightning_prune.pattern import CoupledPattern
 from lightning_prune.pruning import checks, saved_masks
 from lightning_prune.pruning.chosen import Chosen
 from lightning_prune.pruning.collecting import check_collected
 from lightning_prune.pruning.correcting import corrected, put_in
 from lightning_prune.pruning.header import header, still_due
 from lightning_prune.pruning.held_update import HeldUpdate, note_of_held, share_held, take_zeros
-from lightning_prune.pruning.layout_check import check_layouts, in_need
+from lightning_prune.pruning.ideas import Ideas, needing, updates_of
 from lightning_prune.pruning.memories import memory_here, whole_memory
 from lightning_prune.pruning.observation import Observation
 from lightning_prune.pruning.observed import Observed
@@ -28,35 +27,15 @@ from lightning_prune.pruning.reconstructing import check_rebuilt, chooser
 from lightning_prune.pruning.saved_window import check_saved
 from lightning_prune.pruning.state_schema import check_body, check_position, check_thresholds
 from lightning_prune.pruning.telling import Telling, note_of_told
-from lightning_prune.pruning.unit_update import UnitUpdate, sliced
-from lightning_prune.pruning.units_found import UnitsFound, coupling_of, price_of
+from lightning_prune.pruning.units_found import coupling_of, price_of
 from lightning_prune.pruning.waiting import Trained
 from lightning_prune.pruning.weight_reports import weight_reports
-from lightning_prune.pruning.weight_update import Decision, WeightUpdate
-from lightning_prune.reconstruction import Reconstruction
+from lightning_prune.pruning.weight_update import Decision
 from lightning_prune.regularizer import Moment, Regularizer, SitedRegularizer
 from lightning_prune.report import Report
 from lightning_prune.schedule import HoldingSchedule, Schedule, ToldSchedule
-from lightning_prune.scope import Scope
-from lightning_prune.selection import Selection
 from lightning_prune.shards import whole_on_host
-from lightning_prune.targets import Target, Targets, groups
-
-
-class Ideas(Protocol):
-    """What a pruner composes."""
-
-    schedule: Schedule
-    criterion: Criterion | SitedCriterion
-    pattern: Pattern | SitedPattern | CoupledPattern
-    scope: Scope
-    selection: Selection
-    targets: Targets
-    regularizer: Regularizer | SitedRegularizer | None
-    reversible: bool
-    budget: Budget
-    units_found: UnitsFound | None
-    reconstruction: Reconstruction | None
+from lightning_prune.targets import Target, groups
 
 
 class Attached:
@@ -108,6 +87,10 @@ class Attached:
         except BaseException:
             self.release()
             raise
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the model out of copies and pickles, as the masks do: they hold on to the parameters that they have."""
+        return vars(self) | {"_model": None}
 
     def _resolve(self, length: int | None) -> dict[str | None, Schedule]:
         """Set the schedule in whole steps, and return that of each sparsity rule."""
@@ -166,7 +149,8 @@ class Attached:
 
     def _set_up_updates(self, schedules: Mapping[str | None, Schedule]) -> None:
         """Set up the update of the targets without a rule of their own, and one for each rule."""
-        self._updates: list[Any] = self._made_updates(schedules)
+        given = (self._ideas, self._criterion, self._chosen, self.masks, schedules, self._price_now())
+        self._updates: list[Any] = list(updates_of(*given))
         if isinstance(self._ideas.schedule, HoldingSchedule):
             counted = [weight for name, weight in self.masks.items() if name in self.counted]
             self.schedule = self._ideas.schedule.holding(share_held(counted))
@@ -210,48 +194,16 @@ class Attached:
             self._observation.remove()
         self.masks.hide()
 
-    def _made_updates(self, schedules: Mapping[str | None, Schedule]) -> list[Any]:
-        ideas = self._ideas
-        norms = self._chosen.units.norms if self._chosen.units is not None else ()
-        if getattr(ideas.regularizer, "needs_norm", False) and not norms:
-            raise ValueError(
-                f"regularizer={ideas.regularizer} knows of no norm layer behind what is pruned: use it with "
-                "pattern=Channel() on a model that has norms, or use another one"
-            )
-        if self._chosen.units is not None and isinstance(ideas.pattern, CoupledPattern):
-            return [
-                self._of_units(schedules[rule], members, ideas.pattern)
-                for rule, members in self._chosen.units.rules.items()
-            ]
-        assert not isinstance(ideas.pattern, CoupledPattern)
-        check_layouts(self._in_need(self._chosen.targets), self._chosen.unread)
-        return [
-            WeightUpdate(
-                schedules[rule],
-                {name: [self.masks[target.name] for target in members] for name, members in by_group.items()},
-                self._criterion,
-                ideas.pattern,
-                ideas.scope,
-                ideas.selection,
-                ideas.reversible,
-            )
-            for rule, by_group in groups(self._chosen.found)
-        ]
-
     def _in_need(self, targets: Sequence[Target]) -> Mapping[str, Sequence[Target]]:
-        ideas = self._ideas
-        if isinstance(ideas.pattern, CoupledPattern):  # the graph tells it
-            return {}
-        return in_need(targets, ideas.pattern, self._criterion, ideas.scope, ideas.regularizer)
+        return needing(self._ideas, self._criterion, targets)
 
-    def _of_units(self, schedule: Schedule, members: Sequence[Group], pattern: CoupledPattern) -> UnitUpdate:
+    def _price_now(self) -> Price | None:
         ideas = self._ideas
-        if not self._priced:
+        if not self._priced and self._chosen.units is not None and isinstance(ideas.pattern, CoupledPattern):
             shapes = {name: tuple(weight.shape) for name, weight in self.masks.items()}
-            self._price, self._priced = price_of(ideas.budget, pattern, self._model, ideas.units_found, shapes), True
-        by_cost = getattr(ideas.budget, "by_cost", False)
-        ways = (self._criterion, pattern, ideas.scope, ideas.selection, ideas.reversible, self._price, by_cost)
-        return UnitUpdate(schedule, members, self.masks, sliced(members, self.masks, self.counted), *ways)
+            self._price = price_of(ideas.budget, ideas.pattern, self._model, ideas.units_found, shapes)
+            self._priced = True
+        return self._price
 
     def follow(self) -> None:
         """Act on the parameters that lie in the model now."""

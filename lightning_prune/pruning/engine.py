@@ -209,6 +209,11 @@ class Engine(ABC, Generic[OnModelT]):
         return False
 
     @property
+    def waits_for_metric(self) -> str | None:
+        """The name of the metric that validations are to tell the schedule; None where it asks for none."""
+        return None
+
+    @property
     def penalty(self) -> float:
         """The regularizer's value at the latest step, 0 without one or before the first."""
         return sum(float(value) for value in self._penalties.values())

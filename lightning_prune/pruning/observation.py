@@ -39,23 +39,33 @@ class Observation:
     Args:
         criterion: what looks.
         places: where.
-        model: the model, to see whether it is compiled.
+        model: the model, to see whether it is compiled; None in a copy, which does not know it.
 
     Raises:
         ValueError: what it wants to look at cannot be seen; the message names the weights and the remedy.
     """
 
-    def __init__(self, criterion: ObservingCriterion, places: Sequence[Observed], model: nn.Module) -> None:
+    def __init__(self, criterion: ObservingCriterion, places: Sequence[Observed], model: nn.Module | None) -> None:
         check_seen(places, criterion)
         self._criterion: Any = criterion
         self._places = list(places)
-        self._steady = compiled.is_compiled(model)
+        self._steady = model is not None and compiled.is_compiled(model)
         self._watches: list[Watch] = []
         self._layers: list[nn.Module] = []
         self._on = False
         self._waited = 0
         self._step: int | None = None
         if self._hooked and self._steady:
+            self._put()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave hooks out of copies and pickles: `__setstate__` puts them on the copy's layers."""
+        return vars(self) | {"_watches": [], "_layers": []}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Look at the copy's layers from now on, if this one was looking."""
+        vars(self).update(state)
+        if self._hooked and (self._on or self._steady):
             self._put()
 
     @property

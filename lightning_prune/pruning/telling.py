@@ -38,13 +38,17 @@ class Telling:
 
     def __init__(self, idea: ToldSchedule, model: nn.Module, masks: Masks) -> None:
         self._idea = idea
-        self._model = model
+        self._model: nn.Module | None = model
         self._masks = masks
         self._history: list[tuple[int, float]] = []
         self._good: _Good | None = None
         self.owes = False
         """Whether weights are to go back, or a change of the sparsity waits."""
         self.closed = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the model out of copies and pickles."""
+        return vars(self) | {"_model": None}
 
     def schedule(self, resolved: Any) -> Schedule:
         """Return what an idea in whole steps asks for by now."""
@@ -66,6 +70,10 @@ class Telling:
         return now
 
     def _look(self, index: int) -> _Good:
+        if self._model is None:
+            raise RuntimeError(
+                "this pruner is a copy, made in mid-run, and knows of no model whose weights to remember"
+            )
         values = {name: value.detach().clone() for name, value in self._model.state_dict().items()}
         masks = {name: weight.mask.clone() for name, weight in self._masks.items()}
         return _Good(index, values, masks, {name: float(weight.threshold) for name, weight in self._masks.items()})
@@ -73,7 +81,7 @@ class Telling:
     def go_back(self, optimizers: Iterable[Optimizer]) -> None:
         """Put the weights and masks of the last good validation back; optimizers forget what they knew of them."""
         good = self._good
-        if good is None:
+        if good is None or self._model is None:
             return
         now = self._model.state_dict(keep_vars=True)
         with torch.no_grad():
@@ -121,7 +129,7 @@ class Telling:
             history.append((saved.integer(f"{_WHERE}: history[{number}]: step", step), float(value)))
         good = state.get("good")
         kept: _Good | None = None
-        if good is not None:
+        if good is not None and self._model is not None:
             now = self._model.state_dict()
             values = saved.mapping(f"{_WHERE}: good: values", saved.at(_WHERE, good, "values"))
             masks = saved.mapping(f"{_WHERE}: good: masks", saved.at(_WHERE, good, "masks"))

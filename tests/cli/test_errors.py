@@ -27,7 +27,7 @@ MISTAKES = {
     "train -cn digits_mlp pruner.schedule.final_sparsty=0.9": "did you mean pruner.schedule.final_sparsity",
     "train -cn digits_mlp schedule.final_sparsity=0.9": "did you mean pruner.schedule.final_sparsity",
     "train -cn digits_mlp pruner/schdule=geometric": "did you mean pruner/schedule?",
-    "train -cn digits_mlp pruner/schedule=cubic": "there are geometric, hold, iterative, none, one_shot, polynomial",
+    "train -cn digits_mlp pruner/schedule=cubic": "there are accuracy_budget, geometric, hold, iterative",
     "train -cn digits_mlp +trainer.max_epoch=3": "did you mean max_epochs",
     "train -cn digits_mlp +task.net.size=3": "did you mean sizes",
     "train -cn digits_mlp pruner.schedule.final_sparsity=1.5": "pruner.schedule: final_sparsity=1.5 must be a share",

@@ -69,8 +69,16 @@ def test_the_older_systems_string(command: Command) -> None:
     assert "5 updates of 1,170 steps, the first at step 100, the last at step 500" in said.out
 
 
-OTHERS = ("_iterative", "_learned", "_l0", "_alexnet_dense", "_alexnet_dense_full")
+OTHERS = ("_iterative", "_learned", "_l0", "_alexnet_dense", "_alexnet_dense_full", "_budget")
 GRADUAL = [name for name in recipes() if not name.startswith("digits") and not name.endswith(OTHERS)]
+
+
+def test_a_schedule_that_follows_a_metric_has_no_table_of_updates(command: Command) -> None:
+    said = command("plan", "-cn", "digits_mlp", "pruner/schedule=accuracy_budget")
+    assert (said.status, said.err) == (0, "")
+    assert "as sparse as val/accuracy allows: decided at each validation" in said.out
+    assert "by metric" in said.out
+    assert "share of the run" not in said.out.replace("share=", "")
 
 
 @pytest.mark.parametrize("recipe", GRADUAL)

@@ -328,3 +328,21 @@ def test_a_replaced_layer_is_watched_from_the_next_step_on() -> None:
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     assert [one_step(model, pruner, optimizer, step) for step in range(4, 7)] == [False, False, True]
     assert hooks(old) == 0
+
+
+@pytest.mark.parametrize("criterion", [Taylor(window=4), Wanda(window=4), ActivationTaylor(window=4)], ids=str)
+@pytest.mark.parametrize("way", ["deepcopy", "pickle"])
+def test_G16_a_copy_in_the_window_goes_on_alike(criterion: Any, way: str) -> None:
+    model, pruner = net(), pruner_of(criterion, OneShot(0.5, 8))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    pruner.attach(model, STEPS)
+    for step in range(1, 7):
+        one_step(model, pruner, optimizer, step)
+    together = (model, pruner, optimizer)
+    copied: Any = copy.deepcopy(together) if way == "deepcopy" else pickle.loads(pickle.dumps(together))
+    for some in (together, copied):
+        for step in (7, 8):
+            one_step(*some, step)
+    masks = [{name: weight.mask for name, weight in some[1].masks.items()} for some in (together, copied)]
+    assert same(*masks)
+    assert pruner.report().sparsity > 0.4

@@ -36,6 +36,12 @@ def behind(callbacks: Sequence[Callback], kind: type[Callback]) -> list[Callback
     return [*(c for c in callbacks[: last + 1] if c not in moved), *moved, *callbacks[last + 1 :]]
 
 
+def names(trainer: pl.Trainer) -> str:
+    """Return what the callbacks that average weights are called, with commas between; nothing where there are none."""
+    averaging = families.every(_EMA, _SWA)
+    return ", ".join(type(c).__name__ for c in trainer.callbacks if isinstance(c, averaging))  # pyright: ignore
+
+
 def models(trainer: pl.Trainer) -> list[nn.Module]:
     """Return the averages of the model that callbacks hold."""
     averaging = families.every(_EMA, _SWA)

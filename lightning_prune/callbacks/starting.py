@@ -50,6 +50,19 @@ def check_collected_once(model: nn.Module) -> None:
         check_whole(model, f"shrink=True collects more than {collecting.MOST:,} values of", instead)
 
 
+def _check(trainer: pl.Trainer, pruner: Pruner | LearnedMasks, rewind: Rewind | None, shrink: bool) -> None:
+    """Raise ValueError if a trainer's strategy, optimizers or length do not go with what is asked for."""
+    check_strategy(trainer.strategy)
+    if rewind is not None:
+        check_optimizers(rewind, trainer.lightning_module, map(plain_optimizer, trainer.optimizers))
+    if trainer.max_steps == 0 and isinstance(pruner, Pruner):
+        check_weights_tell(chooser(pruner), "max_steps=0 trains nothing")
+    if shrink:
+        check_collected_once(trainer.lightning_module)
+        shrinks = "leave shrink out and call lightning_prune.shrink.shrink(model) when the fit has ended"
+        check_shapes_come_back(trainer.strategy, "shrink=True makes the model smaller at the end", shrinks)
+
+
 def put_on(
     trainer: pl.Trainer,
     title: str,
@@ -77,15 +90,7 @@ def put_on(
     Raises:
         ValueError: it cannot be done; the module is then as it was.
     """
-    check_strategy(trainer.strategy)
-    if rewind is not None:
-        check_optimizers(rewind, trainer.lightning_module, map(plain_optimizer, trainer.optimizers))
-    if trainer.max_steps == 0 and isinstance(pruner, Pruner):
-        check_weights_tell(chooser(pruner), "max_steps=0 trains nothing")
-    if shrink:
-        check_collected_once(trainer.lightning_module)
-        shrinks = "leave shrink out and call lightning_prune.shrink.shrink(model) when the fit has ended"
-        check_shapes_come_back(trainer.strategy, "shrink=True makes the model smaller at the end", shrinks)
+    _check(trainer, pruner, rewind, shrink)
     module = trainer.lightning_module
     # Asking for the run's length builds the loader, which must not happen before a resumed loop knows its progress.
     saved = pruner.saved_length

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from lightning_prune import families
+from lightning_prune.callbacks import averages
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.pruning import Pruner
 from lightning_prune.shards import is_plain
@@ -26,11 +27,9 @@ def before_apart(trainer: pl.Trainer, module: pl.LightningModule, pruner: Pruner
     """
     if not isinstance(trainer.strategy, families.every("strategies.ModelParallelStrategy")):
         return
-    averaging = families.every("callbacks.WeightAveraging", "callbacks.StochasticWeightAveraging")
-    averages = [type(c).__name__ for c in trainer.callbacks if isinstance(c, averaging)]  # pyright: ignore
-    if averages:
+    if averaging := averages.names(trainer):
         raise ValueError(
-            f"{', '.join(averages)} keeps averages of whole weights, and {type(trainer.strategy).__name__} takes them "
+            f"{averaging} keeps averages of whole weights, and {type(trainer.strategy).__name__} takes them "
             "apart over ranks: leave it out, or train under DDP"
         )
     parameters = list(module.parameters())

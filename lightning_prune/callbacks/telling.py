@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lightning_utilities.core.rank_zero import rank_zero_info
 
-from lightning_prune import families
+from lightning_prune.callbacks import averages
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.pruning import Pruner
 from lightning_prune.report import percent
@@ -26,11 +26,9 @@ def check_validates(trainer: pl.Trainer, pruner: Pruner | LearnedMasks) -> None:
             f"{pruner.schedule} follows {pruner.waits_for_metric!r}, and the run has no validation: give the Trainer "
             "val_dataloaders and the module a validation_step, or use a schedule of steps"
         )
-    averaging = families.every("callbacks.WeightAveraging", "callbacks.StochasticWeightAveraging")
-    averages = [type(c).__name__ for c in trainer.callbacks if isinstance(c, averaging)]  # pyright: ignore
-    if averages:
+    if averaging := averages.names(trainer):
         raise ValueError(
-            f"{pruner.schedule} remembers the weights that were validated, and {', '.join(averages)} validates others: "
+            f"{pruner.schedule} remembers the weights that were validated, and {averaging} validates others: "
             "leave it out"
         )
 

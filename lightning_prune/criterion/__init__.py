@@ -43,6 +43,7 @@ from .protocol import of_each_weight as of_each_weight
 from .protocol import remembered as remembered
 from .protocol import share_out as share_out
 from .protocol import times_magnitude as times_magnitude
+from .protocol import variances as variances
 from .protocol import wide as wide
 from .random import Random as Random  # nothing: the baseline that every criterion has to beat
 from .second_order_delta import SecondOrderDelta as SecondOrderDelta  # |w| times how much its movement has changed

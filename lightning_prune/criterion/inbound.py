@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lightning_prune.criterion.protocol import Observed, Site, check_window, doubled, remembered, share_out, wide
+from lightning_prune.criterion.protocol import Observed, Site, check_window, doubled, variances, wide
 
 _AT_A_TIME = 1 << 22
 """Norms that are worked out at a time."""
@@ -68,11 +68,9 @@ class Inbound:
 
     def __call__(self, weight: Tensor, grad: Tensor | None) -> Tensor:
         """Return the variances, one for each weight of a link."""
-        norms = share_out(remembered(self.memory, "norms", self.name), self.memory["count"])
-        squares = share_out(self.memory["squares"], self.memory["count"])
-        variances = (squares - norms.square()).clamp(min=0.0).to(wide(weight))
-        links = wide(weight).unflatten(0, (len(norms), -1))
-        spread = variances.view(*variances.shape, *[1] * (weight.dim() - 2))
+        found = variances(self.memory, self.name).to(wide(weight))
+        links = wide(weight).unflatten(0, (len(found), -1))
+        spread = found.view(*found.shape, *[1] * (weight.dim() - 2))
         scores = links.square() * spread if weight[0, 0].numel() == 1 else spread.expand_as(links)
         return scores.reshape(weight.shape)
 

@@ -13,8 +13,7 @@ from lightning_prune.criterion.protocol import (
     check_window,
     doubled,
     of_each_weight,
-    remembered,
-    share_out,
+    variances,
     wide,
 )
 
@@ -56,7 +55,4 @@ class OutputVariance:
 
     def __call__(self, weight: Tensor, grad: Tensor | None) -> Tensor:
         """Return the variances, one for each weight of an output."""
-        norms = share_out(remembered(self.memory, "norms", self.name), self.memory["count"])
-        squares = share_out(self.memory["squares"], self.memory["count"])
-        variances = (squares - norms.square()).clamp(min=0.0)
-        return of_each_weight(variances.to(wide(weight)), weight)
+        return of_each_weight(variances(self.memory, self.name).to(wide(weight)), weight)

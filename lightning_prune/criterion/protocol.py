@@ -174,6 +174,15 @@ def doubled(tensor: Tensor) -> Tensor:
     return where_float64_is(tensor.detach()).double()
 
 
+def variances(memory: Mapping[str, Tensor], name: str) -> Tensor:
+    """Return variances from `norms`, the sums of numbers, `squares`, those of their squares, and their `count`.
+
+    Raises ValueError, which names the weight, if nothing was summed up.
+    """
+    means = share_out(remembered(memory, "norms", name), memory["count"])
+    return (share_out(memory["squares"], memory["count"]) - means.square()).clamp(min=0.0)
+
+
 def share_out(sums: Tensor, count: Tensor) -> Tensor:
     """Return means from sums and how many were summed; 0 where nothing was."""
     return sums / count.clamp(min=1)

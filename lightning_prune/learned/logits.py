@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from lightning_prune.gate import Gate
 from lightning_prune.ranking import is_finite, read
+from lightning_prune.shards import over_ranks, ranks
 
 _AJAR = 1e-3
 """The least by which a unit that stays is multiplied."""
@@ -84,7 +84,7 @@ class Logits:
         return uniform
 
     def _draw(self, number: int, batch: int) -> Tensor:
-        device, rank = self.values[number].device, dist.get_rank() if _distributed() else 0
+        device, rank = self.values[number].device, ranks()[0]
         generator = _generator(device, self._seed, self.step, rank, self._draws[number], self._names[number])
         self._draws[number] += 1
         return torch.rand(batch, len(self.values[number]), generator=generator, device=device)
@@ -121,15 +121,12 @@ class Logits:
 
     def reduce_gradients(self, numbers: Sequence[int], loss_scale: float) -> list[str]:
         """Average the gradients of groups over ranks, take the loss scale out, and name groups with one not finite."""
-        finite: list[Tensor] = []
-        for number in numbers:
-            logits = self.values[number]
-            grad = torch.zeros_like(logits) if logits.grad is None else logits.grad
-            if _distributed():
-                dist.all_reduce(grad)
-                grad /= dist.get_world_size()
-            logits.grad = grad / loss_scale
-            finite.append(is_finite(grad))
+        every = [self.values[number] for number in numbers]
+        grads = over_ranks([torch.zeros_like(v) if v.grad is None else v.grad for v in every])
+        means = [grad / ranks()[1] for grad in grads]
+        for logits, mean in zip(every, means, strict=True):
+            logits.grad = mean / loss_scale
+        finite = [is_finite(mean) for mean in means]
         return [self._names[number] for number, good in zip(numbers, read(finite), strict=True) if not good]
 
     def weights_are(self, weights: Sequence[Tensor]) -> None:
@@ -188,10 +185,6 @@ def open_gates(gate: Gate, logits: Tensor) -> Tensor:
     if bool((factors != 0).all()):
         return factors
     return torch.where(factors != 0, factors, gate.probability(logits).clamp(min=_AJAR).to(factors.dtype))
-
-
-def _distributed() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def _generator(device: Any, *of: object) -> torch.Generator:

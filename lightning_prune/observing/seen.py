@@ -41,10 +41,9 @@ def inputs_of(module: Any, x: Tensor) -> Tensor:
         x: what it is called with; examples first, unless it has one dimension only.
     """
     if not isinstance(module, _ConvNd):
-        rows = x.reshape(1, 1, -1) if x.dim() == 1 else x.flatten(1, -2) if x.dim() > 2 else x.unsqueeze(1)
-        return rows.transpose(1, 2).unsqueeze(1)
+        return _rows(x).unsqueeze(1)
     spatial = len(module.kernel_size)
-    x = x if x.dim() == spatial + 2 else x.unsqueeze(0)
+    x = _maps(module, x)
     strides = module.stride
     if module.transposed:
         x, strides = _spread(module, x), (1,) * spatial
@@ -62,11 +61,9 @@ def inputs_of(module: Any, x: Tensor) -> Tensor:
 
 def squared_inputs_of(module: Any, x: Tensor) -> Tensor:
     """Return the squares of what `inputs_of` gives, summed over examples, which are one then: (1, groups, ...)."""
-    spatial = len(module.kernel_size) if isinstance(module, _ConvNd) else 0
-    if not spatial:
-        return inputs_of(module, x.reshape(-1, x.shape[-1]).square().sum(0, keepdim=True, dtype=_wide(x)))
-    x = x if x.dim() == spatial + 2 else x.unsqueeze(0)
-    return inputs_of(module, x.square().sum(0, keepdim=True, dtype=_wide(x)))  # patches copy values, or are zero
+    examples = _maps(module, x) if isinstance(module, _ConvNd) else x.reshape(-1, x.shape[-1])
+    squares = examples.square().sum(0, keepdim=True, dtype=_wide(x))
+    return inputs_of(module, squares)  # patches copy values, or are zero
 
 
 def _wide(x: Tensor) -> torch.dtype:
@@ -83,13 +80,7 @@ def width_of(module: Any) -> int:
 
 def outputs_of(module: Any, y: Tensor) -> Tensor:
     """Return what a layer gives without its bias, (examples, outputs, positions)."""
-    spatial = len(module.kernel_size) if isinstance(module, _ConvNd) else 0
-    if spatial:
-        y = y if y.dim() == spatial + 2 else y.unsqueeze(0)
-        found = y.flatten(2)
-    else:
-        rows = y.reshape(1, 1, -1) if y.dim() == 1 else y.flatten(1, -2) if y.dim() > 2 else y.unsqueeze(1)
-        found = rows.transpose(1, 2)
+    found = _maps(module, y).flatten(2) if isinstance(module, _ConvNd) else _rows(y)
     bias = getattr(module, "bias", None)
     return found if bias is None else found - bias.detach().to(found.dtype)[:, None]
 
@@ -105,17 +96,26 @@ def units_of(module: Any, x: Tensor | PackedSequence, index: Tensor | None) -> T
     if isinstance(x, PackedSequence):  # every step of every sequence is an example
         found = x.data.unsqueeze(2)
     elif isinstance(module, _ConvNd):
-        spatial = len(module.kernel_size)
-        found = (x if x.dim() == spatial + 2 else x.unsqueeze(0)).flatten(2)
+        found = _maps(module, x).flatten(2)
     else:
         second = isinstance(module, (nn.RNNBase, nn.MultiheadAttention)) and not module.batch_first
-        x = x.transpose(0, 1) if second and x.dim() == 3 else x
-        found = (x.reshape(1, 1, -1) if x.dim() == 1 else x.reshape(x.shape[0], -1, x.shape[-1])).transpose(1, 2)
+        found = _rows(x.transpose(0, 1) if second and x.dim() == 3 else x)
     if index is None:
         return found
     index = index.to(found.device)
     picked = found.index_select(1, index.flatten())
     return picked.unflatten(1, tuple(index.shape)).flatten(2)
+
+
+def _rows(x: Tensor) -> Tensor:
+    """Return (examples, channels, positions) of what has its channels last; a single vector is one example."""
+    rows = x.reshape(1, 1, -1) if x.dim() == 1 else x.flatten(1, -2) if x.dim() > 2 else x.unsqueeze(1)
+    return rows.transpose(1, 2)
+
+
+def _maps(module: Any, x: Tensor) -> Tensor:
+    """Return what a convolution reads or gives with its examples first; a single one is one example."""
+    return x if x.dim() == len(module.kernel_size) + 2 else x.unsqueeze(0)
 
 
 def _padding(module: Any) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -33,7 +34,7 @@ def scores_of(
     scores: list[Tensor] = []
     for number, (part, its_grad) in enumerate(zip(weight.parts(values), grads, strict=True)):
         own = f"{number}/"
-        memory = {key.removeprefix(own): kept for key, kept in weight.memory.items() if key.startswith(own)}
+        memory = own_part(weight.memory, own)
         site = Site(weight.target.name, step, memory, sparsity, norm)
         scores.append(_scores(criterion, site, part, its_grad))
         weight.memory.update({own + key: kept for key, kept in memory.items()})
@@ -54,6 +55,11 @@ def remember(criterion: Criterion | SitedCriterion, weight: MaskedWeight, step: 
 def at_once(criterion: Criterion | SitedCriterion, weight: MaskedWeight) -> bool:
     """Return whether a criterion gets all of a weight, not each expert by itself."""
     return weight.experts == 1 or not getattr(criterion, "of_outputs", False)
+
+
+def own_part(memory: Mapping[str, Tensor], own: str) -> dict[str, Tensor]:
+    """Return the part of a memory whose keys begin with `own`, without that."""
+    return {key.removeprefix(own): value for key, value in memory.items() if key.startswith(own)}
 
 
 def gathers(criterion: Criterion | SitedCriterion, weight: MaskedWeight) -> bool:

@@ -82,7 +82,7 @@ class Attached:
             self.masks.lead(self._chosen.followers)
             if isinstance(ideas.schedule, ToldSchedule):
                 checks.check_told_masks(self.masks.split, ideas.schedule)
-                self.telling = Telling(ideas.schedule, model, self.masks)
+                self.telling = Telling(model, self.masks)
             self._set_up_updates(schedules)
         except BaseException:
             self.release()

@@ -33,7 +33,6 @@ def check_ideas(
         raise ValueError(f"targets={targets!r} must be a Targets(include=..., exclude=...)")
     check_readers(pattern, criterion)
     check_observed(pattern, criterion)
-    check_foreseen(regularizer, criterion)
     if isinstance(pattern, (SitedPattern, CoupledPattern)):
         return
     least = pattern.least_sparsity

@@ -22,8 +22,6 @@ EXAMPLES = "examples"
 """Under this key a memory has how many examples, or forwards, of a layer were seen."""
 PATIENCE = 16
 """Steps that an update waits until all its weights were seen, which several optimizers step in turn; then: an error."""
-
-
 _VIEWS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "input": observing.inputs_of,
     "squared input": observing.squared_inputs_of,
@@ -174,20 +172,19 @@ class Observation:
     def _add_up(self, grad_scale: float) -> None:
         """Add what this step's forwards have seen up over ranks, and to the memories."""
         rows: Sequence[str] = getattr(self._criterion, "rows", ())
-        told: list[tuple[Observed, str]] = []
+        keys: list[list[str]] = []
         sums: list[Tensor] = []
         for place in self._places:
             pending, place.pending = place.pending, {}
             pending = pending or self._nothing(place)
-            for key in sorted(pending):
-                told.append((place, key))
+            keys.append(sorted(pending))
+            for key in keys[-1]:
                 sums.append(torch.cat(pending[key]) if key in rows else sum(pending[key][1:], start=pending[key][0]))
-        sums = _stacked(sums, [key in rows for _, key in told])
+        found = iter(_stacked(sums, [key in rows for own in keys for key in own]))
         scaled: Sequence[str] = getattr(self._criterion, "of_gradient", ())
-        for place in self._places:
-            own = {key: found for (other, key), found in zip(told, sums, strict=True) if other is place}
-            own = {key: found / grad_scale if key in scaled else found for key, found in own.items()}
-            self._move_on(place.weight, place.own, own, grad_scale != 1.0)
+        for place, own in zip(self._places, keys, strict=True):
+            mine = {key: next(found) / (grad_scale if key in scaled else 1.0) for key in own}
+            self._move_on(place.weight, place.own, mine, grad_scale != 1.0)
 
     def _nothing(self, place: Observed) -> dict[str, list[Tensor]]:
         """Return the sums of no example: those of a rank, or a layer, that has seen none at this step."""

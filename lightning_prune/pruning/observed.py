@@ -13,8 +13,10 @@ from lightning_prune import observing
 from lightning_prune.coupling.units import Part, slices_of
 from lightning_prune.criterion import Site
 from lightning_prune.masks import MaskedWeight
-from lightning_prune.pruning.asking import seen_of
+from lightning_prune.pruning.asking import own_part, seen_of
 from lightning_prune.ranking import where_float64_is
+
+NO_LAYER = "it is a parameter without a layer of its own"
 
 
 @dataclass
@@ -101,20 +103,31 @@ def check_seen(places: Sequence[Observed], criterion: Any) -> None:
                 f"'{name}' is taken apart over ranks, and criterion={criterion} looks at the {criterion.observes} of "
                 "whole layers: use a criterion of weights or gradients, or prune under DDP"
             )
-        if place.weight.experts > 1 or not place.watched.target.owners:
-            found[name] = "it is a parameter without a layer of its own"
-        for module, attribute in place.watched.target.owners:
-            why = observing.why_unseen(module, place.read is not None)
-            if why is None and place.read is None and attribute != "weight":
-                why = "it multiplies no input"
-            if why is not None:
-                found[name] = why
+        why = NO_LAYER if place.weight.experts > 1 else why_unseen(place.watched, place.read is not None)
+        if why is not None:
+            found[name] = why
     if found:
         told = "; ".join(f"'{name}': {why}" for name, why in found.items())
         raise ValueError(
             f"criterion={criterion} looks at the {criterion.observes} of layers, and that of some cannot be seen "
             f"({told}): leave them out by Targets(exclude=...), or use a criterion of weights or gradients"
         )
+
+
+def why_unseen(weight: MaskedWeight, units: bool = False) -> str | None:
+    """Return why what a weight multiplies cannot be seen from outside of its layers; None if it can.
+
+    Args:
+        weight: the weight.
+        units: only the units that it reads are looked at.
+    """
+    if weight.experts > 1 or not weight.target.owners:
+        return NO_LAYER
+    for module, attribute in weight.target.owners:
+        why = observing.why_unseen(module, units)
+        if why is not None or not (units or attribute == "weight"):
+            return why or "it multiplies no input"
+    return None
 
 
 def worth_of(criterion: Any, places: Sequence[Observed], step: int, sparsity: float) -> Tensor:
@@ -145,8 +158,3 @@ def worth_of(criterion: Any, places: Sequence[Observed], step: int, sparsity: fl
 def _all_in_order(index: Tensor, size: int) -> bool:
     """Return whether each unit is one place, and together they are all, one after the other."""
     return index.shape == (size, 1) and bool((index[:, 0] == torch.arange(size, device=index.device)).all())
-
-
-def own_part(memory: Mapping[str, Tensor], own: str) -> dict[str, Tensor]:
-    """Return the part of a memory whose keys begin with `own`, without that."""
-    return {key.removeprefix(own): value for key, value in memory.items() if key.startswith(own)}

@@ -18,7 +18,7 @@ from lightning_prune.pruning import checks
 from lightning_prune.pruning.attached import Attached
 from lightning_prune.pruning.engine import Engine
 from lightning_prune.pruning.penalty import add_gradient
-from lightning_prune.pruning.reconstructing import check_reconstruction
+from lightning_prune.pruning.reconstructing import check_reconstruction, chooser
 from lightning_prune.pruning.units_found import UnitsFound
 from lightning_prune.pruning.waiting import Trained
 from lightning_prune.reconstruction import Reconstruction
@@ -84,8 +84,9 @@ class Pruner(Engine[Attached]):
         super().__init__(name)
         checks.check_ideas(schedule, criterion, pattern, scope, selection, targets, regularizer)
         checks.check_budget(budget, pattern, targets)
-        checks.check_corrected(criterion, reversible)
-        check_reconstruction(reconstruction, schedule, criterion, pattern, regularizer, reversible)
+        check_reconstruction(reconstruction, schedule, criterion, pattern)
+        checks.check_corrected(chooser(self), reversible)
+        checks.check_foreseen(regularizer, chooser(self))
         checks.check_told(schedule, criterion, targets, reversible)
         checks.check_holding(schedule, targets, regularizer, reversible, budget)
 

@@ -8,20 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_prune import observing
 from lightning_prune.coupling.units import Group
 from lightning_prune.criterion import Magnitude, Site
 from lightning_prune.masks import MaskedWeight
 from lightning_prune.pattern import CoupledPattern
 from lightning_prune.pruning.asking import seen_of
-from lightning_prune.pruning.observed import Observed
+from lightning_prune.pruning.observed import Observed, why_unseen
 from lightning_prune.reconstruction import Reader, Reconstruction, UnitReconstruction
 from lightning_prune.schedule import HoldingSchedule, ToldSchedule
 
 
-def check_reconstruction(
-    reconstruction: Any, schedule: Any, criterion: Any, pattern: Any, regularizer: Any, reversible: bool
-) -> None:
+def check_reconstruction(reconstruction: Any, schedule: Any, criterion: Any, pattern: Any) -> None:
     """Raise ValueError if it is none, or if another argument does not go with it."""
     if reconstruction is None:
         return
@@ -44,20 +41,10 @@ def check_reconstruction(
         )
     if getattr(pattern, "readers", False):
         raise ValueError(f"{said} scores units by what reads them as it is: leave out readers=True")
-    if reversible:
-        raise ValueError(
-            f"reversible=True lets pruned weights return, and {said} has corrected those that stay for them: leave "
-            "one out"
-        )
     if isinstance(schedule, ToldSchedule):
         raise ValueError(
             f"{said} looks at the steps before an update, and schedule={schedule} decides about one when a validation "
             "is over: use another schedule"
-        )
-    if getattr(regularizer, "needs_going", False):
-        raise ValueError(
-            f"regularizer={regularizer} acts on what is to go next, and {said} knows that at its updates alone: use "
-            "another regularizer"
         )
     if isinstance(schedule, HoldingSchedule):
         raise ValueError(f"{said} makes up for what goes, and with schedule={schedule} nothing goes: leave one out")
@@ -130,9 +117,6 @@ def _why_not(weight: MaskedWeight) -> str | None:
     target = weight.target
     if weight.shard is not None:
         return "it is taken apart over ranks"
-    if weight.experts > 1 or not target.owners:
-        return "it is a parameter without a layer of its own"
     if len(target.names) > 1 or len(target.owners) > 1:
         return f"it is tied, and what it multiplies differs by place ({', '.join(target.names)})"
-    module, attribute = next(iter(target.owners))
-    return observing.why_unseen(module) or (None if attribute == "weight" else "it multiplies no input")
+    return why_unseen(weight)

@@ -31,13 +31,11 @@ class Telling:
     """What a pruner was told of validations, and the model of the last good one.
 
     Args:
-        idea: asks for a sparsity by what it was told.
         model: whose weights are remembered.
         masks: of the model.
     """
 
-    def __init__(self, idea: ToldSchedule, model: nn.Module, masks: Masks) -> None:
-        self._idea = idea
+    def __init__(self, model: nn.Module, masks: Masks) -> None:
         self._model: nn.Module | None = model
         self._masks = masks
         self._history: list[tuple[int, float]] = []

@@ -29,7 +29,7 @@ from lightning_prune.report import Spent
 from lightning_prune.schedule import Schedule
 from lightning_prune.scope import Layer, Scope
 from lightning_prune.selection import Selection, Units
-from lightning_prune.shards import first_error, whole
+from lightning_prune.shards import together, whole
 
 
 def sliced(groups: Sequence[Group], masks: Masks, counted: Collection[str]) -> list[MaskedWeight]:
@@ -254,20 +254,10 @@ class UnitUpdate:
     def _asked(
         self, criterion: Criterion | SitedCriterion, weight: MaskedWeight, step: int, share: float, norm: Tensor | None
     ) -> Tensor:
-        """Return the scores of a whole weight. Where one rank fails at a piece, all do: others would wait for it."""
+        """Return the scores of a whole weight; where one rank fails at a piece, all do."""
         shards = [some.shard for some in self.weights.values()]
-        if all(shard is None for shard in shards):
-            return weight.restore(scores_of(criterion, weight, step, share, norm))
-        failure: Exception | None = None
-        found: list[Tensor] = []
-        try:
-            found.append(weight.restore(scores_of(criterion, weight, step, share, norm)))
-        except Exception as error:
-            failure = error
-        said = first_error(failure, shards)
-        if said is not None:
-            raise ValueError(said) from failure
-        return found[0] if gathers(criterion, weight) else whole(found[0], weight.shard)
+        found = together(lambda: weight.restore(scores_of(criterion, weight, step, share, norm)), shards)
+        return found if gathers(criterion, weight) else whole(found, weight.shard)
 
     @cached_property
     def _scored(self) -> dict[str, list[tuple[int, Part]]]:

@@ -22,7 +22,7 @@ from lightning_prune.ranking import ends
 from lightning_prune.schedule import Schedule
 from lightning_prune.scope import Layer, Pool, Scope
 from lightning_prune.selection import Selection, Units, check_found, held
-from lightning_prune.shards import first_error, whole
+from lightning_prune.shards import together, whole
 
 
 @dataclass(frozen=True)
@@ -189,18 +189,7 @@ class WeightUpdate:
     def _contests(self, pools: Sequence[Pool], step: int, finite: list[tuple[str, Tensor]]) -> list[WeightContest]:
         """Return the contests of pools; where one rank fails, and weights are taken apart, all fail."""
         shards = [weight.shard for members in self.groups.values() for weight in members]
-        if all(shard is None for shard in shards):
-            return [self._contest(pool, step, finite) for pool in pools]
-        failure: Exception | None = None
-        contests: list[WeightContest] = []
-        try:
-            contests += [self._contest(pool, step, finite) for pool in pools]
-        except Exception as error:
-            failure = error
-        said = first_error(failure, shards)
-        if said is not None:
-            raise ValueError(said) from failure
-        return contests
+        return together(lambda: [self._contest(pool, step, finite) for pool in pools], shards)
 
     def _contest(self, pool: Pool, step: int, finite: list[tuple[str, Tensor]]) -> WeightContest:
         pattern = self._pattern_at

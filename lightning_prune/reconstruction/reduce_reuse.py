@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lightning_prune.criterion.protocol import Observed, Site, check_window, doubled, share_out
+from lightning_prune.criterion.protocol import Observed, Site, check_window, doubled, variances
 from lightning_prune.reconstruction.protocol import Reader, check_damping, chunks, moment_of, rebuilt_from, summed
 
 
@@ -64,9 +64,7 @@ class ReduceReuse:
         found: list[Tensor] = []
         for reader in readers:
             summed(reader.memory, reader.name)  # that there is something, and that it is finite
-            norms, squares = (share_out(reader.memory[key], reader.memory["count"]) for key in ("norms", "squares"))
-            variances = doubled(squares - norms.square()).clamp(min=0.0).cpu()
-            found.append(variances[reader.units.cpu()].sum(1))
+            found.append(doubled(variances(reader.memory, reader.name)).cpu()[reader.units.cpu()].sum(1))
         return torch.stack(found).mean(0)
 
     def corrected(self, weight: Tensor, keep: Tensor) -> Tensor:

@@ -26,5 +26,6 @@ from .sums import kinds as kinds
 from .sums import over_ranks as over_ranks
 from .sums import ranks as ranks
 from .sums import sum_of as sum_of
+from .sums import together as together
 from .sums import total as total
 from .sums import total_of as total_of

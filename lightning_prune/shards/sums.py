@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from lightning_prune.shards.shard import Group, Shard
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+T = TypeVar("T")
 Kind = tuple[Group, ...]
 """The groups over which pieces add up; none for what lies whole on each rank."""
 
@@ -89,7 +90,7 @@ def over_ranks(tensors: Sequence[Tensor]) -> list[Tensor]:
     """
     import torch.distributed as dist
 
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+    if ranks()[1] == 1:
         return list(tensors)
     found = list(tensors)
     for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
@@ -153,6 +154,26 @@ def first_error(error: Exception | None, shards: Sequence[Shard | None]) -> str 
     for group in _groups(shards):  # those of several ranks need not be alike: one of them is taken
         text = _largest(text, group)
     return bytes(text.cpu().to(torch.uint8).tolist()).rstrip(b"\0").decode(errors="ignore")
+
+
+def together(act: Callable[[], T], shards: Sequence[Shard | None]) -> T:
+    """Do something with weights, and return what came of it. Where one rank fails at a piece, all do.
+
+    Raises:
+        ValueError: the text of what a rank came to; any error as it is, where no weight is taken apart.
+    """
+    if all(shard is None for shard in shards):
+        return act()
+    failure: Exception | None = None
+    found: list[T] = []
+    try:
+        found.append(act())
+    except Exception as error:  # the others would wait for this rank in their next sum
+        failure = error
+    said = first_error(failure, shards)
+    if said is not None:
+        raise ValueError(said) from failure
+    return found[0]
 
 
 def _text(error: Exception | None) -> str:

@@ -340,9 +340,9 @@ def test_G16_a_copy_in_the_window_goes_on_alike(criterion: Any, way: str) -> Non
         one_step(model, pruner, optimizer, step)
     together = (model, pruner, optimizer)
     copied: Any = copy.deepcopy(together) if way == "deepcopy" else pickle.loads(pickle.dumps(together))
-    for some in (together, copied):
+    for its_model, its_pruner, its_optimizer in (together, copied):
         for step in (7, 8):
-            one_step(*some, step)
+            one_step(its_model, its_pruner, its_optimizer, step)
     masks = [{name: weight.mask for name, weight in some[1].masks.items()} for some in (together, copied)]
     assert same(*masks)
     assert pruner.report().sparsity > 0.4

@@ -13,7 +13,7 @@ from lightning_prune.callbacks import averages
 from lightning_prune.callbacks.loss_scale import loss_scale
 from lightning_prune.callbacks.own_processes import check_shapes_come_back
 from lightning_prune.dynamic import DynamicGates, put_gates
-from lightning_prune.dynamic.links import CHILD, gates_in
+from lightning_prune.dynamic.links import CHILD, gates_in, hold
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -71,8 +71,10 @@ class GatedFiles:
         self._hook: RemovableHandle | None = None
 
     def begin(self, model: nn.Module, example_inputs: Any, stage: str) -> None:
-        """Watch what is loaded into the model until `end`."""
+        """Watch what is loaded into the model until `end`; gates that it has are no parameters of it in a fit."""
         self.end()
+        if stage == "fit":
+            hold(model, shared=True)
 
         def fit(module: nn.Module, state: MutableMapping[str, Any], prefix: str, *_: Any) -> None:
             if self._hook is None or module is not model:

@@ -29,6 +29,7 @@ from lightning_prune.callbacks.taken_apart import before_apart
 from lightning_prune.callbacks.telling import check_metric, check_validates, settle, tell
 from lightning_prune.cost import CostReport
 from lightning_prune.dynamic import DynamicGates
+from lightning_prune.dynamic.links import hold
 from lightning_prune.families import Callback
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.parsed import parsed
@@ -347,6 +348,7 @@ class PruningCallback(Callback, InNotebooks):
         if self.pruner.attached:
             self._box.report = self.pruner.strip(resumable=True)  # a rewinder stays, to be asked for its state
         else:
+            hold(pl_module, shared=False)  # gates of a fit before
             self.pruner.forget()  # a fit that never began must leave nothing for the next one
 
     # Helpers

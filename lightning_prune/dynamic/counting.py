@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd  # pyright: ignore[reportPrivateUsage]
 from lightning_prune.cost.macs import macs
 from lightning_prune.coupling.example import call, example_of
 from lightning_prune.dynamic.gate import ChannelGate
-from lightning_prune.dynamic.links import Act, links_on
+from lightning_prune.dynamic.links import links_on, norms_of
 from lightning_prune.dynamic.readers import PRODUCTS, Block, reads_of
 from lightning_prune.dynamic.sites import Site, bare
 
@@ -119,7 +119,7 @@ class Counting:
         self._gates = {name: link.gate for name, link in links_on(model)}
         if not self._gates:
             raise ValueError(f"{type(model).__name__} has no gates")
-        norms = _norms(model)
+        norms = norms_of(model)
         self.structure = Structure(model, [Site(f"{n}.weight", n, norms[n]) for n in self._gates], example_inputs)
         self._on: dict[str, Tensor] = {}
         self._sums: dict[str, tuple[Tensor, int]] = {}
@@ -181,11 +181,6 @@ def _width(layer: nn.Module) -> int:
 
 def _outputs(layer: nn.Module) -> int:
     return layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels  # pyright: ignore
-
-
-def _norms(model: nn.Module) -> dict[str, str]:
-    found = {id(h.link): n for n, m in model.named_modules() for h in m._forward_hooks.values() if isinstance(h, Act)}  # pyright: ignore
-    return {name: found[id(link)] for name, link in links_on(model)}
 
 
 def _examples(model: nn.Module, layer: str, example_inputs: Any) -> int:

@@ -128,7 +128,10 @@ class DynamicGates(Engine[Gating]):
             if not (resumable or self._unfinished):
                 self._left |= {"stripped": True}
             self._final_report = gating.report()
-            gating.finish()
+            if resumable and not gating.begun:  # refused before it began: the model is left as it was
+                gating.withdraw()
+            else:
+                gating.finish()
             self._model = None
         return self.report()
 

@@ -54,6 +54,7 @@ class Gating:
         masks: none: no weight is masked.
         schedule: resolved for a run of `length` optimizer steps.
         step: the step of the latest update, None before the first.
+        begun: whether something was learned.
         changed: the share of all gated channels that the latest update has each example go without, in addition.
 
     Raises:
@@ -76,6 +77,7 @@ class Gating:
         self.masks = Masks((), False)
         self.step: int | None = None
         self.changed = 0.0
+        self.begun = False
         self._factor = 1.0
         self._before = {name: link.gate for name, link in links_on(model)}
         self._parameters -= sum(_size(gate) for gate in self._before.values())
@@ -151,7 +153,7 @@ class Gating:
         Raises:
             ValueError: a gradient is not finite, and no loss scale is to blame; the message names the layer.
         """
-        numbers = self._of(optimizer)
+        numbers, self.begun = self._of(optimizer), True
         some = [p for n in numbers for p in self.parameters[2 * n : 2 * n + 2]]
         for n in numbers:
             norm = self._norm(self.sites[n])
@@ -270,7 +272,7 @@ class Gating:
             gate.load_state_dict(state["gates"][layer])
         self._optimizer.load_state_dict(dict(state["optimizer"]))
         self.resolve(state["total_steps"] or self.length)
-        self.step = state["last_update"]
+        self.step, self.begun = state["last_update"], True
 
 
 def _seed(*of: object) -> int:

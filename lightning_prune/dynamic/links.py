@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_prune.dynamic.gate import ChannelGate
+from lightning_prune.observing.compiled import forget_compiled
 
 CHILD = "channel_gate"
 """The name of a gate in the module of its layer, and in the keys of files."""
@@ -134,6 +135,26 @@ def take_off(model: nn.Module) -> None:
                 getattr(module, f"{name}_with_kwargs", {}).pop(number, None)
         if isinstance(module._modules.get(CHILD), ChannelGate):  # pyright: ignore
             del module._modules[CHILD]  # pyright: ignore
+
+
+def norms_of(model: nn.Module) -> dict[str, str]:
+    """Return the dotted name of the norm behind each gated layer, by the layer's own."""
+    behind: dict[int, str] = {}
+    for name, module in model.named_modules():
+        for hook in module._forward_hooks.values():  # pyright: ignore
+            if isinstance(hook, Act):
+                behind[id(hook.link)] = name
+    return {name: behind[id(link)] for name, link in links_on(model)}
+
+
+def hold(model: nn.Module, shared: bool) -> None:
+    """Have the gates of a model be parts of its layers, or not: no optimizer that is made then has them twice."""
+    links, norms = dict(links_on(model)), norms_of(model)
+    if any(link.shared != shared for link in links.values()):
+        take_off(model)
+        for name, link in links.items():
+            put(model.get_submodule(name), model.get_submodule(norms[name]), Link(link.name, link.gate, shared))
+        forget_compiled()
 
 
 def _is_ours(hook: Any) -> bool:

@@ -26,7 +26,7 @@ def test_the_most_an_example_takes_is_what_one_counts_by_hand() -> None:
 
 
 def by_hand(model: nn.Sequential, x: torch.Tensor) -> float:
-    """Count products of `chain` example by example, channel by channel: those of channels that are on, on both sides."""
+    """Count products of `chain` example by example, channel by channel: those that are on at both ends."""
     total = 0
     for example in x.split(1):
         on = {name: (link.gate(_read(model, name, example)) != 0)[0] for name, link in links_on(model)}

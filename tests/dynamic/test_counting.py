@@ -43,7 +43,7 @@ def by_hand(model: nn.Sequential, x: torch.Tensor) -> float:
 
 
 def _read(model: nn.Sequential, layer: str, example: torch.Tensor) -> torch.Tensor:
-    for part in model[: int(layer)]:
+    for part in list(model)[: int(layer)]:
         example = part(example)
     return example
 

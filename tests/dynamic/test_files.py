@@ -25,7 +25,8 @@ def test_a_copy_and_a_pickle_have_gates_of_their_own() -> None:
     file = io.BytesIO()
     torch.save(model, file)
     file.seek(0)
-    for other in (copy.deepcopy(model), torch.load(file, weights_only=False)):
+    others: list[Any] = [copy.deepcopy(model), torch.load(file, weights_only=False)]
+    for other in others:
         assert torch.equal(other(x), answer)
         assert {name for name, _ in other.named_parameters()} > {"0.channel_gate.weight", "4.channel_gate.bias"}
         other[0].channel_gate.bias.data.add_(1.0)

@@ -10,6 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import ModelCheckpoint, StochasticWeightAveraging
+from pytorch_lightning.strategies import ModelParallelStrategy
 
 from lightning_prune import PruningCallback
 from lightning_prune.callbacks.gated_files import check_apart
@@ -17,7 +18,7 @@ from lightning_prune.dynamic import DynamicGates, GateReport, put_gates
 from lightning_prune.dynamic.links import links_on
 from lightning_prune.schedule import OneShot, Polynomial
 from tests.dynamic.helpers import same
-from tests.guarantees.helpers import RAMP, UPDATES, Batches, Units, fit
+from tests.guarantees.helpers import RAMP, UPDATES, Batches, Units, fit, half_on_cpu
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -27,7 +28,8 @@ def gates(**ideas: Any) -> PruningCallback:
 
 
 def files(folder: Path, **given: Any) -> ModelCheckpoint:
-    return ModelCheckpoint(folder, filename="{step}", save_top_k=-1, **{"every_n_train_steps": 5} | given)
+    options: dict[str, Any] = {"every_n_train_steps": 5} | given
+    return ModelCheckpoint(folder, filename="{step}", save_top_k=-1, **options)
 
 
 def test_updates_come_when_the_schedule_says_and_the_model_keeps_its_gates() -> None:
@@ -68,7 +70,7 @@ def test_a_file_holds_gates_and_loads_for_a_test_and_without_us(tmp_path: Path) 
     fit(model, gates(), files(tmp_path, save_weights_only=True), max_epochs=4)
     content = torch.load(tmp_path / "step=10.ckpt", weights_only=True)
     assert int(content["state_dict"]["net.1.channel_gate.kept"]) == 8 - round(8 * RAMP.sparsity(9))
-    plain = put_gates(Units(seed=4), content["state_dict"])
+    plain: Any = put_gates(Units(seed=4), content["state_dict"])
     plain.load_state_dict(content["state_dict"])
     tested = Units(seed=5)
     trainer = pl.Trainer(callbacks=[gates()], logger=False, enable_progress_bar=False, accelerator="cpu")
@@ -134,6 +136,55 @@ def test_G11_a_broken_run_leaves_a_model_that_works_and_goes_on(tmp_path: Path) 
     assert same(whole, model)
 
 
+def test_under_a_loss_scaler_gates_learn_and_what_overflows_is_left_out() -> None:
+    model, callback = Units(), gates(strength=0.1)
+    seen: list[torch.Tensor] = []
+
+    def look(trainer: pl.Trainer) -> None:
+        if callback.pruner.attached:
+            seen.append(dict(links_on(model))["net.1"].gate.bias.detach().clone())
+
+    model.after_batch.append(look)
+    fit(model, callback, max_epochs=4, **half_on_cpu())
+    assert all(bool(each.isfinite().all()) for each in seen)
+    assert not torch.equal(seen[0], seen[-1])
+
+
+class ByHand(Units):
+    """Two optimizers, one for each half of the layers, stepped by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+    def configure_optimizers(self) -> Any:
+        first = [p for name, p in self.named_parameters() if name.startswith(("net.1", "net.2"))]
+        others = [p for name, p in self.named_parameters() if not name.startswith(("net.1", "net.2"))]
+        return [torch.optim.SGD(first, lr=0.1), torch.optim.SGD(others, lr=0.1)]
+
+    def training_step(self, batch: Any, batch_idx: int) -> None:
+        loss = self.loss(batch_idx)
+        optimizers: Any = self.optimizers()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        self.manual_backward(loss)
+        for optimizer in optimizers:
+            optimizer.step()
+
+
+def test_with_two_optimizers_by_hand_each_gate_learns_with_its_layer() -> None:
+    model, callback = ByHand(), PruningCallback(DynamicGates(Polynomial(0.5, 3, 13, 3)))
+    scales = [norm.weight.detach().clone() for norm in (model.net[2], model.net[4].outer[1])]
+    fit(model, callback, max_epochs=4)
+    for layer in (model.net[1], model.net[4].inner[0], model.net[4].outer[0]):
+        assert not bool((layer.channel_gate.bias == 1).any())
+        assert int(layer.channel_gate.kept) == len(layer.channel_gate.bias) // 2
+    assert all(
+        torch.equal(norm.weight, scale)
+        for norm, scale in zip((model.net[2], model.net[4].outer[1]), scales, strict=True)
+    )
+
+
 def test_the_log_has_sparsity_penalty_and_multiply_adds(tmp_path: Path) -> None:
     from pytorch_lightning.loggers import CSVLogger
 
@@ -149,7 +200,7 @@ def test_averages_and_pieces_are_refused() -> None:
         fit(model, gates(), StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=1), max_epochs=4)
     assert not list(links_on(model))
     trainer: Any = pl.Trainer(logger=False, accelerator="cpu", max_epochs=1)
-    trainer.strategy.__class__ = pl.strategies.ModelParallelStrategy
+    trainer.strategy.__class__ = ModelParallelStrategy
     with pytest.raises(ValueError, match=r"ModelParallelStrategy takes weights apart over ranks"):
         check_apart(trainer, gates().pruner)
 
@@ -161,7 +212,8 @@ def test_digits_keep_their_accuracy_at_half_of_the_channels() -> None:
     from lightning_prune.tasks.nets import digits_cnn
 
     found: list[float] = []
-    for callbacks in ([], [PruningCallback(DynamicGates(Polynomial(0.5, 0.05, 0.4, 0.004)))]):
+    ways: list[list[Any]] = [[], [PruningCallback(DynamicGates(Polynomial(0.5, 0.05, 0.4, 0.004)))]]
+    for callbacks in ways:
         pl.seed_everything(0, verbose=False)
         task = Classifier(digits_cnn(), lr=3e-3, weight_decay=0.01, warmup=0.0, hold=0.4)
         data = Digits(batch_size=32, validation=250, test=300, seed=0, split_seed=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,11 @@ def said_by(model: nn.Module) -> dict[str, list[Tensor]]:
     """Return a dict that takes what each gate of a model says from here on."""
     said: dict[str, list[Tensor]] = {}
     for name, link in links_on(model):
-        link.gate.register_forward_hook(lambda _, args, out, n=name: said.setdefault(n, []).append(out.detach()))
+
+        def note(_: nn.Module, args: Any, out: Tensor, name: str = name) -> None:
+            said.setdefault(name, []).append(out.detach())
+
+        link.gate.register_forward_hook(note)
     return said
 
 
@@ -49,8 +54,8 @@ def test_a_rule_of_its_own_and_a_layer_that_keeps_one() -> None:
 
 
 @pytest.mark.parametrize("make", [chain, sequences])
-def test_at_first_a_layer_computes_what_it_did_where_the_predictor_says_nothing(make: object) -> None:
-    model = make()  # pyright: ignore
+def test_at_first_a_layer_computes_what_it_did_where_the_predictor_says_nothing(make: Any) -> None:
+    model = make()
     x = batch() if make is chain else torch.randn(4, 4, 12)
     norm = model[1]
     with torch.no_grad():

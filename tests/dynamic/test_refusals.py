@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -130,7 +130,7 @@ def test_models_without_a_layer_to_gate_are_refused_as_they_are(make: Any, examp
 )
 def test_arguments_out_of_range(given: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        DynamicGates(**{"schedule": HALF} | given)
+        cast(Any, DynamicGates)(**{"schedule": HALF} | given)
 
 
 def test_without_example_inputs_or_a_window_in_the_run() -> None:

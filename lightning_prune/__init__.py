@@ -1,6 +1,7 @@
 """Pruning for PyTorch Lightning: step-scheduled, config-driven, exact.
 
-`PruningCallback` and `PruningRounds` need Lightning; `Pruner`, `LearnedMasks` and everything below them torch alone.
+`PruningCallback` and `PruningRounds` need Lightning; `Pruner`, `LearnedMasks`, `DynamicGates` and everything below them
+torch alone.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_prune.callbacks import PruningCallback
+    from lightning_prune.dynamic import DynamicGates
     from lightning_prune.learned import LearnedMasks
     from lightning_prune.pruning import Pruner
     from lightning_prune.report import Report
@@ -18,9 +20,10 @@ if TYPE_CHECKING:
 
     __version__: str
 
-__all__ = ["LearnedMasks", "Pruner", "PruningCallback", "PruningRounds", "Report", "Targets"]
+__all__ = ["DynamicGates", "LearnedMasks", "Pruner", "PruningCallback", "PruningRounds", "Report", "Targets"]
 
 _WINGS = {
+    "DynamicGates": "dynamic",
     "LearnedMasks": "learned",
     "Pruner": "pruning",
     "PruningCallback": "callbacks",

@@ -14,7 +14,7 @@ import lightning_prune
 ROOT = Path(__file__).parents[1]
 
 PUBLIC = {
-    "lightning_prune": "PruningCallback Pruner LearnedMasks PruningRounds Report Targets",
+    "lightning_prune": "PruningCallback Pruner LearnedMasks DynamicGates PruningRounds Report Targets",
     "lightning_prune.schedule": "Schedule Polynomial Geometric Iterative OneShot",
     "lightning_prune.pattern": "Pattern Channel NofM Element Block",
     "lightning_prune.criterion": "Criterion Magnitude",
@@ -22,6 +22,7 @@ PUBLIC = {
     "lightning_prune.rounds": "PruningRounds",
     "lightning_prune.callbacks": "PruningCallback SparseModelCheckpoint SparseEarlyStopping Rewind",
     "lightning_prune.learned": "LearnedMasks",
+    "lightning_prune.dynamic": "DynamicGates put_gates Counting",
     "lightning_prune.pruning": "Pruner",
     "lightning_prune.cost": "count latency compare",
     "lightning_prune.export": "to_onnx to_semi_structured",

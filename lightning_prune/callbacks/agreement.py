@@ -23,6 +23,14 @@ _TEXT = 2048
 
 def check_overlap(pruner: Pruner | LearnedMasks, tag: str, others: Mapping[str, Pruner | LearnedMasks]) -> None:
     """Raise ValueError if a pruner prunes a weight that another one, by its callback's tag, prunes as well."""
+    gated = {gate.layer for gate in getattr(pruner, "sites", ())}
+    for other, theirs in others.items():
+        both = sorted(gated & {gate.layer for gate in getattr(theirs, "sites", ())}) if theirs.attached else []
+        if both:
+            raise ValueError(
+                f"two PruningCallbacks (tags {other!r} and {tag!r}) both gate {', '.join(both)}: "
+                "tell them apart with Targets(include=..., exclude=...)"
+            )
     mine = {id(w.parameter): name for name, w in pruner.masks.items()}
     for other, theirs in others.items():
         if not theirs.attached:
@@ -44,7 +52,7 @@ def update_on_ranks(trainer: pl.Trainer, pruner: Pruner | LearnedMasks, title: s
     """
 
     def digest(due: bool) -> bytes | None:
-        return pruner.masks.digest() if due or pruner.moves_between_updates else None
+        return pruner.digest() if due or pruner.moves_between_updates else None
 
     different = f"the masks differ between ranks after the update at step {trainer.global_step}; "
     different += "the weights or gradients that the criterion reads are not the same on all ranks"

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from lightning_prune import saved
+from lightning_prune.dynamic import GateReport
+from lightning_prune.dynamic.links import gates_in
 from lightning_prune.report import Report, percent
 from lightning_prune.targets import plain_name
 
@@ -54,6 +56,10 @@ def warn_of_denser_files(trainer: pl.Trainer, title: str, report: Report) -> Non
 def _count(content: Any, report: Report) -> tuple[int, int]:
     """Return the zeros among a file's values of the pruned weights, and how many values there are."""
     state = content.get("state_dict", {}) if isinstance(content, Mapping) else {}
+    if isinstance(report, GateReport):
+        gates = list(gates_in(state).values())
+        sizes = sum(gate["bias"].numel() for gate in gates)
+        return sizes - sum(int(gate["kept"]) for gate in gates), sizes
     values = {plain_name(name): value for name, value in state.items() if isinstance(value, Tensor)}
     found = [values[weight.name] for weight in report.weights if weight.name in values]
     return sum(int((value == 0).sum()) for value in found), sum(value.numel() for value in found)

@@ -22,6 +22,8 @@ def described(pruner: Pruner | LearnedMasks) -> dict[str, Any]:
     """
     found: dict[str, Any] = {"kind": type(pruner).__name__}
     for key in inspect.signature(type(pruner)).parameters:
+        if key == "example_inputs":  # of gates: a tensor, for nobody to read
+            continue
         value = getattr(pruner, key, None)
         found[key] = value if isinstance(value, _PLAIN) else repr(value)
     schedule = pruner.resolved_schedule

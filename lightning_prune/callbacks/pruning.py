@@ -10,6 +10,7 @@ from lightning_prune.callbacks import averages, wandb_media
 from lightning_prune.callbacks.agreement import update_on_ranks
 from lightning_prune.callbacks.denser_files import warn_of_denser_files
 from lightning_prune.callbacks.ending import make_smaller, say_end
+from lightning_prune.callbacks.gated_files import GatedFiles, check_apart, check_static, forward_scale
 from lightning_prune.callbacks.guard import Guard
 from lightning_prune.callbacks.handed_back import ReportBox
 from lightning_prune.callbacks.hyperparameters import described, log_hyperparameters
@@ -27,6 +28,8 @@ from lightning_prune.callbacks.stepping import AfterStep, say_plan
 from lightning_prune.callbacks.taken_apart import before_apart
 from lightning_prune.callbacks.telling import check_metric, check_validates, settle, tell
 from lightning_prune.cost import CostReport
+from lightning_prune.dynamic import DynamicGates
+from lightning_prune.dynamic.links import hold
 from lightning_prune.families import Callback
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.parsed import parsed
@@ -47,8 +50,8 @@ class PruningCallback(Callback, InNotebooks):
     from 5 % to 40 % of the run with an update every .4 % of it.
 
     Args:
-        pruner: a `Pruner` or `LearnedMasks`; or a schedule, or a final sparsity in [0, 1], for a pruner with all else
-            at its default.
+        pruner: a `Pruner`, `LearnedMasks` or `DynamicGates`; or a schedule, or a final sparsity in [0, 1], for a pruner
+            with all else at its default.
         shrink: take dead units out of the model at the end, which leaves it smaller and dense: with
             `pattern=Channel()`, or whatever else leaves whole units without weights. The module needs an
             `example_input_array`.
@@ -62,7 +65,7 @@ class PruningCallback(Callback, InNotebooks):
 
     def __init__(
         self,
-        pruner: Pruner | LearnedMasks | Schedule | float,
+        pruner: Pruner | LearnedMasks | DynamicGates | Schedule | float,
         shrink: bool = False,
         rewind: Rewind | int | Literal["init"] | None = None,
         tag: str = "",
@@ -71,6 +74,8 @@ class PruningCallback(Callback, InNotebooks):
         self.rewind = rewind if rewind is None or isinstance(rewind, Rewind) else Rewind(rewind)
         if rewind is not None and isinstance(self.pruner, LearnedMasks):
             raise ValueError(f"rewind={rewind!r} does not go with learned masks: they put no weight to zero on the way")
+        if isinstance(self.pruner, DynamicGates):
+            check_static(rewind, shrink)
         self.shrink = shrink
         self.tag = tag
         self._logged = f"sparsity/{tag}" if tag else "sparsity"
@@ -81,6 +86,7 @@ class PruningCallback(Callback, InNotebooks):
         self.cost_report: CostReport | None = None
         self.recipe: dict[str, Any] = {}  # how a plain model gets the shapes that the latest fit left; empty if its own
         self._loading = Loading()
+        self._gated_files = GatedFiles()
         self._sparsity = 0.0
         self._stage = "fit"
         self._idle = False
@@ -129,14 +135,18 @@ class PruningCallback(Callback, InNotebooks):
             if not self._idle:
                 before_apart(trainer, pl_module, self.pruner)
         self._loading.begin(trainer, pl_module, self.recipe, stage)  # until the checkpoint is read
+        if isinstance(self.pruner, DynamicGates):
+            self._gated_files.begin(pl_module, self.pruner.example_inputs, stage)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Leave the module as it is without the callback."""
         self._loading.end()
+        self._gated_files.end()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Attach the pruner: the model is on its device, and a checkpoint's weights and state are loaded."""
         self._loading.end()
+        self._gated_files.end()
         if not self._idle:
             check_validates(trainer, self.pruner)
         if not self._idle and not restores_late(trainer):
@@ -144,6 +154,7 @@ class PruningCallback(Callback, InNotebooks):
 
     def _attach(self, trainer: pl.Trainer) -> None:
         others = {c.tag: c.pruner for c in trainer.callbacks if isinstance(c, PruningCallback) and c is not self}  # pyright: ignore
+        check_apart(trainer, self.pruner)
         given = (self.pruner, self._pace_state, others, self.tag, self.rewind, self._rewinder_state, self.shrink)
         self._pace, self._rewinder = put_on(trainer, self._title, *given)
         self._rewinder_state = {}
@@ -176,6 +187,8 @@ class PruningCallback(Callback, InNotebooks):
         """Mask what a hook behind this callback has written to pruned weights; do what a validation has decided."""
         if self.pruner.attached:
             self._guard.look(self.pruner)
+            if isinstance(self.pruner, DynamicGates):
+                self.pruner.before_forward(forward_scale(trainer))
             if isinstance(self.pruner, Pruner) and self.pruner.pruning_waits:
                 self._advance(trainer)
                 self._mask_all(trainer)
@@ -190,8 +203,8 @@ class PruningCallback(Callback, InNotebooks):
     ) -> None:
         """Put the regularizer's gradient in and take pruned gradients out, before clipping."""
         if not self._idle:
-            learned = isinstance(self.pruner, LearnedMasks)  # their gradients are not unscaled by any optimizer
-            scale = loss_scale(trainer) if learned else grad_scale(trainer, optimizer)
+            own = isinstance(self.pruner, (LearnedMasks, DynamicGates))  # no optimizer unscales their gradients
+            scale = loss_scale(trainer) if own else grad_scale(trainer, optimizer)
             self.pruner.before_step(plain_optimizer(optimizer), grad_scale=scale)
 
     def _after_optimizer_step(self, optimizer: Optimizer) -> None:
@@ -335,6 +348,7 @@ class PruningCallback(Callback, InNotebooks):
         if self.pruner.attached:
             self._box.report = self.pruner.strip(resumable=True)  # a rewinder stays, to be asked for its state
         else:
+            hold(pl_module, shared=False)  # gates of a fit before
             self.pruner.forget()  # a fit that never began must leave nothing for the next one
 
     # Helpers

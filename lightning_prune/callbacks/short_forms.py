@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import cast
 
+from lightning_prune.dynamic import DynamicGates
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.pruning import Pruner
 from lightning_prune.schedule import Polynomial, Schedule
 from lightning_prune.steps import plain
 
 
-def pruner_of(given: Pruner | LearnedMasks | Schedule | float) -> Pruner:
+def pruner_of(given: Pruner | LearnedMasks | DynamicGates | Schedule | float) -> Pruner:
     """Return the pruner that an argument of `PruningCallback` means. Raises ValueError if it means none."""
     given = plain(given)
     if isinstance(given, (int, float)):
@@ -18,7 +19,7 @@ def pruner_of(given: Pruner | LearnedMasks | Schedule | float) -> Pruner:
             raise ValueError(f"PruningCallback({given!r}): a sparsity is a share between 0 and 1; 0.9 prunes 90 %")
         return Pruner(Polynomial(float(given), begin_step=0.05, end_step=0.4, pruning_frequency=0.004))
     if hasattr(given, "attach"):
-        return cast(Pruner, given)  # LearnedMasks has the same verbs
+        return cast(Pruner, given)  # the others have the same verbs
     if hasattr(given, "last_update"):
         return Pruner(cast(Schedule, given))
     raise ValueError(f"PruningCallback({given!r}): pass a Pruner, a schedule or a final sparsity")

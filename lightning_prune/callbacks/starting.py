@@ -112,7 +112,7 @@ def put_on(
                 rewinder.load_state_dict(rewound)
             return rewinder
         except ValueError:
-            pruner.strip()
+            pruner.withdraw()
             raise
 
     return pace, on_ranks(trainer, title, attach)

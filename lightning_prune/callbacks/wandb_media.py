@@ -17,6 +17,7 @@ from lightning_utilities.core.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from lightning_prune import families
+from lightning_prune.dynamic import DynamicGates
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.masks import MaskedWeight
 from lightning_prune.pruning import Pruner
@@ -55,6 +56,8 @@ class Media:
 
         Of learned masks the probabilities are drawn, spread over their window.
         """
+        if isinstance(pruner, DynamicGates):  # no weight is masked, so no histogram has something to show
+            return
         way = round(report.target_sparsity / report.final_sparsity, 9) if report.final_sparsity else 1.0
         if isinstance(pruner, LearnedMasks):
             way = round(pruner.progress, 9)

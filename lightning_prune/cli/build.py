@@ -18,6 +18,8 @@ from lightning_prune.cli.check import check
 from lightning_prune.cli.errors import UserError, message, near
 from lightning_prune.cli.loggers import filled
 from lightning_prune.cli.monitored import check_modes
+from lightning_prune.dynamic import put_gates
+from lightning_prune.dynamic.links import gates_in
 from lightning_prune.rounds import PruningRounds
 from lightning_prune.shrink import RECIPE, rebuild
 
@@ -119,6 +121,8 @@ def load_weights(config: DictConfig, task: pl.LightningModule) -> dict[str, str]
         recipe = Path(path).parent / RECIPE
         if recipe.is_file():
             rebuild(task, saved.load_json(recipe))
+        if gates_in(state):
+            put_gates(task, state)
         task.load_state_dict(state)
     except UserError as error:
         raise UserError(f"weights={path}: {error}") from error

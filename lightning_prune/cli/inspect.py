@@ -46,6 +46,7 @@ class Pruning:
     end_step: int
     masks: int
     masked: int
+    gates: int = 0
 
 
 def main(argv: list[str]) -> int:
@@ -116,12 +117,13 @@ def prunings(content: Any) -> Iterator[Pruning | str]:
 
 
 def _pruning(callback: str, state: Mapping[str, Any]) -> Pruning:
-    check_header(state, learned="finished" in state)
+    check_header(state, learned="finished" in state, gates="gates" in state)
+    gates = saved.mapping("gates", state.get("gates", {}))
     masks = saved.mapping("masks", state.get("masks", {}))
     masked = sum(_pruned(name, mask) for name, mask in masks.items())
     sparsity = saved.number("sparsity", state.get("sparsity") or 0.0, 0.0, 1.0)
     window = (state["begin_step"], state["end_step"])
-    return Pruning(callback, state["last_update"], sparsity, *window, len(masks), masked)
+    return Pruning(callback, state["last_update"], sparsity, *window, len(masks), masked, len(gates))
 
 
 def _pruned(name: str, mask: Any) -> int:
@@ -173,6 +175,8 @@ def _text(found: _Found) -> str:
             + (
                 f"{state.masks} masks with {state.masked:,} entries pruned"
                 if state.masks
+                else f"{state.gates} layers with gates, by example: no weight is zero for it"
+                if state.gates
                 else "no masks: pruning is over"
             )
         )

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,7 @@ def _job(config: Any, folder: Path, sweep: Sweep | None) -> None:
 
 def _train(config: Any, folder: Path, sweep: Sweep | None) -> None:
     from lightning_prune.callbacks.metrics_files import write_whole
-    from lightning_prune.cli import build, compose, loggers, outputs, resume, saved_config
+    from lightning_prune.cli import build, compose, gated, loggers, outputs, resume, saved_config
     from lightning_prune.cli.errors import UserError
 
     if config.get("rounds") is not None:
@@ -193,7 +193,7 @@ def _train(config: Any, folder: Path, sweep: Sweep | None) -> None:
                 _clear(folder)
             raise
         outputs.save_trained(parts, trainer, folder)  # before the test, which may fail
-        _finish(parts, trainer, folder, facts | {"interrupted": False, "test": _test(parts, trainer)})
+        _finish(parts, trainer, folder, facts | {"interrupted": False} | gated.test(trainer, parts))
 
 
 def _check_comes_back(trainer: Any, elsewhere: bool) -> None:
@@ -223,33 +223,31 @@ def _clear(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)  # helpers may be at it too
 
 
-def _test(parts: Any, trainer: Any) -> Mapping[str, float]:
-    """Return the test's metrics; none where the task or the data has no test."""
-    from lightning_prune.cli import evaluation
-
-    return evaluation.metrics(trainer, parts, "test") if evaluation.has(parts, "test") else {}
-
-
 def _finish(parts: Any, trainer: Any, folder: Path, facts: dict[str, Any]) -> None:
     """Write report and picture, and print what there is."""
     report = parts.prune.report
     if not trainer.is_global_zero or report is None:  # interrupted before the first step
         return
     from lightning_prune.cli import outputs, picture
+    from lightning_prune.dynamic.gates import is_of_gates
     from lightning_prune.learned import LearnedMasks
 
     if parts.prune.shrink_report is not None:
         facts |= {"shrink": parts.prune.shrink_report.to_dict(), "cost": parts.prune.cost_report.to_dict()}
     if isinstance(parts.prune.pruner, LearnedMasks):
         outputs.save_learned(parts.prune.pruner, folder, facts["recipe"])
-    title = f"{facts['recipe']}: {100 * report.sparsity:.2f} % of {report.size:,} weights pruned"
+    what = "channels left out of each example" if is_of_gates(report) else "weights pruned"
+    title = f"{facts['recipe']}: {100 * report.sparsity:.2f} % of {report.size:,} {what}"
     picture.save_picture(report, outputs.read_metrics(folder), folder, title)
+    macs = facts.pop("said_of_macs", None)
     outputs.save_report(report, folder, **facts, steps=trainer.global_step)  # last: a sweep takes it for the end
     print(f"\n{report.table()}\n")
     if parts.prune.shrink_report is not None:
         print(f"{parts.prune.shrink_report.table()}\n\n{parts.prune.cost_report.table()}\n")
     if facts["interrupted"]:
         print(f"interrupted after {trainer.global_step} steps; this is what there was")
+    if macs is not None:
+        print(f"in the test, {macs}")
     for name, value in facts["test"].items():
         print(f"{name:<16} {value:.4f}")
     newest = max(folder.glob("checkpoints/*.ckpt"), key=lambda path: path.stat().st_mtime, default=None)

@@ -51,6 +51,7 @@ class Engine(ABC, Generic[OnModelT]):
     """
 
     _of_learned = False  # what kind of state it has
+    _of_gates = False
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -194,6 +195,18 @@ class Engine(ABC, Generic[OnModelT]):
         """Return whether optimizers step all masked weights."""
         return False
 
+    def digest(self) -> bytes:
+        """Return 8 bytes that differ where what was decided differs: masks and thresholds."""
+        return self.masks.digest()
+
+    def withdraw(self) -> None:
+        """Come off a model on which nothing has happened yet, and leave it as it was."""
+        self.strip()
+
+    @abstractmethod
+    def strip(self, resumable: bool = False) -> Report:
+        """Leave a plain model, and return the report of what is left."""
+
     def alive(self, closely: bool = True) -> list[str]:
         """Return the names of weights whose pruned entries are not all zero now; nothing is written or followed.
 
@@ -257,7 +270,7 @@ class Engine(ABC, Generic[OnModelT]):
                 model's zeros are not its masks; nothing is changed then.
         """
         check_version(state)
-        check_header(state, self._of_learned)
+        check_header(state, self._of_learned, self._of_gates)
         if self._model is None:
             self._pending = dict(state)
             return

@@ -15,19 +15,21 @@ Shapes = Mapping[str, tuple[int, ...]]
 _STATE = "the pruning state"
 
 
-def check_header(state: Mapping[str, Any], learned: bool) -> None:
+def check_header(state: Mapping[str, Any], learned: bool, gates: bool = False) -> None:
     """Look at the few numbers that every state begins with.
 
     Args:
         state: what `state_dict` returned once, or what somebody has made of it. Other keys than those known are left.
         learned: it is for learned masks.
+        gates: it is for dynamic gates.
 
     Raises:
         ValueError: a field is missing, of another type or out of range, or the state is of the other kind.
     """
-    if ("finished" in state) != learned:
-        kinds = ("a Pruner", "LearnedMasks")
-        raise ValueError(f"{_STATE} is one of {kinds[not learned]}, and cannot be restored into {kinds[learned]}")
+    found = "DynamicGates" if "gates" in state else "LearnedMasks" if "finished" in state else "a Pruner"
+    own = "DynamicGates" if gates else "LearnedMasks" if learned else "a Pruner"
+    if found != own:
+        raise ValueError(f"{_STATE} is one of {found}, and cannot be restored into {own}")
     total = saved.at(_STATE, state, "total_steps")
     if total is not None:
         saved.integer(f"{_STATE}: total_steps", total)

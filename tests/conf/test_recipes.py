@@ -33,7 +33,12 @@ IN_ROUNDS = {"digits_cnn_iterative": 5, "cifar10_resnet20_iterative": 5}
 LEARNED = {"mnist_mlp_learned", "fashion_lenet5_l0", "cifar10_alexnet_dense", "cifar10_alexnet_dense_full"}
 """Recipes with learned masks, which find their own sparsity."""
 
-OTHERS = {"criteria_compare_units": 0.8, "mnist_lenet300_thresholds": 0.98, "mnist_lenet300_budget": 0.0}
+OTHERS = {
+    "criteria_compare_units": 0.8,
+    "digits_cnn_dynamic": 0.5,
+    "mnist_lenet300_thresholds": 0.98,
+    "mnist_lenet300_budget": 0.0,
+}
 """Recipe -> share of the weights, where it is not .9."""
 
 

@@ -12,7 +12,7 @@ import yaml
 from lightning.pytorch.cli import LightningCLI as NewCLI
 from pytorch_lightning.cli import LightningCLI as OldCLI
 
-from lightning_prune import LearnedMasks, Pruner, PruningCallback, Targets
+from lightning_prune import DynamicGates, LearnedMasks, Pruner, PruningCallback, Targets
 from lightning_prune.callbacks import Rewind
 from lightning_prune.criterion import Random
 from lightning_prune.gate import HardConcrete, SoftThreshold
@@ -86,6 +86,10 @@ FORMS: dict[str, tuple[tuple[str, ...], PruningCallback]] = {
             ),
         ),
         PruningCallback(LearnedMasks(RAMP, HardConcrete(), MeanProbability(2.0))),
+    ),
+    "dynamic gates": (
+        (*CALLBACK, f"{P}=lightning_prune.DynamicGates", *ramp(f"{P}.schedule"), f"{P}.strength=0.1"),
+        PruningCallback(DynamicGates(RAMP, strength=0.1)),
     ),
     "a rewind": (
         (
@@ -190,7 +194,7 @@ def test_the_help_names_the_arguments_and_what_they_take(
         cli(family, monkeypatch, "--trainer.callbacks.help=lightning_prune.PruningCallback")
     said = " ".join(capsys.readouterr().out.split())
     assert "a final sparsity in [0, 1]" in said
-    assert "Pruner | LearnedMasks | Schedule | float" in said
+    assert "Pruner | LearnedMasks | DynamicGates | Schedule | float" in said
 
 
 def test_what_is_no_idea_is_refused(

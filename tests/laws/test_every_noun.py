@@ -25,6 +25,7 @@ NOUNS = [
     "mask_regularizer",
     "budget",
     "reconstruction",
+    "regrowth",
 ]
 SET_BY_THE_PRUNER = {
     "criterion": {"memory", "step", "name", "sparsity", "norm", "total", "place"},

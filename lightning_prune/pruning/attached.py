@@ -28,13 +28,14 @@ from lightning_prune.pruning.regrowing import Regrowing, check_until, moved
 from lightning_prune.pruning.saved_window import check_saved
 from lightning_prune.pruning.state_schema import check_body, check_position, check_thresholds
 from lightning_prune.pruning.telling import Telling, note_of_told
+from lightning_prune.pruning.turns import note_of_turns, take_turns
 from lightning_prune.pruning.units_found import coupling_of, price_of
 from lightning_prune.pruning.waiting import Trained
 from lightning_prune.pruning.weight_reports import weight_reports
 from lightning_prune.pruning.weight_update import Decision
 from lightning_prune.regularizer import Moment, Regularizer, SitedRegularizer
 from lightning_prune.report import Report
-from lightning_prune.schedule import HoldingSchedule, Schedule, ToldSchedule
+from lightning_prune.schedule import HoldingSchedule, Schedule, ToldSchedule, TurnSchedule
 from lightning_prune.shards import whole_on_host
 from lightning_prune.targets import Target, groups
 
@@ -162,6 +163,8 @@ class Attached:
             self._updates = [
                 HeldUpdate(self.schedule, update, self._ideas.pattern, every, counted) for update in self._updates
             ]
+        if isinstance(self.schedule, TurnSchedule):
+            self._updates, self.schedule = take_turns(self._updates, self.schedule, list(self.masks))
         for update in self._updates:
             update.check_pattern()
         self._set_up_observation()
@@ -357,7 +360,10 @@ class Attached:
         )
 
     def _notes(self) -> list[str]:
-        return [] if self._regrowing is None else [self._regrowing.note(self.schedule)]
+        regrown = [] if self._regrowing is None else [self._regrowing.note(self.schedule)]
+        selection = self._ideas.selection
+        bound = [f"that is the most: {selection} may take less"] if getattr(selection, "at_most", False) else []
+        return [*bound, *note_of_turns(self._updates, self.schedule), *regrown]
 
     def header(self) -> dict[str, Any]:
         """Return the part of the state that is a few numbers."""

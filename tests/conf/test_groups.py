@@ -16,6 +16,7 @@ from lightning_prune.cli.arguments import folder
 PRUNER = folder("conf") / "pruner"
 OPTIONS = {str(f.relative_to(PRUNER).with_suffix("")): f for f in sorted(PRUNER.glob("*/*.yaml")) if f.stem != "none"}
 SET_BY_THE_PRUNER = {
+    "schedule": {"shares"},
     "criterion": {"memory", "step", "name", "sparsity", "norm", "total", "place"},
     "regularizer": {"moment"},
     "reconstruction": {"memory", "name", "sparsity"},

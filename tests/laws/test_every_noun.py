@@ -28,6 +28,7 @@ NOUNS = [
     "regrowth",
 ]
 SET_BY_THE_PRUNER = {
+    "schedule": {"shares"},
     "criterion": {"memory", "step", "name", "sparsity", "norm", "total", "place"},
     "regularizer": {"moment"},
     "reconstruction": {"memory", "name", "sparsity"},

@@ -31,6 +31,9 @@ def say_end(title: str, pruner: Pruner | LearnedMasks, report: Report) -> None:
 def warn_of_less(title: str, pruner: Pruner | LearnedMasks, report: Report) -> None:
     """Warn if a stripped model is less sparse than was asked for, by more than its largest unit, and say why."""
     spent = report.spent
+    bound = getattr(getattr(pruner, "selection", None), "at_most", False)  # what was asked for is the most
+    if bound and pruner.last_update is not None and pruner.last_update >= pruner.resolved_schedule.end_step:
+        return
     if spent is not None:
         if spent.gone < spent.asked - spent.grain:
             warnings.warn(

@@ -182,6 +182,11 @@ class Rewinder:
         schedule = self._pruner.resolved_schedule
         if self._pruner.reversible:
             raise ValueError("rewind does not go with reversible=True: a weight that returns would bring a later value")
+        if self._pruner.regrowth is not None:
+            raise ValueError(
+                f"rewind does not go with regrowth={self._pruner.regrowth}: what returns begins at zero, and would get "
+                "an early value. Leave one out"
+            )
         if not self.rewind.after_last and schedule.begin_step == schedule.end_step:
             raise ValueError(
                 "rewind would never act: the schedule has one update only, and after_last is off. "

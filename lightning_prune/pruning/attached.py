@@ -24,16 +24,18 @@ from lightning_prune.pruning.memories import memory_here, whole_memory
 from lightning_prune.pruning.observation import Observation
 from lightning_prune.pruning.observed import Observed
 from lightning_prune.pruning.reconstructing import check_rebuilt, chooser
+from lightning_prune.pruning.regrowing import Regrowing, check_until, moved
 from lightning_prune.pruning.saved_window import check_saved
 from lightning_prune.pruning.state_schema import check_body, check_position, check_thresholds
 from lightning_prune.pruning.telling import Telling, note_of_told
+from lightning_prune.pruning.turns import note_of_turns, take_turns
 from lightning_prune.pruning.units_found import coupling_of, price_of
 from lightning_prune.pruning.waiting import Trained
 from lightning_prune.pruning.weight_reports import weight_reports
 from lightning_prune.pruning.weight_update import Decision
 from lightning_prune.regularizer import Moment, Regularizer, SitedRegularizer
 from lightning_prune.report import Report
-from lightning_prune.schedule import HoldingSchedule, Schedule, ToldSchedule
+from lightning_prune.schedule import HoldingSchedule, Schedule, ToldSchedule, TurnSchedule
 from lightning_prune.shards import whole_on_host
 from lightning_prune.targets import Target, groups
 
@@ -67,6 +69,7 @@ class Attached:
         self._going: dict[str, Tensor] = {}
         self._model = model
         self._observation: Observation | None = None
+        self._regrowing: Regrowing | None = None
         self._price: Price | None = None
         self._priced = False
         self._at = 0  # how many optimizer steps are completed
@@ -75,6 +78,8 @@ class Attached:
         if not trial:
             pruning = [schedule for schedule in (self.schedule, *schedules.values()) if schedule.final_sparsity]
             checks.check_window(pruning[0] if pruning else self.schedule, total_steps)
+            regrowth = None if ideas.regrowth is None else ideas.regrowth.resolve(length)
+            check_until(regrowth, self.schedule, total_steps)
         self.masks = Masks(self._chosen.targets, ideas.reversible, model)
         self.counted = self._chosen.counted
         try:
@@ -158,6 +163,8 @@ class Attached:
             self._updates = [
                 HeldUpdate(self.schedule, update, self._ideas.pattern, every, counted) for update in self._updates
             ]
+        if isinstance(self.schedule, TurnSchedule):
+            self._updates, self.schedule = take_turns(self._updates, self.schedule, list(self.masks))
         for update in self._updates:
             update.check_pattern()
         self._set_up_observation()
@@ -172,11 +179,24 @@ class Attached:
             before, self._observation = self._observation, Observation(criterion, places, self._model)
             if before is not None:
                 before.remove()
-            self._look()
+        self._set_up_regrowing()
+        self._look()
+
+    def _set_up_regrowing(self) -> None:
+        ideas = self._ideas
+        if ideas.regrowth is None or isinstance(ideas.pattern, CoupledPattern):
+            return
+        regrowth = ideas.regrowth.resolve(self.length)
+        if self._regrowing is None:
+            self._regrowing = Regrowing(regrowth, ideas.pattern, self.masks)
+        self._regrowing.regrowth = regrowth
+        self._regrowing.check()
 
     def _look(self) -> None:
         if self._observation is not None:
             self._observation.look(self._observation.due(self.schedule, self._at, self.step))
+        if self._regrowing is not None:
+            self._regrowing.look(self.schedule, self._at, self.step)
 
     def observe(self, weights: Sequence[MaskedWeight] | None, grad_scale: float) -> None:
         """Have the criterion see what a step has brought: gradients are complete, and not masked yet.
@@ -187,6 +207,8 @@ class Attached:
         """
         if self._observation is not None:
             self._observation.step(self.masks.values() if weights is None else weights, grad_scale)
+        if self._regrowing is not None:
+            self._regrowing.step(self.masks.values() if weights is None else weights, grad_scale)
 
     def release(self) -> None:
         """Take all off the model that is not its own, but leave the zeros."""
@@ -221,18 +243,26 @@ class Attached:
         if due is None or (self.step is not None and due <= self.step and not woken):
             self._look()
             return False
-        if self._observation is not None and not self._observation.ready(step, due):
+        new = self.step is None or due > self.step
+        if not self._ready(step, due, new):
             self._look()
             return False
-        decisions = self._decide(due)
+        decisions = self._decide(due, new)
         for update in self._updates:
             update.remember(due)
         better = corrected(self._criterion, decisions)
-        changed = write_all([(d.weight, d.mask, d.threshold) for d in decisions])
+        exchanged = 0
+        if self._regrowing is not None:
+            exchanged = moved(decisions)
+            for weight in self.masks.values():  # what returns has nothing that an optimizer remembers of it
+                weight.apply_to_moments(stepping)
+        changed = max(exchanged, write_all([(d.weight, d.mask, d.threshold) for d in decisions]))
         put_in(better)
         del decisions, better
         if self._observation is not None:
             self._observation.forget()
+        if self._regrowing is not None:
+            self._regrowing.forget()
         self.step, self.changed = due, changed / sum(weight.size for weight in self.masks.values())
         self.masks.apply_to_followers()
         if changed or self._holds:
@@ -243,10 +273,18 @@ class Attached:
         self._look()
         return True
 
-    def _decide(self, step: int) -> list[Decision]:
+    def _ready(self, step: int, due: int, new: bool) -> bool:
+        """Return whether all was seen that the update that is due needs; `new`: it was not made for other weights."""
+        seen = self._observation is None or self._observation.ready(step, due)
+        return seen and (self._regrowing is None or not new or self._regrowing.ready(step, due))
+
+    def _decide(self, step: int, exchanges: bool = False) -> list[Decision]:
         remembered = self._memories()
         try:
-            return [decision for update in self._updates for decision in update.decide(step)]
+            decisions = [decision for update in self._updates for decision in update.decide(step)]
+            if self._regrowing is not None and exchanges:
+                return self._regrowing.exchanged(decisions, step)
+            return decisions
         except BaseException:
             self._remember(remembered)
             raise
@@ -310,11 +348,22 @@ class Attached:
             self.step,
             grain,
             reachable=most,
-            notes=[*self._chosen.notes, *note_of_held(self._updates), *note_of_told(self._ideas.schedule)],
+            notes=[
+                *self._chosen.notes,
+                *note_of_held(self._updates),
+                *note_of_told(self._ideas.schedule),
+                *self._notes(),
+            ],
             asked=pools,
             open_end="" if self.telling is None else "by metric",
             spent=self._updates[0].spent(),
         )
+
+    def _notes(self) -> list[str]:
+        regrown = [] if self._regrowing is None else [self._regrowing.note(self.schedule)]
+        selection = self._ideas.selection
+        bound = [f"that is the most: {selection} may take less"] if getattr(selection, "at_most", False) else []
+        return [*bound, *note_of_turns(self._updates, self.schedule), *regrown]
 
     def header(self) -> dict[str, Any]:
         """Return the part of the state that is a few numbers."""
@@ -327,8 +376,10 @@ class Attached:
             "thresholds": {name: float(weight.threshold) for name, weight in self.masks.items()},
             "memory": {name: whole_memory(w, self._criterion) for name, w in self.masks.items() if w.memory},
         }
-        if self._observation is not None:
+        if self._observation is not None or self._regrowing is not None:
             state["step"] = self._at
+        if self._regrowing is not None and self._regrowing.sums:
+            state["returning"] = self._regrowing.state_dict()
         if self.telling is not None:
             state["told"] = self.telling.state_dict()
         if self._going:
@@ -381,4 +432,6 @@ class Attached:
         self._going = {name: flags.to(self.masks[name].mask.device) for name, flags in going.items()}
         self.step = state["last_update"]
         self._at = state.get("step", self.step or 0)
+        if self._regrowing is not None:
+            self._regrowing.load_state_dict(state.get("returning", {}))
         self._look()

@@ -11,7 +11,7 @@ from lightning_prune.budget import Weights
 from lightning_prune.criterion import CorrectingCriterion, ObservingCriterion
 from lightning_prune.gate import ThresholdGate
 from lightning_prune.pattern import CoupledPattern, SitedPattern
-from lightning_prune.schedule import HoldingSchedule, Schedule, ToldSchedule
+from lightning_prune.schedule import HoldingSchedule, Schedule, ToldSchedule, TurnSchedule
 from lightning_prune.targets import Targets
 
 
@@ -31,6 +31,7 @@ def check_ideas(
         raise ValueError(f"regularizer={regularizer!r} is no regularizer; see lightning_prune.regularizer.Regularizer")
     if not hasattr(targets, "find"):
         raise ValueError(f"targets={targets!r} must be a Targets(include=..., exclude=...)")
+    check_turns(schedule, selection)
     check_readers(pattern, criterion)
     check_observed(pattern, criterion)
     if isinstance(pattern, (SitedPattern, CoupledPattern)):
@@ -41,6 +42,15 @@ def check_ideas(
     for key, final in [("final_sparsity", schedule.final_sparsity), *targets.sparsity.items()]:
         if 0.0 < final < least - 1e-12:
             raise ValueError(f"{key}={final} is too low: pattern={pattern} holds from a sparsity of {least:g} on")
+
+
+def check_turns(schedule: Any, selection: Any) -> None:
+    """Raise ValueError if layers are pruned one after the other, and the selection keeps to no number."""
+    if isinstance(schedule, TurnSchedule) and not selection.exact:
+        raise ValueError(
+            f"schedule={schedule} gives each layer a number that is to go at its turn, and selection={selection} does "
+            "not keep to one: use Exact()"
+        )
 
 
 def check_holding(schedule: Any, targets: Targets, regularizer: Any, reversible: bool, budget: Any) -> None:
@@ -164,6 +174,8 @@ def check_learned(schedule: Any, gate: Any, mask_regularizer: Any, pattern: Any,
         raise ValueError(
             f"schedule={schedule}: learned masks find their own zeros; use a Pruner to hold those there are"
         )
+    if isinstance(schedule, TurnSchedule):
+        raise ValueError(f"schedule={schedule}: learned masks are learned in all layers at once; use a Pruner")
     if targets.sparsity:
         raise ValueError("Targets(sparsity=...) does not go with learned masks, which have one final sparsity")
     if getattr(targets, "follow", None):

@@ -26,7 +26,7 @@ def corrected(criterion: Any, decisions: Sequence[Decision]) -> list[tuple[Maske
     found: list[tuple[MaskedWeight, Tensor]] = []
     for decision in decisions:
         weight = decision.weight
-        if not weight.memory:
+        if not weight.memory or decision.mask is weight.mask:
             continue
         asked = idea.at(Site(weight.target.name, 0, weight.memory)) if hasattr(idea, "at") else idea
         mask = decision.mask.to(weight.values.device)

@@ -15,6 +15,7 @@ from lightning_prune.pruning.unit_update import UnitUpdate, sliced
 from lightning_prune.pruning.units_found import UnitsFound
 from lightning_prune.pruning.weight_update import WeightUpdate
 from lightning_prune.reconstruction import Reconstruction
+from lightning_prune.regrowth import Regrowth
 from lightning_prune.regularizer import Regularizer, SitedRegularizer
 from lightning_prune.schedule import Schedule
 from lightning_prune.scope import Scope
@@ -36,6 +37,7 @@ class Ideas(Protocol):
     budget: Budget
     units_found: UnitsFound | None
     reconstruction: Reconstruction | None
+    regrowth: Regrowth | None
 
 
 def updates_of(

@@ -19,9 +19,11 @@ from lightning_prune.pruning.attached import Attached
 from lightning_prune.pruning.engine import Engine
 from lightning_prune.pruning.penalty import add_gradient
 from lightning_prune.pruning.reconstructing import check_reconstruction, chooser
+from lightning_prune.pruning.regrowing import check_regrowth
 from lightning_prune.pruning.units_found import UnitsFound
 from lightning_prune.pruning.waiting import Trained
 from lightning_prune.reconstruction import Reconstruction
+from lightning_prune.regrowth import Regrowth
 from lightning_prune.regularizer import Regularizer, SitedRegularizer
 from lightning_prune.report import Report
 from lightning_prune.schedule import Schedule, ToldSchedule
@@ -51,6 +53,7 @@ class Pruner(Engine[Attached]):
         name: what the report and the log call it.
         budget: what the sparsity is a share of.
         reconstruction: says in the criterion's place what stays, and gives it new values; None for none.
+        regrowth: which pruned weights return at an update, for as many others; None for none.
 
     Raises:
         ValueError: the ideas do not go together; the message names them.
@@ -69,6 +72,7 @@ class Pruner(Engine[Attached]):
         name: str = "pruning",
         budget: Budget = Weights(),
         reconstruction: Reconstruction | None = None,
+        regrowth: Regrowth | None = None,
     ) -> None:
         self.schedule = schedule
         self.criterion = criterion
@@ -81,6 +85,7 @@ class Pruner(Engine[Attached]):
         self.budget = budget
         self.units_found: UnitsFound | None = None
         self.reconstruction = reconstruction
+        self.regrowth = regrowth
         super().__init__(name)
         checks.check_ideas(schedule, criterion, pattern, scope, selection, targets, regularizer)
         checks.check_budget(budget, pattern, targets)
@@ -89,6 +94,8 @@ class Pruner(Engine[Attached]):
         checks.check_foreseen(regularizer, chooser(self))
         checks.check_told(schedule, criterion, targets, reversible)
         checks.check_holding(schedule, targets, regularizer, reversible, budget)
+        others = {"reconstruction": reconstruction, "reversible": reversible}
+        check_regrowth(regrowth, schedule, criterion, pattern, others)
 
     def __repr__(self) -> str:
         """Return the constructor call."""
@@ -103,7 +110,7 @@ class Pruner(Engine[Attached]):
             "reversible",
             "budget",
         )
-        keys += () if self.reconstruction is None else ("reconstruction",)
+        keys += tuple(key for key in ("reconstruction", "regrowth") if getattr(self, key) is not None)
         return f"Pruner({', '.join(f'{key}={getattr(self, key)!r}' for key in keys)})"
 
     # The model

@@ -78,7 +78,7 @@ def check_body(state: Mapping[str, Any], shapes: Shapes) -> None:
         found = check_saved_masks(f"{_STATE}: masks", masks)
     check_masks(shapes, found)
     check_thresholds(state, shapes)
-    for key, bools in (("going", True), ("dense", False)):
+    for key, bools in (("going", True), ("dense", False), ("returning", False)):
         values = saved.mapping(f"{_STATE}: {key}", state.get(key, {}))
         for name, value in values.items():
             saved.tensor(f"{_STATE}: {key}[{name!r}]", value, _shape(key, name, shapes), bools)

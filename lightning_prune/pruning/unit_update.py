@@ -6,6 +6,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -20,13 +21,14 @@ from lightning_prune.pruning.asking import gathers, remember, scores_of
 from lightning_prune.pruning.hosted import hosted
 from lightning_prune.pruning.observed import Observed, readers, worth_of
 from lightning_prune.pruning.reconstructing import reading, worth_to
+from lightning_prune.pruning.turns import Turns, check_apart
 from lightning_prune.pruning.unit_budget import UnitBudget, nearest
 from lightning_prune.pruning.unit_cost import UnitCost
 from lightning_prune.pruning.weight_update import Decision
 from lightning_prune.ranking import on_host, where_float64_is
 from lightning_prune.reconstruction import UnitReconstruction
 from lightning_prune.report import Spent
-from lightning_prune.schedule import Schedule
+from lightning_prune.schedule import Schedule, TurnSchedule
 from lightning_prune.scope import Layer, Scope
 from lightning_prune.selection import Selection, Units
 from lightning_prune.shards import together, whole
@@ -58,6 +60,7 @@ class UnitUpdate:
         reversible: pruned units compete again.
         price: what the sparsity is a share of; None for the weights that are counted.
         by_cost: units are ranked by what they are worth for what they cost.
+        turns: where groups are pruned one after the other, the number of each one's turn; None where all are together.
     """
 
     schedule: Schedule
@@ -71,6 +74,7 @@ class UnitUpdate:
     reversible: bool
     price: Price | None = None
     by_cost: bool = False
+    turns: Turns | None = None
 
     @property
     def size(self) -> int:
@@ -127,12 +131,46 @@ class UnitUpdate:
 
     def choose(self, step: int, worth: Sequence[Tensor]) -> tuple[list[Tensor], list[float]]:
         """Return which units of each group stay at `step` if they are worth so much, and the thresholds."""
-        budget = self._budget(worth, self._alive())
+        alive = self._alive()
+        budget = self._budget(worth, alive)
+        if self.turns is None or not isinstance(self.schedule, TurnSchedule):
+            return budget.keeps(self._share(budget, step))
+        keeps, thresholds = budget.keeps(self._share(self._dense(), step))
+        done, before = self.schedule.turns(step), [units.threshold for units in budget.units]
+        come = [self.turns[layer.name] < done for layer in budget.layers]
+        return (
+            [keep if now else old for keep, old, now in zip(keeps, alive, come, strict=True)],
+            [threshold if now else old for threshold, old, now in zip(thresholds, before, come, strict=True)],
+        )
+
+    def _dense(self) -> UnitBudget:
+        """Return the budget of groups that have all their units: how many go follows from that, not from worth."""
+        whole = [torch.ones(group.units, dtype=torch.bool) for group in self.groups]
+        return self._budget([torch.arange(group.units).float() for group in self.groups], whole)
+
+    def _share(self, budget: UnitBudget, step: int) -> float:
+        """Return the share of the rows at which what is gone is nearest to what is asked for."""
         rows = sum(layer.size for layer in budget.layers)
-        return budget.keeps(nearest(lambda r: self._cost.saved(budget.gone(r)), self._goal(step), 0.5 / rows))
+        return nearest(lambda r: self._cost.saved(budget.gone(r)), self._goal(step), 0.5 / rows)
 
     def _goal(self, step: int) -> float:
-        return self.schedule.sparsity(step) * self._cost.total
+        asked = self.schedule.sparsity(step) if self.turns is None else self.schedule.final_sparsity
+        return asked * self._cost.total
+
+    def by_layer(self) -> list[tuple[str, str, float]]:
+        """Return by group its name, that of its first weight, and how much its turn takes of what is asked for.
+
+        Raises:
+            ValueError: groups are ranked together.
+        """
+        budget = self._dense()
+        check_apart(self.scope(budget.layers, self.schedule.final_sparsity), self.scope, self.schedule)
+        gone = budget.gone(self._share(budget, int(self.schedule.end_step)))
+        order = sorted(range(len(gone)), key=lambda n: list(self.weights).index(self.groups[n].name))
+        behind = [[number * (n in order[:turns]) for n, number in enumerate(gone)] for turns in range(len(gone) + 1)]
+        saved = [float(self._cost.saved(numbers)) for numbers in behind]
+        named = [(budget.layers[n].name, self.groups[n].name) for n in order]
+        return [(*names, after - before) for names, (before, after) in zip(named, pairwise(saved), strict=True)]
 
     def best(self, numbers: Sequence[int], step: int) -> list[Tensor]:
         """Return for each group which units to keep: so many, the best of them, and of equals the first.
@@ -154,11 +192,15 @@ class UnitUpdate:
         reading = {part.name: threshold for group, threshold in ranked for part in group.of("in")}
         others = {part.name: threshold for group, threshold in ranked for part in group.parts if part.role != "in"}
         of = reading | others
-        return [
+        made = [
             Decision(weight, _mask(along[name], weight), of[name])
             for name, weight in self.weights.items()
             if name in along
         ]
+        if self.turns is None:
+            return made
+        same = [torch.equal(d.mask, d.weight.mask) for d in made]  # a mask that stays is corrected by nobody
+        return [replace(d, mask=d.weight.mask) if stays else d for d, stays in zip(made, same, strict=True)]
 
     def from_zeros(self) -> list[Decision]:
         """Return the masks that the zeros of a stripped model show: a unit is gone where nothing is left of it."""

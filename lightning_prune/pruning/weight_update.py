@@ -18,8 +18,9 @@ from lightning_prune.pruning.contest import WeightContest, with_units
 from lightning_prune.pruning.guarded import living_units, safe
 from lightning_prune.pruning.hosted import hosted
 from lightning_prune.pruning.observed import Observed
+from lightning_prune.pruning.turns import Turns, check_apart, in_turn
 from lightning_prune.ranking import ends
-from lightning_prune.schedule import Schedule
+from lightning_prune.schedule import Schedule, TurnSchedule
 from lightning_prune.scope import Layer, Pool, Scope
 from lightning_prune.selection import Selection, Units, check_found, held
 from lightning_prune.shards import together, whole
@@ -46,6 +47,7 @@ class WeightUpdate:
         scope: who may keep how many.
         selection: from scores and counts to masks.
         reversible: pruned weights compete again.
+        turns: where layers are pruned one after the other, the number of each one's turn; None where all are together.
     """
 
     schedule: Schedule
@@ -55,6 +57,7 @@ class WeightUpdate:
     scope: Scope
     selection: Selection
     reversible: bool
+    turns: Turns | None = None
 
     @property
     def size(self) -> int:
@@ -77,13 +80,39 @@ class WeightUpdate:
         Raises:
             ValueError: a score is not finite or has another shape than its weight; the message names the weight.
         """
-        pools = self.scope(self._layers(), self.schedule.sparsity(step))
+        pools, still = self._pools(step)
         weights = [weight for members in self.groups.values() for weight in members]
         alone = all(weight.mask.device.type == "cpu" and weight.shard is None for weight in weights)
         # Devices and other ranks are waited for less often if all is ranked together; otherwise it only takes room.
         at_once = [[pool] for pool in pools] if alone else [pools]
         asked = replace(self, criterion=hosted(self.criterion, weights))
-        return [decision for some in at_once for decision in asked._select(some, step)]
+        return still + [decision for some in at_once if some for decision in asked._select(some, step)]
+
+    def _pools(self, step: int) -> tuple[list[Pool], list[Decision]]:
+        """Return the pools that are to be ranked, and the masks of weights that stay what they are."""
+        layers = self._layers()
+        if self.turns is None or not isinstance(self.schedule, TurnSchedule):
+            return list(self.scope(layers, self.schedule.sparsity(step))), []
+        pruned = {layer.name: layer.pruned for layer in layers}
+        pools = in_turn(self.scope(layers, self._asked(step)), layers, self.turns, self.schedule.turns(step))
+        more = [pool for pool in pools if pool.drop > pruned[pool.names[0]]]
+        names = {name for pool in more for name in pool.names}
+        stay = [weight for name, members in self.groups.items() if name not in names for weight in members]
+        return more, [Decision(weight, weight.mask, float(weight.threshold)) for weight in stay]
+
+    def _asked(self, step: int) -> float:
+        """Return the sparsity asked of the layers that are pruned at `step`."""
+        return self.schedule.sparsity(step) if self.turns is None else self.schedule.final_sparsity
+
+    def by_layer(self) -> list[tuple[str, str, float]]:
+        """Return by layer its name, that of its first weight, and how many weights go in the end.
+
+        Raises:
+            ValueError: layers are ranked together.
+        """
+        pools = self.scope(self._layers(), self.schedule.final_sparsity)
+        check_apart(pools, self.scope, self.schedule)
+        return [(pool.names[0], self.groups[pool.names[0]][0].target.name, float(pool.drop)) for pool in pools]
 
     def remember(self, step: int) -> None:
         """Have the criterion remember the weights, now that the update at `step` is certain and nothing is written."""
@@ -231,7 +260,7 @@ class WeightUpdate:
             return [Units(name, part, True, alive, threshold=threshold) for part, alive in each]
         # Each made before the next and let go then: scores are held for single weights alone.
         alive = [] if pattern.single else [None if m is None else living_units(pattern, m) for m in masks]
-        scores = scores_of(self.criterion, weight, step, self.schedule.sparsity(step))
+        scores = scores_of(self.criterion, weight, step, self._asked(step))
         restored = weight.restore(scores)
         if pattern.single:
             values = weight.piece(restored) if gathers(self.criterion, weight) else restored

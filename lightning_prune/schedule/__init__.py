@@ -15,8 +15,10 @@ from .accuracy_budget import AccuracyBudget as AccuracyBudget  # as sparse as a 
 from .geometric import Geometric as Geometric  # the share kept shrinks by equal factors; best from 95 % on
 from .hold import Hold as Hold  # the zeros that a model came with, and no more
 from .iterative import Iterative as Iterative  # a few rounds, each the same share of what is left
+from .layer_by_layer import LayerByLayer as LayerByLayer  # one layer after the other, each at an update of its own
 from .one_shot import OneShot as OneShot  # everything at one step
 from .polynomial import Polynomial as Polynomial  # steep at first and flat at the end; cubic unless told otherwise
 from .protocol import HoldingSchedule as HoldingSchedule
 from .protocol import Schedule as Schedule
 from .protocol import ToldSchedule as ToldSchedule
+from .protocol import TurnSchedule as TurnSchedule

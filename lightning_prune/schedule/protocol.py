@@ -63,3 +63,23 @@ class ToldSchedule(Protocol):
         to those now, and `closed()`, the schedule of a run that ends with them.
         """
         ...
+
+
+@runtime_checkable
+class TurnSchedule(Protocol):
+    """A schedule that prunes one layer after the other, each to what the scope asks of it in the end.
+
+    It is a `Schedule` besides. Layers are counted from 0.
+    """
+
+    def in_turn(self, shares: Sequence[float]) -> Any:
+        """Return the schedule for as many layers: which share of all that goes is gone after the turn of each."""
+        ...
+
+    def turn(self, layer: int) -> int:
+        """Return the step at which a layer is pruned."""
+        ...
+
+    def turns(self, step: int) -> int:
+        """Return how many layers have had their turn at `step`."""
+        ...

@@ -9,6 +9,7 @@ statistics in linear time. Then a line here and `conf/pruner/selection/NAME.yaml
 tests/laws/test_selection.py test it at once.
 """
 
+from .below_mean import BelowMean as BelowMean  # what scores far below the mean of its pool, so many as there are
 from .exact import Exact as Exact  # as many as asked for, to one weight, the same on every machine
 from .histogram import Histogram as Histogram  # above a smoothed threshold that a histogram of the scores gives
 from .protocol import Selection as Selection

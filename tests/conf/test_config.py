@@ -66,7 +66,7 @@ def test_rewind_takes_the_word_init(composed: Compose) -> None:
 def test_g25_every_key_of_the_pruner_has_an_effect(composed: Compose) -> None:
     config = composed("digits_mlp", "pruner.reversible=true", "pruner.name=mine")
     nouns = {"schedule", "criterion", "pattern", "scope", "selection", "targets", "regularizer", "budget"}
-    nouns.add("reconstruction")
+    nouns |= {"reconstruction", "regrowth"}
     assert set(config.pruner) == {"_target_", "reversible", "name", *nouns}
     pruner = build.parts(config).prune.pruner
     assert (pruner.reversible, pruner.name) == (True, "mine")

@@ -16,6 +16,7 @@ from lightning_prune.cli.arguments import folder
 PRUNER = folder("conf") / "pruner"
 OPTIONS = {str(f.relative_to(PRUNER).with_suffix("")): f for f in sorted(PRUNER.glob("*/*.yaml")) if f.stem != "none"}
 SET_BY_THE_PRUNER = {
+    "schedule": {"shares"},
     "criterion": {"memory", "step", "name", "sparsity", "norm", "total", "place"},
     "regularizer": {"moment"},
     "reconstruction": {"memory", "name", "sparsity"},
@@ -65,6 +66,7 @@ def test_one_yaml_for_each_python_file() -> None:
         "mask_regularizer",
         "budget",
         "reconstruction",
+        "regrowth",
     ):
         ideas = {file.stem for file in (package / noun).glob("*.py")} - {"__init__", "protocol"}
         options = {file.stem for file in (PRUNER / noun).glob("*.yaml")} - {"none"}

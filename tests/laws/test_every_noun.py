@@ -25,8 +25,10 @@ NOUNS = [
     "mask_regularizer",
     "budget",
     "reconstruction",
+    "regrowth",
 ]
 SET_BY_THE_PRUNER = {
+    "schedule": {"shares"},
     "criterion": {"memory", "step", "name", "sparsity", "norm", "total", "place"},
     "regularizer": {"moment"},
     "reconstruction": {"memory", "name", "sparsity"},

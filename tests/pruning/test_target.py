@@ -11,14 +11,14 @@ from torch import nn
 from lightning_prune.cost import count
 from lightning_prune.pattern import Channel, Element
 from lightning_prune.pruning import Pruner
-from lightning_prune.rounds import target
-from lightning_prune.rounds.target import CostTarget, UnreachableError, sparsity_for
-from lightning_prune.rounds.trial import Trial
+from lightning_prune.pruning import target
+from lightning_prune.pruning.target import CostTarget, UnreachableError, sparsity_for
+from lightning_prune.pruning.trial import Trial
 from lightning_prune.schedule import OneShot, Polynomial
 from lightning_prune.scope import Uniform
 from lightning_prune.targets import Targets
 
-from .conftest import Net
+from tests.rounds.conftest import Net
 
 IMAGES = torch.linspace(-1, 1, 128).view(2, 1, 8, 8)
 ROWS = torch.linspace(-1, 1, 40).view(4, 10)

@@ -26,6 +26,8 @@ _POINTS = 5
 """At how many widths a group is measured: with one unit, with all, and evenly between."""
 _BLOCKS, _BLOCK_MS, _CALLS = 7, 1.0, 100
 """Of how many blocks the least counts, how long one is to take, and how many calls it has at most."""
+_TURNS = 3
+"""How often whole forwards are measured at all widths."""
 _FEWEST, _LONGEST_MS = 3, 100.0
 """Where blocks take long, as few as so many count, and no more than fit into so many milliseconds."""
 
@@ -68,7 +70,7 @@ class _Measuring:
         self._known: dict[Any, tuple[float, ...]] = {}
 
     def table(self) -> LatencyTable:
-        whole = never_slower([_POINTS], [self._forward(self._at(point)) for point in range(_POINTS)])
+        whole = never_slower([_POINTS], self._forwards())
         found = places_of(self._model, self._groups)
         names = [name for name, _ in self._model.named_modules()]
         calls = calls_of(self._model, names, self._inputs, [place.module for place in found])
@@ -132,6 +134,17 @@ class _Measuring:
                     module(*each.args, **each.kwargs)
 
             return self._least(run)
+
+    def _forwards(self) -> list[float]:
+        """Return the milliseconds of whole forwards at each width: the least of a few times, to and fro.
+
+        What else the machine does for a while meets other widths each time.
+        """
+        found = [math.inf] * _POINTS
+        for turn in range(_TURNS):
+            for point in range(_POINTS) if turn % 2 else reversed(range(_POINTS)):
+                found[point] = min(found[point], self._forward(self._at(point)))
+        return found
 
     def _forward(self, left: Sequence[int]) -> float:
         """Return the milliseconds of a whole forward with so many units of each group."""

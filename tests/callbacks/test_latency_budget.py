@@ -63,7 +63,7 @@ def fit(
         enable_model_summary=False,
         log_every_n_steps=1,
     )
-    trainer.fit(model, ckpt_path=ckpt_path, **({"weights_only": True} if ckpt_path else {}))
+    trainer.fit(model, ckpt_path=ckpt_path, weights_only=True if ckpt_path else None)
     return model, pruning
 
 

@@ -104,6 +104,10 @@ REFUSED = {
     "a sweep": (("macs=0.5", "-m"), "-m: this command takes -cn"),
     "masks that are learned": (("macs=0.5", "pruner=learned"), "digits_mlp learns its masks"),
     "zeros that are held": (("macs=0.5", "pruner/schedule=hold"), "has no final_sparsity"),
+    "a budget that each run measures": (
+        ("speedup=2", "pruner/budget=latency"),
+        "its budget is measured anew by each run",
+    ),
     "another task": (("macs=0.5", "task.net.sizes=[64,32,10]"), "weights=dense.pt: Error(s) in loading"),
 }
 

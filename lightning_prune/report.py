@@ -55,6 +55,10 @@ class Spent:
         asked: the share that is to go in the end.
         grain: the share that the largest step of a group of units takes: the budget is met no nearer than that.
         reachable: the share that goes where every group keeps as few units as it may.
+        digits: how many digits behind the point are shown.
+        basis: what it rests on, in words; "" where it is counted.
+        speedup: how many times as fast the model is without its dead units, where that was asked for and measured.
+        speedup_asked: how many times as fast it was to be.
     """
 
     unit: str
@@ -63,6 +67,10 @@ class Spent:
     asked: float
     grain: float
     reachable: float
+    digits: int = 0
+    basis: str = ""
+    speedup: float | None = None
+    speedup_asked: float | None = None
 
     @property
     def gone(self) -> float:
@@ -72,7 +80,25 @@ class Spent:
     def __str__(self) -> str:
         """Return a line for people."""
         asked = f"{percent(self.gone)} gone, {percent(self.asked)} asked for in the end"
-        return f"{self.unit}: {self.left:,.0f} of {self.total:,.0f} are left; {asked}"
+        left, total = (f"{number:,.{self.digits}f}" for number in (self.left, self.total))
+        basis = f" ({self.basis})" if self.basis else ""
+        faster = "" if self.speedup is None else f"; without its dead units {self._speedup}"
+        return f"{self.unit}: {left} of {total} are left; {asked}{basis}{faster}"
+
+    @property
+    def _speedup(self) -> str:
+        return f"{self.speedup:.2f} times as fast, measured, {self.speedup_asked:g} asked for"
+
+    @property
+    def too_slow(self) -> str | None:
+        """What to say where the model was measured slower than asked for by more than a twentieth; None elsewhere."""
+        if self.speedup is None or self.speedup_asked is None or self.speedup >= 0.95 * self.speedup_asked:
+            return None
+        nearer = self.speedup_asked * self.speedup_asked / self.speedup
+        return (
+            f"without its dead units the model is {self._speedup}: training changed which units go, or the machine was "
+            f"busy. Ask for speedup={nearer:.3g}, or measure on an idle machine"
+        )
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,11 @@ def put_on(
         rank_zero_info(f"{title}: resumed; {pruner.saved_window}")
     trial = trial or (pace is not None and pace.guesses(length, pruner))
 
+    if isinstance(pruner, Pruner) and pruner.measures and trainer.world_size > 1:
+        one, its = pruner, trained(trainer, module)  # all go by what the first rank has measured
+        found = on_ranks(trainer, title, lambda: one.measure(module, its) if trainer.is_global_zero else None)
+        pruner.measured = trainer.strategy.broadcast(found)
+
     def attach() -> Rewinder | None:
         if shrink:
             check_shrinkable(module, example_of(pruner))

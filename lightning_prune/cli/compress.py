@@ -15,7 +15,7 @@ from lightning_prune.cli.errors import UserError
 
 if TYPE_CHECKING:
     from lightning_prune.cli.build import Parts
-    from lightning_prune.rounds.target import CostTarget
+    from lightning_prune.pruning.target import CostTarget
 
 HELP = """\
 usage: lightning-prune compress CHECKPOINT -cn RECIPE TARGET [batch=N] [--config-dir FOLDER] [key=value ...]
@@ -77,7 +77,7 @@ def main(argv: list[str]) -> int:
     asked = _asked(argv)
     from lightning_prune.cli import train
     from lightning_prune.cli.compressed import compressed, evaluated
-    from lightning_prune.rounds.target import sparsity_for
+    from lightning_prune.pruning.target import sparsity_for
 
     with _built(asked.words(asked.checkpoint, 0.5)) as (config, parts):
         folder = _folder()
@@ -107,7 +107,7 @@ def main(argv: list[str]) -> int:
 def _asked(argv: Sequence[str]) -> Asked:
     """Return the command line read. Raises UserError that says what is missing or too much."""
     from lightning_prune.cli import checkpoints
-    from lightning_prune.rounds.target import CostTarget
+    from lightning_prune.pruning.target import CostTarget
 
     key = argv[0].partition("=")[0] if argv else "-"
     if key.startswith("-") or key in (*TARGETS, "batch"):
@@ -180,12 +180,21 @@ def _folder() -> Path:
 
 def _pruner(config: Any, parts: Parts) -> Any:
     """Return the recipe's pruner. Raises UserError if it cannot take whole units out at a sparsity."""
+    from lightning_prune.budget import MeasuredBudget
     from lightning_prune.pattern import CoupledPattern
     from lightning_prune.pruning import Pruner
 
     pruner = parts.prune.pruner
     if not isinstance(pruner, Pruner):
         raise UserError(f"{config.recipe} learns its masks, for which no sparsity can be set: choose pruner=default")
+    if isinstance(pruner.budget, MeasuredBudget) and (
+        not pruner.budget.is_measured or getattr(pruner.budget, "speedup", None)
+    ):
+        raise UserError(
+            f"{config.recipe}: its budget is measured anew by each run, and compress finds the sparsity before: choose "
+            "pruner/budget=weights or pruner/budget=macs, or give the file of a table by pruner.budget.table, without "
+            "pruner.budget.speedup"
+        )
     if not isinstance(pruner.pattern, CoupledPattern) or pruner.schedule.final_sparsity != 0.5:
         raise UserError(
             f"{config.recipe}: prune.pruner is {pruner}, whatever pruner says: let it be ${{pruner}}, and leave "
@@ -196,8 +205,7 @@ def _pruner(config: Any, parts: Parts) -> Any:
 
 def _inputs(parts: Parts, batch: int | None) -> Any:
     """Return the example inputs, with so many examples."""
-    from lightning_prune.cli.compressed import with_batch
-    from lightning_prune.coupling.example import example_of
+    from lightning_prune.coupling.example import example_of, with_batch
 
     inputs = example_of(parts.task, getattr(parts.prune.pruner.pattern, "example_inputs", None))
     return inputs if batch is None else with_batch(inputs, batch)

@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_prune.cli import build, evaluation
 from lightning_prune.cost import CostReport, compare
-from lightning_prune.coupling.example import tensors
+from lightning_prune.coupling.example import examples_in
+from lightning_prune.pruning.target import CostTarget, Found, steady_latency
 from lightning_prune.report import columns
-from lightning_prune.rounds.target import CostTarget, Found, steady_latency
 
 if TYPE_CHECKING:
     from lightning_prune.cli.build import Parts
@@ -148,23 +147,3 @@ def on_one_device(config: Any) -> Any:
         if "num_nodes" in alone.trainer:
             alone.trainer.num_nodes = 1
     return alone
-
-
-def examples_in(inputs: Any) -> int:
-    """Return how many examples a forward has: the first dimension of its first tensor."""
-    first = next((tensor for tensor in tensors(inputs) if tensor.dim()), None)
-    return 1 if first is None else first.shape[0]
-
-
-def with_batch(inputs: Any, number: int) -> Any:
-    """Return example inputs with so many examples, those there are over and over, in every tensor that holds them."""
-    there = examples_in(inputs)
-
-    def resized(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value[torch.arange(number) % there] if value.dim() and value.shape[0] == there else value
-        if isinstance(value, Mapping):
-            return {key: resized(part) for key, part in value.items()}
-        return type(value)(resized(part) for part in value) if isinstance(value, (tuple, list)) else value
-
-    return resized(inputs)

@@ -6,3 +6,5 @@ from .cost import Cost as Cost
 from .cost import LayerCost as LayerCost
 from .cost import count as count
 from .latency import latency as latency
+from .latency_table import LatencyTable as LatencyTable
+from .layer_times import measure_latency as measure_latency

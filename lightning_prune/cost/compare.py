@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from lightning_prune.cost.cost import Cost, count, shown
-from lightning_prune.cost.latency import device_of, latency
+from lightning_prune.cost.latency import described, device_of, latency
 from lightning_prune.coupling.example import example_of
 from lightning_prune.report import columns
 from lightning_prune.shown import frame, html_table, new_figure
@@ -150,7 +150,7 @@ def compare(dense: nn.Module, smaller: nn.Module, example_inputs: Any = None, re
     dense_ms, smaller_ms = latency((dense, smaller), inputs, repeats)
     where = device_of(smaller)
     threads = torch.get_num_threads()
-    name = torch.cuda.get_device_name(where) if where.type == "cuda" else str(where)
+    name = described(where)
     device = f"{name} with {threads} thread{'s' if threads > 1 else ''}" if where.type == "cpu" else name
     return CostReport(count(dense, inputs), count(smaller, inputs), dense_ms, smaller_ms, repeats, device)
 

@@ -37,10 +37,10 @@ def latency(models: Sequence[nn.Module], example_inputs: Any = None, repeats: in
     with evaluation(*models), torch.inference_mode():
         for turn in range(_WARM_UP + repeats):
             for i in turns if turn % 2 else reversed(turns):
-                _wait(models[i])
+                wait(device_of(models[i]))
                 start = time.perf_counter()
                 call(models[i], inputs[i])
-                _wait(models[i])
+                wait(device_of(models[i]))
                 times[i].append(1e3 * (time.perf_counter() - start))
     return [statistics.median(each[_WARM_UP:]) for each in times]
 
@@ -51,9 +51,13 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu") if parameter is None else parameter.device
 
 
-def _wait(model: nn.Module) -> None:
+def described(device: torch.device) -> str:
+    """Return the name of a device for people."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
+def wait(device: torch.device) -> None:
     """Wait for what was started on an accelerator."""
-    device = device_of(model)
     if device.type in ("cpu", "meta"):
         return
     accelerator: Any = getattr(torch, "accelerator", None)  # torch 2.6

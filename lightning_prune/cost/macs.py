@@ -36,7 +36,7 @@ def macs(model: nn.Module, inputs: Any) -> dict[str, int]:
     hooks = [module.register_forward_pre_hook(enter, prepend=True) for module in names]
     hooks += [module.register_forward_hook(leave, with_kwargs=True) for module in names]
     try:
-        with evaluation(model), _frozen(model), _unfused(), torch.no_grad(), counter:
+        with evaluation(model), _frozen(model), unfused(), torch.no_grad(), counter:
             call(model, inputs)
     finally:
         for hook in hooks:
@@ -84,7 +84,7 @@ def _frozen(model: nn.Module) -> Generator[None, None, None]:
 
 
 @contextmanager
-def _unfused() -> Generator[None, None, None]:
+def unfused() -> Generator[None, None, None]:
     """Switch off the fused encoder layer, which the counter does not see into."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)

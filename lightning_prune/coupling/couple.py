@@ -34,7 +34,7 @@ def couple(model: nn.Module, example_inputs: Any = None, kinds: tuple[Kind, ...]
         ValueError: there are no example inputs, or the model does not run on them.
         ModuleNotFoundError: Torch-Pruning is not installed.
     """
-    with _eagerly(model):
+    with eagerly(model):
         return _couple(model, example_of(model, example_inputs), kinds)
 
 
@@ -81,7 +81,7 @@ def _sound(
     return sound, refused
 
 
-def _eagerly(model: nn.Module) -> AbstractContextManager[Any]:
+def eagerly(model: nn.Module) -> AbstractContextManager[Any]:
     """Have compiled modules run as they are written: compiled code would be made anew for every trial."""
     compiled = any(
         hasattr(m, "_orig_mod") or getattr(m, "_compiled_call_impl", None) is not None for m in model.modules()

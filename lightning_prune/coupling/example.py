@@ -88,6 +88,26 @@ def tensors(value: Any) -> Iterator[Tensor]:
             yield from tensors(getattr(value, entry.name))
 
 
+def examples_in(inputs: Any) -> int:
+    """Return how many examples a forward has: the first dimension of its first tensor."""
+    first = next((tensor for tensor in tensors(inputs) if tensor.dim()), None)
+    return 1 if first is None else first.shape[0]
+
+
+def with_batch(inputs: Any, number: int) -> Any:
+    """Return example inputs with so many examples, those there are over and over, in every tensor that holds them."""
+    there = examples_in(inputs)
+
+    def resized(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value[torch.arange(number) % there] if value.dim() and value.shape[0] == there else value
+        if isinstance(value, Mapping):
+            return {key: resized(part) for key, part in value.items()}
+        return type(value)(resized(part) for part in value) if isinstance(value, (tuple, list)) else value
+
+    return resized(inputs)
+
+
 @torch.no_grad()
 def answer(model: nn.Module, example_inputs: Any, training: bool = False) -> list[Tensor]:
     """Return the tensors that the model gives, from the same random state each time and in full precision.

@@ -14,7 +14,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from lightning_prune.coupling.couple import _eagerly, plain_copy  # pyright: ignore[reportPrivateUsage]
+from lightning_prune.coupling.couple import eagerly, plain_copy
 from lightning_prune.coupling.example import call, example_of, own_randomness, tensors
 from lightning_prune.coupling.layout import Layout
 
@@ -36,7 +36,7 @@ def layouts_used(model: nn.Module, parameters: Mapping[str, nn.Parameter]) -> di
     if getattr(model, "example_input_array", None) is None:
         return {}
     try:
-        with own_randomness(), warnings.catch_warnings(), _eagerly(model):
+        with own_randomness(), warnings.catch_warnings(), eagerly(model):
             warnings.simplefilter("ignore")
             tried, example = _without_hooks(plain_copy(model).eval()), example_of(model)
             twins = dict(zip(map(id, model.parameters()), tried.parameters(), strict=True))

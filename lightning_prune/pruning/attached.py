@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -20,6 +21,7 @@ from lightning_prune.pruning.correcting import corrected, put_in
 from lightning_prune.pruning.header import header, still_due
 from lightning_prune.pruning.held_update import HeldUpdate, note_of_held, share_held, take_zeros
 from lightning_prune.pruning.ideas import Ideas, needing, updates_of
+from lightning_prune.pruning.measured import Measured, measure, note_of_measured, speedup_now
 from lightning_prune.pruning.memories import memory_here, whole_memory
 from lightning_prune.pruning.observation import Observation
 from lightning_prune.pruning.observed import Observed
@@ -50,13 +52,21 @@ class Attached:
         schedule: resolved for that length.
         step: the step of the latest update, None before the first.
         changed: the share of all mask entries that the latest update changed.
+        measured: what the budget goes by, where it is measured.
 
     Raises:
         ValueError: nothing to prune, a window that cannot be met, or weights whose layout an idea needs and none says.
     """
 
     def __init__(
-        self, ideas: Ideas, model: nn.Module, length: int | None, total_steps: int | None, trial: bool, trained: Trained
+        self,
+        ideas: Ideas,
+        model: nn.Module,
+        length: int | None,
+        total_steps: int | None,
+        trial: bool,
+        trained: Trained,
+        measured: Measured | None = None,
     ) -> None:
         self._ideas = ideas
         self._criterion = chooser(ideas)
@@ -71,15 +81,20 @@ class Attached:
         self._observation: Observation | None = None
         self._regrowing: Regrowing | None = None
         self._price: Price | None = None
+        self._budget, self._asked = ideas.budget, ideas.schedule  # as far as nothing is measured
         self._priced = False
         self._at = 0  # how many optimizer steps are completed
         self.telling: Telling | None = None
+        self.measured: Measured | None = None
         schedules = self._resolve(length)
         if not trial:
             pruning = [schedule for schedule in (self.schedule, *schedules.values()) if schedule.final_sparsity]
             checks.check_window(pruning[0] if pruning else self.schedule, total_steps)
             regrowth = None if ideas.regrowth is None else ideas.regrowth.resolve(length)
             check_until(regrowth, self.schedule, total_steps)
+        if self._chosen.units is not None:
+            self._know(measured or measure(ideas, model, self._chosen.units))
+            schedules = self._resolve(length)
         self.masks = Masks(self._chosen.targets, ideas.reversible, model)
         self.counted = self._chosen.counted
         try:
@@ -99,16 +114,22 @@ class Attached:
 
     def _resolve(self, length: int | None) -> dict[str | None, Schedule]:
         """Set the schedule in whole steps, and return that of each sparsity rule."""
-        self.schedule = self._ideas.schedule.resolve(length)
+        self.schedule = self._asked.resolve(length)
         self.length = length
         if self.telling is not None:
             self.schedule = self.telling.schedule(self.schedule)
         return self._by_rule()
 
+    def _know(self, measured: Measured | None) -> None:
+        """Go by what was measured. Raises ValueError if it does not go with the ideas; nothing is changed then."""
+        if measured is not None:
+            self._budget, self._asked = measured.taken_by(self._ideas)
+            self.measured, self._priced = measured, False
+
     def tell(self, step: int, value: float) -> None:
         """Take note of a validation's metric; what follows from it happens at the next update."""
         if self.telling is not None:
-            self.telling.tell(step, value, self._ideas.schedule.resolve(self.length))
+            self.telling.tell(step, value, self._asked.resolve(self.length))
             self._set_up_updates(self._resolve(self.length))
 
     def settle(self, step: int, optimizers: Iterable[Optimizer]) -> bool:
@@ -223,7 +244,7 @@ class Attached:
         ideas = self._ideas
         if not self._priced and self._chosen.units is not None and isinstance(ideas.pattern, CoupledPattern):
             shapes = {name: tuple(weight.shape) for name, weight in self.masks.items()}
-            self._price = price_of(ideas.budget, ideas.pattern, self._model, ideas.units_found, shapes)
+            self._price = price_of(self._budget, ideas.pattern, self._model, ideas.units_found, shapes)
             self._priced = True
         return self._price
 
@@ -352,6 +373,7 @@ class Attached:
                 *self._chosen.notes,
                 *note_of_held(self._updates),
                 *note_of_told(self._ideas.schedule),
+                *note_of_measured(self.measured, self._ideas.schedule),
                 *self._notes(),
             ],
             asked=pools,
@@ -365,9 +387,21 @@ class Attached:
         bound = [f"that is the most: {selection} may take less"] if getattr(selection, "at_most", False) else []
         return [*bound, *note_of_turns(self._updates, self.schedule), *regrown]
 
+    def with_speedup(self, report: Report) -> Report:
+        """Return a last report with how fast the model is without its dead units, where a speed-up was asked for."""
+        if report.spent is None or self.measured is None or self.measured.faster is None or self.step is None:
+            return report
+        pattern = self._ideas.pattern
+        assert isinstance(pattern, CoupledPattern)
+        keeps = [keep for update in self._updates for keep in update.alive()]
+        groups = [group for update in self._updates for group in update.groups]
+        found = speedup_now(self._model, self._budget, pattern, groups, keeps)
+        return replace(report, spent=replace(report.spent, speedup=found, speedup_asked=self.measured.faster.asked))
+
     def header(self) -> dict[str, Any]:
-        """Return the part of the state that is a few numbers."""
-        return header(self.schedule, self.length, self.step)
+        """Return the part of the state that is a few numbers, and what was measured."""
+        known = {} if self.measured is None else {"measured": self.measured.to_dict()}
+        return header(self.schedule, self.length, self.step) | known
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that a resumed run needs beside the weights. Pruned entries are zero then."""
@@ -402,7 +436,9 @@ class Attached:
         length = state["total_steps"] or self.length
         if self.telling is not None and "told" in state:
             self.telling.load_state_dict(state["told"])
-        schedule = self._ideas.schedule.resolve(length)
+        if self.measured is not None and "measured" in state:
+            self._know(Measured.from_dict(state["measured"]))
+        schedule = self._asked.resolve(length)
         schedule = schedule if self.telling is None else self.telling.schedule(schedule)
         check_position(state, schedule)
         if not self._holds and self.telling is None:  # these ask for what the state has

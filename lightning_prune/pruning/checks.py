@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from lightning_prune.budget import Weights
-from lightning_prune.criterion import CorrectingCriterion, ObservingCriterion
+from lightning_prune.criterion import CorrectingCriterion, ObservingCriterion, RememberingCriterion
 from lightning_prune.gate import ThresholdGate
 from lightning_prune.pattern import CoupledPattern, SitedPattern
 from lightning_prune.schedule import HoldingSchedule, Schedule, ToldSchedule, TurnSchedule
@@ -108,6 +108,19 @@ def check_budget(budget: Any, pattern: Any, targets: Targets) -> None:
         raise ValueError(
             f"budget={budget} is of the whole model, and Targets(sparsity={dict(targets.sparsity)}) is of some "
             "weights: leave one out"
+        )
+
+
+def check_speedup(budget: Any, schedule: Any, criterion: Any) -> None:
+    """Raise ValueError if copies pruned before training are to be measured, and what prunes them knows only then."""
+    if getattr(budget, "speedup", None) is None:
+        return
+    if isinstance(schedule, ToldSchedule):
+        raise ValueError(f"budget={budget} finds how much is to go, and so does {schedule}: leave one out")
+    if isinstance(criterion, (ObservingCriterion, RememberingCriterion)):
+        raise ValueError(
+            f"budget={budget} measures copies that are pruned before training, and {criterion} looks at training: use "
+            "a criterion of weights alone, such as Magnitude(), or leave speedup out and go by the table"
         )
 
 

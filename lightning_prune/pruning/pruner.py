@@ -9,18 +9,20 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from lightning_prune.budget import Budget, Weights
+from lightning_prune.budget import Budget, MeasuredBudget, Weights
 from lightning_prune.criterion import Criterion, Magnitude, SitedCriterion
 from lightning_prune.masks import apply_all, zero_gradients
 from lightning_prune.parsed import parsed
 from lightning_prune.pattern import CoupledPattern, Element, Pattern, SitedPattern
 from lightning_prune.pruning import checks
 from lightning_prune.pruning.attached import Attached
+from lightning_prune.pruning.chosen import Chosen
 from lightning_prune.pruning.engine import Engine
+from lightning_prune.pruning.measured import Measured, measure
 from lightning_prune.pruning.penalty import add_gradient
 from lightning_prune.pruning.reconstructing import check_reconstruction, chooser
 from lightning_prune.pruning.regrowing import check_regrowth
-from lightning_prune.pruning.units_found import UnitsFound
+from lightning_prune.pruning.units_found import UnitsFound, coupling_of
 from lightning_prune.pruning.waiting import Trained
 from lightning_prune.reconstruction import Reconstruction
 from lightning_prune.regrowth import Regrowth
@@ -84,11 +86,13 @@ class Pruner(Engine[Attached]):
         self.reversible = reversible
         self.budget = budget
         self.units_found: UnitsFound | None = None
+        self.measured: dict[str, Any] | None = None
         self.reconstruction = reconstruction
         self.regrowth = regrowth
         super().__init__(name)
         checks.check_ideas(schedule, criterion, pattern, scope, selection, targets, regularizer)
         checks.check_budget(budget, pattern, targets)
+        checks.check_speedup(budget, schedule, chooser(self))
         check_reconstruction(reconstruction, schedule, criterion, pattern)
         checks.check_corrected(chooser(self), reversible)
         checks.check_foreseen(regularizer, chooser(self))
@@ -130,10 +134,48 @@ class Pruner(Engine[Attached]):
         if isinstance(self.pattern, CoupledPattern):
             self.units_found = UnitsFound(model, self.pattern, self.budget)
 
+    @property
+    def measures(self) -> bool:
+        """Whether the next attach, with what was loaded and handed over so far, is to measure something first."""
+        return isinstance(self.budget, MeasuredBudget) and self._known_measurements is None
+
+    @property
+    def _known_measurements(self) -> Measured | None:
+        if not isinstance(self.budget, MeasuredBudget):
+            return None
+        known = (self._pending or {}).get("measured") or self.measured
+        return None if known is None else Measured.from_dict(known)
+
+    def measure(self, model: nn.Module, trained: Trained = None) -> dict[str, Any] | None:
+        """Measure what the budget goes by; None where it goes by nothing that is measured.
+
+        `attach` does it by itself. Where several processes prune alike, have one do it, and set `measured` of all their
+        pruners to what it returns before they attach. The callback does so.
+
+        Args:
+            model: not pruned yet, on the device where it will train; it stays as it is.
+            trained: as for `attach`.
+
+        Returns:
+            Plain values; those of a state that waits for attach where it has any.
+
+        Raises:
+            ValueError: it cannot be measured, or no copy is as fast as asked for; the message says why.
+        """
+        known = self._known_measurements
+        if known is None and isinstance(self.budget, MeasuredBudget):
+            coupling = coupling_of(self.pattern, model, self.units_found)
+            units = Chosen(self.targets, coupling, model, trained, lambda _: {}).units
+            assert units is not None
+            known = measure(self, model, units)
+        return None if known is None else known.to_dict()
+
     def _put(
         self, model: nn.Module, length: int | None, total_steps: int | None, trial: bool, trained: Trained
     ) -> Attached:
-        on_model = Attached(self, model, length, total_steps, trial, trained)
+        measured = self._known_measurements
+        on_model = Attached(self, model, length, total_steps, trial, trained, measured)
+        self.measured = None
         if self._pending is None:  # a state brings its masks
             try:
                 on_model.hold()
@@ -159,6 +201,8 @@ class Pruner(Engine[Attached]):
             on_model.masks.apply()
             split = resumable and on_model.masks.split  # other ranks may have failed: nothing is asked of them
             self._final_report = on_model.report(counting=not split)
+            if not resumable:
+                self._final_report = on_model.with_speedup(self._final_report)
             size, share = self._final_report.size, 100 * self._final_report.sparsity
             log.info("%s: %d values, %.2f %% zeros", self.name, size, share)
             self._left = on_model.header() if split else self.state_dict()

@@ -68,12 +68,32 @@ class UnitCost:
         steps = [min(multiple, group.units) for group in self.groups]
         return [float(self.saved([*none[:n], step, *none[n + 1 :]])) for n, step in enumerate(steps)]
 
+    def per_unit(self) -> list[float]:
+        """Return what a unit of each group saves: the first; of times, which rise in steps, the mean of half of all."""
+        if self.price is None or not self.price.of_curves:
+            return self.of_one_unit()
+        half = [max(1, group.units // 2) for group in self.groups]
+        none: list[int] = [0] * len(self.groups)
+        return [float(self.saved([*none[:n], step, *none[n + 1 :]])) / step for n, step in enumerate(half)]
+
+    def _largest(self, multiple: int) -> float:
+        """Return the most that a step of a group saves: of entries a first one, of measured times any."""
+        if self.price is None or not self.price.of_curves:
+            return max(self.of_one_unit(multiple))
+        most = [0.0] * len(self.groups)
+        for (name, dim), units in self._takes.items():
+            for number, each in units:
+                step = min(multiple, self.groups[number].units)
+                most[number] += step * each * self.price.steepest(name, dim)
+        return max(most)
+
     def spent(self, gone: Sequence[int], final: float, multiple: int) -> Spent:
         """Return what is paid where so many units are gone, and what can be saved."""
         assert self.price is not None
         least = [group.units - min(group.units, multiple) for group in self.groups]
-        total, grain = self.price.total, max(self.of_one_unit(multiple))
-        return Spent(self.price.unit, total, total - self.saved(gone), final, grain / total, self.saved(least) / total)
+        price, total = self.price, self.price.total
+        numbers = (total, total - self.saved(gone), final, self._largest(multiple) / total, self.saved(least) / total)
+        return Spent(price.unit, *numbers, price.digits, price.basis)
 
     def likely(self, sparsity: float) -> float:
         """Return the share of zeros among the counted weights where each group gives up alike to save a share."""

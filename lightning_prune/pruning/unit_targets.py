@@ -9,7 +9,9 @@ from torch import nn
 
 from lightning_prune.coupling.graph import OUTPUT
 from lightning_prune.coupling.units import Coupling, Group
-from lightning_prune.targets import Found, Target, plain_name, targets_named
+from lightning_prune.masks import check_own
+from lightning_prune.pattern import CoupledPattern
+from lightning_prune.targets import Found, Target, Targets, plain_name, targets_named
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,17 @@ def unit_targets(
             "matches only loses columns with the units that it reads, if any"
         )
     return UnitTargets(tuple(groups), targets_named(model, names), counted, norms, skipped, rules)
+
+
+def units_of(model: nn.Module, pattern: CoupledPattern, targets: Targets) -> UnitTargets:
+    """Return the groups of units that pattern and targets allow to prune.
+
+    Raises:
+        ValueError: there are none, or they share memory with others; the message says why.
+    """
+    units = unit_targets(model, targets.find(model), pattern.couple(model))
+    check_own(model, units.targets)
+    return units
 
 
 def _by_rule(groups: Sequence[Group], wanted: Mapping[str, Target]) -> dict[str | None, tuple[Group, ...]]:

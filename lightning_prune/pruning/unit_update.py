@@ -103,7 +103,7 @@ class UnitUpdate:
         """Return what is paid now and was asked for in the end; None where weights are counted."""
         if self.price is None:
             return None
-        gone = [int((~alive).sum()) for alive in self._alive()]
+        gone = [int((~alive).sum()) for alive in self.alive()]
         return self._cost.spent(gone, self.schedule.final_sparsity, self.pattern.multiple)
 
     def likely(self, sparsity: float) -> float:
@@ -127,11 +127,11 @@ class UnitUpdate:
         """Return which units of each group stay at `step`, and the thresholds. Raises what `decide` raises."""
         units = [group.units for group in self.groups]
         share = nearest(lambda r: self._cost.saved([r * n for n in units]), self._goal(step), 1e-9)
-        return self.choose(step, self._scores(self._alive(), step, share))
+        return self.choose(step, self._scores(self.alive(), step, share))
 
     def choose(self, step: int, worth: Sequence[Tensor]) -> tuple[list[Tensor], list[float]]:
         """Return which units of each group stay at `step` if they are worth so much, and the thresholds."""
-        alive = self._alive()
+        alive = self.alive()
         budget = self._budget(worth, alive)
         if self.turns is None or not isinstance(self.schedule, TurnSchedule):
             return budget.keeps(self._share(budget, step))
@@ -178,7 +178,7 @@ class UnitUpdate:
         Criteria are told the share of its units that the group at hand gives up, whatever the schedule says.
         """
         keeps: list[Tensor] = []
-        for group, number, alive in zip(self.groups, numbers, self._alive(), strict=True):
+        for group, number, alive in zip(self.groups, numbers, self.alive(), strict=True):
             alone = replace(self, groups=(group,))
             (scores,) = alone._scores([alive], step, 1.0 - number / group.units)
             first = scores.masked_fill(~alive, -math.inf).argsort(descending=True, stable=True)[:number]
@@ -252,7 +252,7 @@ class UnitUpdate:
         """Return the final sparsity of all counted weights, for each of them."""
         return {weight.target.name: self.schedule.final_sparsity for weight in self.counted}
 
-    def _alive(self) -> list[Tensor]:
+    def alive(self) -> list[Tensor]:
         """Return which units of each group are alive: one look at the device for all."""
         parts = [next(p for p in group.of("out") if p.name in self.weights) for group in self.groups]
         masks = ((self.weights[part.name], part) for part in parts)
@@ -289,7 +289,7 @@ class UnitUpdate:
             means = [float((total * (a | self.reversible)).mean()) for total, a in zip(totals, alive, strict=True)]
             totals = [total / mean if mean > 0 else total for total, mean in zip(totals, means, strict=True)]
         if self.by_cost and self.price is not None:
-            costs = self._cost.of_one_unit()
+            costs = self._cost.per_unit()
             totals = [total / cost if cost else total for total, cost in zip(totals, costs, strict=True)]
         return [total.float() for total in totals]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from lightning_prune.budget import Budget, Price
+from lightning_prune.budget import Budget, MeasuredBudget, Price
 from lightning_prune.coupling.units import Coupling
 from lightning_prune.pattern import CoupledPattern
 from lightning_prune.shards import is_plain
@@ -24,11 +24,17 @@ class UnitsFound:
         budget: what their sparsity is a share of: what the model costs is seen in a forward of the whole, too.
 
     Raises:
-        ValueError: there are no example inputs, or the model does not run on them.
+        ValueError: there are no example inputs, the model does not run on them, or it would have to be measured.
     """
 
     def __init__(self, model: nn.Module, pattern: CoupledPattern, budget: Budget) -> None:
         self._model: weakref.ref[nn.Module] | None = weakref.ref(model)
+        if isinstance(budget, MeasuredBudget) and (not budget.is_measured or getattr(budget, "speedup", None)):
+            raise ValueError(
+                f"budget={budget} measures a whole model, and this one is about to be taken apart over ranks: measure "
+                "a table before, by lightning_prune.cost.measure_latency, and give it as Latency(table=...) without "
+                "speedup; or prune under DDP"
+            )
         self.coupling = pattern.couple(model)
         shapes = {plain_name(name): tuple(parameter.shape) for name, parameter in model.named_parameters()}
         self.price = budget.price(model, pattern.example_inputs, shapes)

@@ -11,14 +11,13 @@ from torch import nn
 
 from lightning_prune.coupling.units import Group
 from lightning_prune.criterion import Criterion, SitedCriterion
-from lightning_prune.masks import Masks, check_own
+from lightning_prune.masks import Masks
 from lightning_prune.pattern import CoupledPattern
-from lightning_prune.pruning.unit_targets import UnitTargets, unit_targets
+from lightning_prune.pruning.unit_targets import UnitTargets
 from lightning_prune.pruning.unit_update import UnitUpdate
 from lightning_prune.schedule import OneShot
 from lightning_prune.scope import GlobalRanking
 from lightning_prune.selection import Exact
-from lightning_prune.targets import Targets
 
 
 class Named(Protocol):
@@ -29,17 +28,6 @@ class Named(Protocol):
 
 
 T = TypeVar("T", bound=Named)
-
-
-def units_of(model: nn.Module, pattern: CoupledPattern, targets: Targets) -> UnitTargets:
-    """Return the groups of units that pattern and targets allow to prune.
-
-    Raises:
-        ValueError: there are none, or they share memory with others; the message says why.
-    """
-    units = unit_targets(model, targets.find(model), pattern.couple(model))
-    check_own(model, units.targets)
-    return units
 
 
 def named(groups: Sequence[T]) -> dict[str, T]:

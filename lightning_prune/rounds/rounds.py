@@ -17,9 +17,10 @@ from lightning_prune.cost import count
 from lightning_prune.criterion import Criterion, FilterNorm, SitedCriterion
 from lightning_prune.pattern import Channel, CoupledPattern
 from lightning_prune.pruning.checks import check_readers, check_weights_tell
+from lightning_prune.pruning.unit_targets import units_of
 from lightning_prune.report import percent
 from lightning_prune.rounds import record
-from lightning_prune.rounds.best_units import choose, keep_best, named, units_of
+from lightning_prune.rounds.best_units import choose, keep_best, named
 from lightning_prune.rounds.record import History, Round, folder_of, share_gone
 from lightning_prune.rounds.trainer import (
     LightningDataModule,

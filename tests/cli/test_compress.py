@@ -11,9 +11,10 @@ import torch
 
 from lightning_prune.cli import build
 from lightning_prune.cli.completion import words
-from lightning_prune.cli.compressed import Compressed, with_batch
+from lightning_prune.cli.compressed import Compressed
 from lightning_prune.cost import compare, count
-from lightning_prune.rounds.target import CostTarget, Found
+from lightning_prune.coupling.example import with_batch
+from lightning_prune.pruning.target import CostTarget, Found
 from lightning_prune.shrink import rebuild
 from lightning_prune.tasks.classifier import Classifier
 from lightning_prune.tasks.nets import MLP, digits_cnn
@@ -67,7 +68,7 @@ def test_a_speed_up_is_met_where_a_forward_takes_what_its_macs_say(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The clock of a loaded machine is no test, so the multiply-adds stand in for it."""
-    from lightning_prune.rounds import target
+    from lightning_prune.pruning import target
 
     monkeypatch.setattr(target, "latency", lambda models, x, _: [1e-3 * count(model, x).macs for model in models])
     saved("digits_mlp")
@@ -103,6 +104,10 @@ REFUSED = {
     "a sweep": (("macs=0.5", "-m"), "-m: this command takes -cn"),
     "masks that are learned": (("macs=0.5", "pruner=learned"), "digits_mlp learns its masks"),
     "zeros that are held": (("macs=0.5", "pruner/schedule=hold"), "has no final_sparsity"),
+    "a budget that each run measures": (
+        ("speedup=2", "pruner/budget=latency"),
+        "its budget is measured anew by each run",
+    ),
     "another task": (("macs=0.5", "task.net.sizes=[64,32,10]"), "weights=dense.pt: Error(s) in loading"),
 }
 

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from lightning_prune.cli.arguments import recipes
+from lightning_prune.cost import LatencyTable, count
+from lightning_prune.pruning import target
 
 from .conftest import Command
 
@@ -79,6 +81,30 @@ def test_a_schedule_that_follows_a_metric_has_no_table_of_updates(command: Comma
     assert "as sparse as val/accuracy allows: decided at each validation" in said.out
     assert "by metric" in said.out
     assert "share of the run" not in said.out.replace("share=", "")
+
+
+@pytest.mark.slow
+def test_milliseconds_are_measured_for_the_plan_and_a_speed_up_found(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock of a loaded machine is no test, so the multiply-adds stand in for whole forwards."""
+    monkeypatch.setattr(target, "latency", lambda models, x, _: [1e-3 * count(model, x).macs for model in models])
+    words = ("plan", "-cn", "digits_mlp", "pruner/pattern=channel", "pruner/budget=latency", "pruner.budget.threads=1")
+    said = command(*words, "pruner.budget.speedup=2", "pruner.budget.table=times.json", "pruner.budget.batch=3")
+    assert (said.status, said.err) == (0, "")
+    assert re.search(
+        r"^ms: (.*) of \1 are left; 0.00 % gone, .* table of layers: batch of 3, 1 thread, cpu", said.out, re.M
+    )
+    assert re.search(
+        r"^speedup=2: .* % of the units are to go; a copy without them ran 2\.\d\d times as fast", said.out, re.M
+    )
+    assert LatencyTable.load("times.json").batch == 3
+    facts = json.loads(command(*words, "pruner.budget.table=times.json", "--json").out)
+    assert facts["spent"]["unit"] == "ms"
+    assert facts["spent"]["asked"] == facts["updates"][-1]["sparsity"]
+    other = command(*words, "pruner.budget.table=times.json", "pruner.budget.batch=4")
+    assert other.status == 1
+    assert "batch=4, and the latency table was measured with batch=3" in other.err
 
 
 @pytest.mark.parametrize("recipe", GRADUAL)

@@ -13,7 +13,7 @@ from torch.nn.utils import prune
 from lightning_prune import LearnedMasks, Pruner, Targets
 from lightning_prune.criterion import Random
 from lightning_prune.pattern import Channel, Element
-from lightning_prune.rounds.best_units import units_of
+from lightning_prune.pruning.unit_targets import units_of
 from lightning_prune.schedule import OneShot
 from tests.guarantees.helpers import Net, fit, ramp
 from tests.helpers import mlp

@@ -14,9 +14,11 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 
 from lightning_prune import Pruner
-from lightning_prune.budget import Budget, MACs, Weights
+from lightning_prune.budget import Budget, Latency, MACs, Weights
+from lightning_prune.cost import layer_times, measure_latency
 from lightning_prune.pattern import Channel
 from lightning_prune.schedule import OneShot
+from tests.cost.counted import counted_ms
 
 
 def mlp() -> nn.Module:
@@ -72,6 +74,27 @@ def test_G13_without_them_it_is_refused_with_the_remedy(make: type[nn.Module], f
     with pytest.raises(ValueError, match=r"'0.weight' is taken apart over ranks, .* call Pruner.find_units\(model\)"):
         pruner.attach(model)
     assert not pruner.attached
+
+
+@pytest.mark.parametrize("make", NETS)
+def test_milliseconds_of_pieces_need_a_table_that_was_measured_before(
+    make: type[nn.Module], mesh: DeviceMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, alone = make(), make()
+    alone.load_state_dict(model.state_dict())
+    for budget in (Latency(), Latency(speedup=2)):
+        with pytest.raises(ValueError, match="measures a whole model, and this one is about to be taken apart"):
+            pruner_of(make, budget).find_units(model)
+    monkeypatch.setattr(layer_times, "least_ms", lambda run, device: 1.0 + counted_ms(run))
+    table = measure_latency(model, EXAMPLES[make])  # pyright: ignore[reportArgumentType]
+    pruner, other = pruner_of(make, Latency(table)), pruner_of(make, Latency(table))
+    pruner.find_units(model)
+    fully_shard(model, mesh=mesh)
+    for each, on in ((pruner, model), (other, alone)):
+        each.attach(on)
+        each.after_step(1)
+    assert pruner.masks.digest() == other.masks.digest()
+    assert pruner.masks.pruned > 0
 
 
 def test_other_patterns_have_none_to_find() -> None:

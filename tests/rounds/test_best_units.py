@@ -10,7 +10,8 @@ from torch import nn
 
 from lightning_prune.criterion import FilterNorm, GeometricMedian, KMeans, Magnitude, NormScale, Random
 from lightning_prune.pattern import Channel
-from lightning_prune.rounds.best_units import choose, keep_best, named, units_of
+from lightning_prune.pruning.unit_targets import units_of
+from lightning_prune.rounds.best_units import choose, keep_best, named
 from lightning_prune.shrink import shrink
 from lightning_prune.targets import Targets
 

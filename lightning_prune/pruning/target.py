@@ -11,9 +11,9 @@ from torch import nn
 
 from lightning_prune.cost import count, latency
 from lightning_prune.coupling.example import example_of
-from lightning_prune.pruning import Pruner
-from lightning_prune.rounds.bisect import least_sparsity
-from lightning_prune.rounds.trial import Trial
+from lightning_prune.pruning.bisect import least_sparsity
+from lightning_prune.pruning.ideas import Ideas
+from lightning_prune.pruning.trial import Trial
 from lightning_prune.shown import by_reason
 
 Kind = Literal["macs", "parameters", "speedup"]
@@ -76,7 +76,9 @@ class Found:
     share: float
 
 
-def sparsity_for(model: nn.Module, pruner: Pruner, target: CostTarget, example_inputs: Any = None) -> Found:
+def sparsity_for(
+    model: nn.Module, pruner: Ideas, target: CostTarget, example_inputs: Any = None, trial: Trial | None = None
+) -> Found:
     """Return the least sparsity at which a copy, pruned along the schedule and made smaller, meets a target.
 
     MACs and parameters are counted. Latencies are measured, of the copy and of the model in turn, where the model is;
@@ -87,6 +89,7 @@ def sparsity_for(model: nn.Module, pruner: Pruner, target: CostTarget, example_i
         pruner: not attached; its ideas say what goes, and its schedule's final sparsity is what is looked for.
         target: what to meet.
         example_inputs: what one forward takes; None for the module's `example_input_array`.
+        trial: makes the copies; None for one of this pruner.
 
     Raises:
         UnreachableError: the target is not met with one unit left in each group; the message says what can be met, and
@@ -94,7 +97,7 @@ def sparsity_for(model: nn.Module, pruner: Pruner, target: CostTarget, example_i
         ValueError: there are no example inputs, or no units that can be taken out.
     """
     inputs = example_of(model, example_inputs)
-    trial = Trial(model, pruner)
+    trial = trial or Trial(model, pruner)
     dense = float("nan") if target.kind == "speedup" else float(getattr(count(model, inputs), target.kind))
 
     def share(sparsity: float, blocks: int = _BLOCKS) -> float:

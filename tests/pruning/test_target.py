@@ -8,17 +8,16 @@ import pytest
 import torch
 from torch import nn
 
+from lightning_prune.budget import MACs
 from lightning_prune.cost import count
 from lightning_prune.pattern import Channel, Element
-from lightning_prune.pruning import Pruner
-from lightning_prune.rounds import target
-from lightning_prune.rounds.target import CostTarget, UnreachableError, sparsity_for
-from lightning_prune.rounds.trial import Trial
+from lightning_prune.pruning import Pruner, target
+from lightning_prune.pruning.target import CostTarget, UnreachableError, sparsity_for
+from lightning_prune.pruning.trial import Trial
 from lightning_prune.schedule import OneShot, Polynomial
 from lightning_prune.scope import Uniform
 from lightning_prune.targets import Targets
-
-from .conftest import Net
+from tests.rounds.conftest import Net
 
 IMAGES = torch.linspace(-1, 1, 128).view(2, 1, 8, 8)
 ROWS = torch.linspace(-1, 1, 40).view(4, 10)
@@ -73,6 +72,19 @@ def test_what_cannot_be_met_says_the_most_and_what_stays_whole(excluded: str) ->
     assert f"{excluded}.weight" in str(raised.value)
     assert "bias" not in str(raised.value)
     assert "one unit left in each of" in str(raised.value)
+
+
+@pytest.mark.parametrize(("net", "example"), [(Net, IMAGES), (mlp, ROWS)])
+def test_a_copy_goes_by_the_budget_of_the_pruner(net: Any, example: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    model = net()
+    trial = Trial(model, pruner(example, budget=MACs(), scope=Uniform()))
+    smaller = trial.smaller(0.5)
+    share = count(smaller, example).macs / count(model, example).macs
+    assert share == pytest.approx(0.5, abs=0.06)
+    gone, units = trial.gone(0.5)
+    assert gone == pytest.approx(1 - share)
+    assert 0.0 < units < 0.5
 
 
 def test_frozen_layers_stay_whole_in_a_copy() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lightning_prune.rounds.bisect import least_sparsity
+from lightning_prune.pruning.bisect import least_sparsity
 
 COSTS: dict[str, Callable[[float], float]] = {
     "a line": lambda s: 1 - s,

@@ -270,3 +270,26 @@ def test_every_page_is_in_the_sites_navigation() -> None:
 )
 def test_links_of_the_site(text: str, page: str, repository: str | None, there: str) -> None:
     assert hooks().LINK.sub(lambda found: hooks().link(found, page, repository), text) == there
+
+
+# Around it
+
+STEP = re.compile(r"timeout \d+m make \S+")
+
+
+def test_the_workflow_does_what_the_script_does() -> None:
+    script = STEP.findall((ROOT / ".ci" / "run").read_text(encoding="utf-8"))
+    assert "timeout 5m make docs" in script
+    assert STEP.findall((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")) == script
+
+
+@pytest.mark.parametrize("file", [ROOT / "CITATION.cff", *sorted((ROOT / ".github").rglob("*.yml"))], ids=name_of)
+def test_files_for_others_are_yaml(file: Path) -> None:
+    assert isinstance(yaml.safe_load(file.read_text(encoding="utf-8")), dict)
+
+
+def test_the_version_stands_in_one_place() -> None:
+    version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert version is not None
+    elsewhere = [ROOT / "CITATION.cff", ROOT / "mkdocs.yml", *sorted((ROOT / "lightning_prune").rglob("*.py"))]
+    assert not [file for file in elsewhere if f'"{version[1]}"' in file.read_text(encoding="utf-8")]

@@ -38,7 +38,7 @@ imports: .venv/.dev
 	$(BIN)/lint-imports --no-logo
 
 docs: .venv/.dev ## build the site of docs/ into site/; a broken link is an error
-	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs --quiet build --strict --clean
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean
 	@ls site/index.html
 
 # The wheel is made from the sdist. Every Python file and YAML of the checkout must be in it.

@@ -280,6 +280,7 @@ STEP = re.compile(r"timeout \d+m make \S+")
 def test_the_workflow_does_what_the_script_does() -> None:
     script = STEP.findall((ROOT / ".ci" / "run").read_text(encoding="utf-8"))
     assert "timeout 5m make docs" in script
+    assert "-m mkdocs build --strict" in (ROOT / "Makefile").read_text(encoding="utf-8"), "--quiet would drop warnings"
     assert STEP.findall((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")) == script
 
 

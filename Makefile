@@ -8,7 +8,7 @@ export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 unexport HYDRA_FULL_ERROR
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow check lint format-check types imports wheel clean
+.PHONY: help demo test test-slow check lint format-check types imports docs wheel try-wheel clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -37,10 +37,14 @@ types: .venv/.dev
 imports: .venv/.dev
 	$(BIN)/lint-imports --no-logo
 
-# Every Python file and YAML of the checkout must be in the wheel.
-wheel: .venv/.dev ## build dist/*.whl and see that no file is missing in it
+docs: .venv/.dev ## build the site of docs/ into site/; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean
+	@ls site/index.html
+
+# The wheel is made from the sdist. Every Python file and YAML of the checkout must be in it.
+wheel: .venv/.dev ## build dist/*.tar.gz and from it dist/*.whl, and see that no file is missing
 	@rm -rf build dist
-	@$(BIN)/python -m build --wheel --no-isolation --outdir dist >/dev/null
+	@$(BIN)/python -m build --no-isolation --outdir dist >/dev/null
 	@rm -rf build
 	@$(BIN)/python -m zipfile -l dist/*.whl | awk '{print $$1}' | LC_ALL=C sort >dist/inside
 	@{ find lightning_prune -name '*.py'; find conf recipes -name '*.yaml' | sed 's|^|lightning_prune/|'; } \
@@ -48,10 +52,18 @@ wheel: .venv/.dev ## build dist/*.whl and see that no file is missing in it
 	@if [ -s dist/missing ]; then \
 		echo "not in the wheel:"; cat dist/missing; exit 1; fi
 	@rm dist/inside dist/missing
-	@ls dist/*.whl
+	@ls dist/*.tar.gz dist/*.whl
+
+try-wheel: wheel ## install the wheel into an empty environment and run the first page of the documents there
+	@rm -rf dist/try && $(PYTHON) -m venv dist/try
+	@wheel=$$(ls $(CURDIR)/dist/*.whl) && dist/try/bin/pip install -qq "$$wheel[lightning,structured,hydra]" -c constraints.txt
+	@sed -n '/^```python$$/,/^```$$/p' docs/index.md | grep -v '^```' >dist/try/first.py
+	@cd dist/try && bin/python -I first.py && bin/lightning-prune train -cn digits_mlp hydra.run.dir=runs/first \
+		&& bin/lightning-prune inspect runs/first
+	@rm -rf dist/try
 
 clean: ## remove the environment, caches and everything that runs have written
-	rm -rf .venv .data build dist ./*.egg-info runs outputs wandb lightning_logs
+	rm -rf .venv .data build dist site ./*.egg-info runs outputs wandb lightning_logs
 	rm -rf .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find lightning_prune conf recipes tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 

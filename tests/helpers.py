@@ -2,7 +2,10 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
+from functools import cache
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -32,6 +35,18 @@ def ideas(noun: str) -> list[Any]:
     ]
     assert found, f"no idea in {CONF / noun}"
     return found
+
+
+@cache
+def hooks() -> ModuleType:
+    """Return docs/hooks.py, which is no module of a package."""
+    place = Path(__file__).parents[1] / "docs" / "hooks.py"
+    spec = spec_from_file_location("hooks", place)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def patterns() -> list[Any]:

@@ -1,4 +1,4 @@
-"""The documents keep up with the code: tests that are named exist, Python code runs, links lead somewhere.
+"""The documents keep up with the code: tests that are named exist, code runs, links lead somewhere, pages are found.
 
 A Python block that cannot run is skipped when the line above it is `<!-- not run: why -->`.
 """
@@ -17,18 +17,20 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import ModelPruning
-from torch import Tensor, nn
+import yaml
+from torch import nn
 
-from lightning_prune import Pruner, PruningCallback
-from lightning_prune.schedule import OneShot, Polynomial
-from lightning_prune.targets import Targets
+from lightning_prune import Pruner
+from lightning_prune.schedule import OneShot
 from tests.guarantees.helpers import Batches, sparsity
+from tests.helpers import hooks
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "ARCHITECTURE.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
     ROOT / "recipes" / "README.md",
     ROOT / "benchmarks" / "README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
@@ -117,39 +119,21 @@ def readme_check(names: Names) -> None:
     assert right.mean() > 0.9
 
 
-def guide_names() -> Names:
-    torch.manual_seed(0)
-    coder = nn.ModuleDict({"encoder": nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4)), "head": nn.Linear(4, 2)})
-    model = nn.Linear(5, 2)
-
-    def find(**rules: Any) -> Targets:
-        targets = Targets(**rules)
-        assert {t.name: t.rule for t in targets.find(coder).targets} == {
-            "encoder.0.weight": r"encoder\.0\.",
-            "encoder.1.weight": None,
-        }
-        return targets
-
-    def loss(module: nn.Module, batch: Tensor) -> Tensor:
-        return module(batch).square().mean()
-
-    return {
-        "Targets": find,
-        "Pruner": Pruner,
-        "Polynomial": Polynomial,
-        "dataclass": dataclass,
-        "Tensor": Tensor,
-        "model": model,
-        "optimizer": torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9),
-        "batches": torch.randn(4001, 3, 5),
-        "loss": loss,
-    }
+def targets_check(names: Names) -> None:
+    found = names["rules"].find(names["model"]).targets
+    assert {t.name: t.rule for t in found} == {"encoder.0.weight": r"encoder\.0\.", "encoder.1.weight": None}
 
 
-def guide_check(names: Names) -> None:
+def plain_check(names: Names) -> None:
     assert int((names["model"].weight == 0).sum()) == 9
+
+
+def lora_check(names: Names) -> None:
     assert (names["pruned"].zeros, names["filled"]) == (48, 48)
     assert sum(int((names["tuned"][i].weight == 0).sum()) for i in (0, 2)) == 48
+
+
+def own_idea_check(names: Names) -> None:
     pruner = Pruner(OneShot(0.5, 1), criterion=names["GradientMagnitude"]())
     layer = nn.Linear(2, 2, bias=False)
     with torch.no_grad():
@@ -158,6 +142,14 @@ def guide_check(names: Names) -> None:
     pruner.attach(layer)
     assert pruner.after_step(1)
     assert layer.weight.tolist() == [[0.0, 1.0], [1.0, 0.0]]
+
+
+def index_check(names: Names) -> None:
+    assert sparsity(names["sparse"]) == round(0.9 * (64 * 128 + 128 * 10)) / (64 * 128 + 128 * 10)
+    assert [tuple(names["smaller"].net[i].weight.shape) for i in (0, 2)] == [(32, 64), (10, 32)]
+    for model in (names["sparse"], names["smaller"]):
+        right = model(torch.tensor(names["images"] / 16).float()).argmax(1).numpy() == names["labels"]
+        assert right.mean() > 0.9
 
 
 def methods_check(names: Names) -> None:
@@ -171,36 +163,61 @@ def methods_check(names: Names) -> None:
     assert (layer.weight != 0).tolist() == [[False, True], [False, True]]
 
 
-def migration_names() -> Names:
-    return {"PruningCallback": PruningCallback, "ModelPruning": ModelPruning}
-
-
 STAND_INS = {
     "README.md": StandIn(dict, readme_check),
-    "ARCHITECTURE.md": StandIn(dict, lambda names: None),
-    "docs/guide.md": StandIn(guide_names, guide_check),
-    "docs/migration.md": StandIn(migration_names, lambda names: None),
-    "docs/guarantees.md": StandIn(dict, lambda names: None),
+    "docs/index.md": StandIn(dict, index_check),
+    "docs/guide/lora.md": StandIn(dict, lora_check),
+    "docs/guide/own_idea.md": StandIn(dict, own_idea_check),
+    "docs/guide/plain_pytorch.md": StandIn(dict, plain_check),
+    "docs/guide/targets.md": StandIn(dict, targets_check),
     "docs/methods.md": StandIn(dict, methods_check),
     "docs/distributed.md": StandIn(lambda: {"L": pl}, lambda names: None),
 }
+COMPLETE = StandIn(dict, lambda names: None)
+
+
+SLOW = {"docs/index.md"}
+"""They train; README.md stands for them among the fast tests."""
 
 
 @pytest.mark.parametrize(
-    "document", [d for d in DOCUMENTS if "```python" in d.read_text(encoding="utf-8")], ids=name_of
+    "document",
+    [
+        pytest.param(d, id=name_of(d), marks=[pytest.mark.slow] if name_of(d) in SLOW else [])
+        for d in DOCUMENTS
+        if "```python" in d.read_text(encoding="utf-8")
+    ],
 )
 def test_python_code_runs(document: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks of a document share their names, in order."""
     monkeypatch.chdir(tmp_path)
     text = document.read_text(encoding="utf-8")
     assert text.count("```python") == len(PYTHON.findall(text)), "a block is not closed"
-    stand_in = STAND_INS[name_of(document)]
+    stand_in = STAND_INS.get(name_of(document), COMPLETE)
     names = stand_in.names() | {"__name__": "document"}
     for block in PYTHON.finditer(text):
         if not block["skip"]:
             line = text.count("\n", 0, block.start("code"))
             exec(compile("\n" * line + block["code"], document, "exec", dont_inherit=True), names)
     stand_in.check(names)
+
+
+# YAML
+
+YAML = re.compile(r"^```yaml\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+class AnyTag(yaml.SafeLoader):
+    """Reads the tags of other libraries as if they were not there."""
+
+
+AnyTag.add_multi_constructor("!", lambda loader, tag, node: None)
+
+
+@pytest.mark.parametrize("document", [d for d in DOCUMENTS if "```yaml" in d.read_text(encoding="utf-8")], ids=name_of)
+def test_yaml_is_yaml(document: Path) -> None:
+    for block in YAML.findall(document.read_text(encoding="utf-8")):
+        assert isinstance(yaml.load(block, AnyTag), dict)
 
 
 # Links
@@ -222,3 +239,58 @@ def test_links_lead_somewhere(document: Path) -> None:
         assert target.is_relative_to(ROOT), f"{document.name} links out of the project: {path}"
         if anchor:
             assert anchor in anchors(target), f"{document.name} links to {path}#{anchor}"
+
+
+# The site
+
+NAV = re.compile(r"([\w/]+\.md)$", re.MULTILINE)
+
+
+def test_every_page_is_in_the_sites_navigation() -> None:
+    listed = NAV.findall((ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2])
+    assert len(listed) == len(set(listed))
+    ours = {str(document.relative_to(ROOT / "docs")) for document in (ROOT / "docs").rglob("*.md")}
+    assert ours == set(listed) - set(hooks().BROUGHT.values())
+    assert set(hooks().BROUGHT.values()) <= set(listed)
+    assert all((ROOT / source).is_file() for source in hooks().BROUGHT)
+
+
+@pytest.mark.parametrize(
+    ("text", "page", "repository", "there"),
+    [
+        ("[a](units.md#b)", "guide/index.md", None, "[a](units.md#b)"),
+        ("[a](../../benchmarks/README.md#b)", "guide/units.md", None, "[a](../benchmarks.md#b)"),
+        ("[a](docs/guide/own_idea.md)", "architecture.md", None, "[a](guide/own_idea.md)"),
+        ("[a](../docs/studies/README.md)", "recipes.md", None, "[a](studies/README.md)"),
+        ("[a](../tests/x.py) `t`", "guarantees.md", None, "a `t`"),
+        ("[a](../tests/x.py)", "guarantees.md", "https://host/us/it/", "[a](https://host/us/it/blob/main/tests/x.py)"),
+        ("[a](https://host/b) [c](#d)", "faq.md", None, "[a](https://host/b) [c](#d)"),
+        ("![a](../images/b.svg)", "guide/units.md", None, "![a](../images/b.svg)"),
+    ],
+)
+def test_links_of_the_site(text: str, page: str, repository: str | None, there: str) -> None:
+    assert hooks().LINK.sub(lambda found: hooks().link(found, page, repository), text) == there
+
+
+# Around it
+
+STEP = re.compile(r"timeout \d+m make \S+")
+
+
+def test_the_workflow_does_what_the_script_does() -> None:
+    script = STEP.findall((ROOT / ".ci" / "run").read_text(encoding="utf-8"))
+    assert "timeout 5m make docs" in script
+    assert "-m mkdocs build --strict" in (ROOT / "Makefile").read_text(encoding="utf-8"), "--quiet would drop warnings"
+    assert STEP.findall((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8")) == script
+
+
+@pytest.mark.parametrize("file", [ROOT / "CITATION.cff", *sorted((ROOT / ".github").rglob("*.yml"))], ids=name_of)
+def test_files_for_others_are_yaml(file: Path) -> None:
+    assert isinstance(yaml.safe_load(file.read_text(encoding="utf-8")), dict)
+
+
+def test_the_version_stands_in_one_place() -> None:
+    version = re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert version is not None
+    elsewhere = [ROOT / "CITATION.cff", ROOT / "mkdocs.yml", *sorted((ROOT / "lightning_prune").rglob("*.py"))]
+    assert not [file for file in elsewhere if f'"{version[1]}"' in file.read_text(encoding="utf-8")]

@@ -1,4 +1,4 @@
-"""A criterion in the user's own file, as docs/guide.md writes it, named by `_target_` or by a YAML of the user's."""
+"""A criterion in the user's own file, as docs/guide/own_idea.md writes it, by `_target_` or by a YAML of the user's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .conftest import SHORT, Command
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "guide.md").read_text(encoding="utf-8")
+GUIDE = (Path(__file__).parents[2] / "docs" / "guide" / "own_idea.md").read_text(encoding="utf-8")
 AT_ONCE = (
     *("pruner/schedule=one_shot", "pruner.schedule.step=0", "pruner/pattern=row", "pruner/scope=uniform"),
     *("task.lr=1e-30", "task.weight_decay=0"),

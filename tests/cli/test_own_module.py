@@ -1,4 +1,4 @@
-"""The user's own LightningModule on the command line: the files of docs/guide.md, in an empty folder."""
+"""The user's own LightningModule on the command line: the files of docs/guide/own_module.md, in an empty folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lightning_prune.cli import constructor_keys, here
 
 from .conftest import Command
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "guide.md").read_text(encoding="utf-8")
+GUIDE = (Path(__file__).parents[2] / "docs" / "guide" / "own_module.md").read_text(encoding="utf-8")
 SCRIPT = Path(sys.executable).parent / "lightning-prune"
 OURS = ("-cn", "net", "--config-dir", "mine")
 HALF = ("pruner.schedule.final_sparsity=0.5",)

@@ -101,7 +101,7 @@ class KMeansOf:
 
     Attributes:
         clusters: what it does.
-        weights: by name, on the host; others are brought there one by one.
+        weights: by name, on the host, a stack's experts one below the other; others are brought there one by one.
     """
 
     clusters: KMeans
@@ -112,4 +112,6 @@ class KMeansOf:
     def at(self, site: Site) -> Criterion:
         """Return the criterion for that weight at that step."""
         asked, seen = self.clusters.at(site), self.weights.get(site.name)
-        return asked if seen is None else lambda weight, grad: asked.scores(seen, weight)
+        if seen is None:
+            return asked
+        return lambda weight, grad: asked.scores(seen.split(len(weight))[site.expert] if weight.dim() else seen, weight)

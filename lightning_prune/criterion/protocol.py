@@ -29,6 +29,7 @@ class Site:
         norm: the scales of the norms behind the weight, one per output, where the pattern knows them.
         total: from a sum over the entries at hand, 0-dim, to that over the whole weight.
         place: from flat positions in what is handed over to those in the whole weight, output dimension first.
+        expert: which of the experts that the weight stacks, where they are asked for one by one.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Site:
     norm: Tensor | None = None
     total: Callable[[Tensor], Tensor] = itself
     place: Callable[[Tensor], Tensor] = itself
+    expert: int = 0
 
 
 class Criterion(Protocol):
@@ -143,7 +145,8 @@ class HostedCriterion(Protocol):
     def hosted(self, weights: Mapping[str, Tensor]) -> SitedCriterion:
         """Return the criterion for one update; it finds these weights, by name and output dimension first, here.
 
-        It may be asked for others as well. Scores lie where the weight that it is asked for does.
+        Of a stack of experts the outputs come one below the other, as many of each; `Site.expert` says which of them
+        is asked for. It may be asked for other weights as well. Scores lie where the weight that it is asked for does.
         """
         ...
 

@@ -35,7 +35,7 @@ def scores_of(
     for number, (part, its_grad) in enumerate(zip(weight.parts(values), grads, strict=True)):
         own = f"{number}/"
         memory = own_part(weight.memory, own)
-        site = Site(weight.target.name, step, memory, sparsity, norm)
+        site = Site(weight.target.name, step, memory, sparsity, norm, expert=number)
         scores.append(_scores(criterion, site, part, its_grad))
         weight.memory.update({own + key: kept for key, kept in memory.items()})
     return torch.cat(scores)

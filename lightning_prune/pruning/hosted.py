@@ -12,10 +12,10 @@ from lightning_prune.ranking import on_host
 def hosted(criterion: Criterion | SitedCriterion, weights: Sequence[MaskedWeight]) -> Criterion | SitedCriterion:
     """Return a criterion for one update, with the weights of a device brought to the host if it looks at them there.
 
-    Pieces, and stacks of experts, are left to be asked for one by one.
+    Pieces are left to be asked for one by one.
     """
     if not isinstance(criterion, HostedCriterion):
         return criterion
-    there = [w for w in weights if w.shard is None and w.experts == 1 and w.parameter.device.type != "cpu"]
+    there = [w for w in weights if w.shard is None and w.parameter.device.type != "cpu"]
     here = on_host([w.canonical(w.ranked()) for w in there])
     return criterion.hosted({w.target.name: values for w, values in zip(there, here, strict=True)})

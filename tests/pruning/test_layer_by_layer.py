@@ -74,6 +74,11 @@ def run(model: nn.Sequential, pruner: Pruner, lr: float = 0.05, steps: int = STE
         one_step(model, pruner, optimizer, step)
 
 
+def named(value: Any) -> str:
+    """A case's name, the same in every process."""
+    return getattr(value, "__name__", str(value))
+
+
 @pytest.mark.parametrize(
     ("make", "scope", "pattern"),
     [
@@ -82,7 +87,7 @@ def run(model: nn.Sequential, pruner: Pruner, lr: float = 0.05, steps: int = STE
         (mlp, ByLayer({"0.weight": 0.3, "4.weight": 0.8}), Element()),
         (mlp, Uniform(), Row()),
     ],
-    ids=str,
+    ids=named,
 )
 def test_G3_at_its_turn_a_layer_goes_to_its_share_and_no_other_mask_moves(make: Any, scope: Any, pattern: Any) -> None:
     model, pruner = net(make), Pruner(SCHEDULE, scope=scope, pattern=pattern)
@@ -143,7 +148,7 @@ def test_G3_groups_of_units_are_one_layer_each_and_end_as_all_at_once_would() ->
 @pytest.mark.parametrize(
     ("criterion", "pattern"),
     [(Inbound(window=2), Kernel()), (Wanda(window=3), Element()), (Snip(window=1), Element()), (Magnitude(), Row())],
-    ids=str,
+    ids=named,
 )
 def test_each_is_chosen_with_those_before_it_pruned_as_one_pruner_after_the_other_would(
     criterion: Any, pattern: Any
@@ -192,7 +197,7 @@ def output_error(make: Any, seed: int, schedule: Any, reconstruction: Any) -> tu
         pytest.param(conv, SparseGPT(window=1), 0.5, marks=pytest.mark.slow),
         pytest.param(conv, Greedy(window=1), 0.7, marks=pytest.mark.slow),
     ],
-    ids=str,
+    ids=named,
 )
 def test_nets_rebuilt_layer_by_layer_are_nearer_to_what_they_were_than_at_once(
     make: Any, reconstruction: Any, sparsity: float

@@ -41,13 +41,13 @@ docs: .venv/.dev ## build the site of docs/ into site/; a broken link is an erro
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --clean
 	@ls site/index.html
 
-# The wheel is made from the sdist. Every Python file and YAML of the checkout must be in it.
+# The wheel is made from the sdist. Every Python file, template and YAML of the checkout must be in it.
 wheel: .venv/.dev ## build dist/*.tar.gz and from it dist/*.whl, and see that no file is missing
 	@rm -rf build dist
 	@$(BIN)/python -m build --no-isolation --outdir dist >/dev/null
 	@rm -rf build
 	@$(BIN)/python -m zipfile -l dist/*.whl | awk '{print $$1}' | LC_ALL=C sort >dist/inside
-	@{ find lightning_prune -name '*.py'; find conf recipes -name '*.yaml' | sed 's|^|lightning_prune/|'; } \
+	@{ find lightning_prune -name '*.py' -o -path '*/templates/*'; find conf recipes -name '*.yaml' | sed 's|^|lightning_prune/|'; } \
 		| LC_ALL=C sort | LC_ALL=C comm -23 - dist/inside >dist/missing
 	@if [ -s dist/missing ]; then \
 		echo "not in the wheel:"; cat dist/missing; exit 1; fi

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch.optim import Optimizer
@@ -82,6 +83,7 @@ class PruningCallback(Callback, InNotebooks):
         self._box = ReportBox()
         self.hyperparameters: dict[str, Any] = {}  # what else loggers are told of the run, such as its config
         self.folder: str | None = None  # where a model goes that cannot be made smaller; None for that of checkpoints
+        self.before_shrinking: Callable[[pl.LightningModule], object] = bool  # looks at a model in its full size
         self.shrink_report: ShrinkReport | None = None
         self.cost_report: CostReport | None = None
         self.recipe: dict[str, Any] = {}  # how a plain model gets the shapes that the latest fit left; empty if its own
@@ -334,6 +336,7 @@ class PruningCallback(Callback, InNotebooks):
             return
         self._left = True
         if self.shrink and "stripped" in self.pruner.state_dict():
+            self.before_shrinking(pl_module)
             done = make_smaller(trainer, pl_module, self.pruner, self._title, self.folder)
             self.shrink_report, self.recipe, self.cost_report = done.report, done.recipe, done.cost
             self._write(trainer, done.cost.scalars() if done.cost else {})

@@ -12,11 +12,12 @@ from lightning_prune.cli.errors import explain
 HELP = """\
 usage: lightning-prune COMMAND ...
 
-  train -cn RECIPE [key=value ...]    train and prune; writes a folder with config, metrics, report, picture, model
+  train -cn RECIPE [key=value ...]    train and prune; writes a folder with config, metrics, report, page, model
   compress CHECKPOINT -cn RECIPE ...  a trained model made smaller to a target: speedup=2, macs=0.5 or parameters=0.4
   plan -cn RECIPE [key=value ...]     what would be pruned, and when, without training; --json
   inspect FILE|RUN ... [--json]       sparsity by layer of checkpoints, this library's or any other
   sensitivity RUN                     what pruning each layer alone costs; a plan of sparsities by layer, for train
+  report RUN ...                      one HTML page about a run, or several side by side; train writes it, too
   compare FOLDER ...                  accuracy and loss against sparsity, of any set of runs: table, picture, wandb
   export RUN --format 2:4|onnx        a run's model for sparse tensor cores, or as ONNX
   shrink RUN                          a run's model without its dead units, smaller and dense
@@ -85,6 +86,10 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from lightning_prune.cli import compare
 
         return compare.main
+    if name == "report":
+        from lightning_prune.cli import report
+
+        return report.main
     if name == "export":
         from lightning_prune.cli import export
 
@@ -108,8 +113,8 @@ def _command(name: str) -> Callable[[list[str]], int]:
     if name == "--version":
         return _version
     raise ValueError(
-        f"unknown command {name!r}: there are train, compress, plan, inspect, compare, export, shrink, "
-        "threshold-sweep, sensitivity and completion; see lightning-prune --help"
+        f"unknown command {name!r}: there are train, compress, plan, inspect, report, compare, export, "
+        "shrink, threshold-sweep, sensitivity and completion; see lightning-prune --help"
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 COMMANDS = (
     *("train", "compress", "plan", "inspect", "compare", "export", "shrink", "threshold-sweep", "sensitivity"),
-    "completion",
+    *("report", "completion"),
 )
 _OF_RECIPE = ("train", "compress", "plan")
 _OPTIONS = {
@@ -17,6 +17,7 @@ _OPTIONS = {
     "compress": ("-cn", "--config-dir", "--help"),
     "plan": ("-cn", "--config-dir", "--json", "--help"),
     "inspect": ("--json", "--trust", "--help"),
+    "report": ("--out", "--title", "--json", "--help"),
     "sensitivity": ("-cn", "--config-dir", "--sparsity", "--levels", "--criterion", "--batches", "--json", "--help"),
     "completion": ("bash", "zsh", "fish"),
 }

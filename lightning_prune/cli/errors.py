@@ -11,6 +11,7 @@ _EXTRAS = {
     "hydra": "hydra",
     "omegaconf": "hydra",
     "matplotlib": "hydra",
+    "jinja2": "hydra",
     "safetensors": "hydra",
     "sklearn": "hydra",
     "pytorch_lightning": "hydra",

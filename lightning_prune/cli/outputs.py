@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import platform
 import sys
@@ -15,14 +14,13 @@ import torch
 from torch import nn
 
 from lightning_prune.learned import LearnedMasks
+from lightning_prune.page import Curves as Curves
+from lightning_prune.page import read_metrics as read_metrics
 from lightning_prune.report import Report
 from lightning_prune.shrink import RECIPE
 
 LEARNED = "learned.pt"
 _LIGHTNING = {"pytorch_lightning": "pytorch-lightning", "lightning": "lightning"}
-
-Curves = dict[str, list[tuple[int, float]]]
-"""Name of a metric -> its values over steps."""
 
 
 def save_model(model: nn.Module, folder: Path) -> Path:
@@ -62,19 +60,6 @@ def save_report(report: Report, folder: Path, **facts: Any) -> Path:
     path = folder / "report.json"
     path.write_text(json.dumps(facts | report.to_dict() | {"versions": versions()}, indent=2) + "\n", encoding="utf-8")
     return path
-
-
-def read_metrics(folder: Path) -> Curves:
-    """Return the curves in `metrics.csv`, none if there is no such file."""
-    path = folder / "metrics.csv"
-    curves: Curves = {}
-    if path.is_file():
-        with path.open(encoding="utf-8", newline="") as stream:
-            for row in csv.DictReader(stream):
-                for name, value in row.items():
-                    if value and name not in ("step", "epoch"):
-                        curves.setdefault(name, []).append((int(row["step"]), float(value)))
-    return curves
 
 
 def versions() -> Mapping[str, str]:

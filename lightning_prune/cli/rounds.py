@@ -8,9 +8,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_prune.cli import build, claim, compose, loggers, outputs, saved_config
+from lightning_prune.cli import build, claim, compose, loggers, outputs, saved_config, written
 from lightning_prune.cli.errors import UserError
 from lightning_prune.cli.sweep import Sweep, from_here
+from lightning_prune.page import PAGE
 from lightning_prune.report import columns
 from lightning_prune.rounds.record import FILE, FOLDER, finished, folder_of
 
@@ -25,6 +26,7 @@ _RESULTS = {
     "rounds": FILE,
     "report": "report.json",
     "picture": "report.png",
+    "page": PAGE,
     "model": "model.safetensors",
     "its shapes": "shrunk.json",
     "state_dict": "model.pt",
@@ -152,6 +154,8 @@ def _finish(history: History, parts: build.Parts, folder: Path, facts: dict[str,
         "versions": outputs.versions(),
     }
     (folder / "report.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    written.page(folder)
     print(f"\n{history.table()}\n")
     for name, file in _RESULTS.items():
-        print(f"{name:<16} {from_here(folder / file)}")
+        if (folder / file).is_file():
+            print(f"{name:<16} {from_here(folder / file)}")

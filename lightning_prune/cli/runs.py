@@ -54,7 +54,7 @@ def find(folders: Iterable[Path]) -> tuple[list[Run], dict[Path, Unfit]]:
     runs: dict[Path, Run] = {}
     left_out: dict[Path, Unfit] = {}
     for folder in folders:
-        found = _below(folder)
+        found = below(folder)
         if not found:
             what = "there is no run in it" if folder.is_dir() else "there is no such folder"
             raise UserError(f"{folder}: {what}")
@@ -69,7 +69,7 @@ def find(folders: Iterable[Path]) -> tuple[list[Run], dict[Path, Unfit]]:
     return list(runs.values()), left_out
 
 
-def _below(folder: Path) -> list[Path]:
+def below(folder: Path) -> list[Path]:
     """Return the runs in a folder, or the folder itself if it is one."""
     if _is_run(folder):
         return [folder]

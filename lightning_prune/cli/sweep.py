@@ -18,7 +18,7 @@ from lightning_prune.cli.errors import explain, message
 from lightning_prune.cli.outcome import Outcome
 
 _FILES = (
-    *("config.yaml", "metrics.csv", "hparams.yaml", "report.json", "report.png"),
+    *("config.yaml", "metrics.csv", "hparams.yaml", "report.json", "report.png", "report.html", "details.json"),
     *("model.pt", "model.safetensors", "shrunk.json"),
 )
 _GOOD = 12

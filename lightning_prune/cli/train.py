@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import sys
-import warnings
-from collections.abc import Generator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning_prune.cli import claim
 from lightning_prune.cli.arguments import in_quotes, listing, read
 from lightning_prune.cli.outcome import Outcome
 from lightning_prune.cli.sweep import Sweep, from_here
 
+if TYPE_CHECKING:
+    from lightning_prune.page import Recorder
+
 HELP = """\
 usage: lightning-prune train -cn RECIPE [--config-dir FOLDER] [key=value ...] [-m]
        lightning-prune train RUN --resume
 
 Train and prune as the recipe says. The run's folder, runs/RECIPE/TIME, then holds config.yaml, metrics.csv,
-report.json, report.png and model.pt, the plain state_dict of the pruned model. What the config names is imported and
-called, whatever it is: with --config-dir, name folders that you trust.
+report.json, report.png, report.html, which shows all of it on one page, and model.pt, the plain state_dict of the
+pruned model. What the config names is imported and called, whatever it is: with --config-dir, name folders that you
+trust.
 
   -cn RECIPE             a recipe, listed below
   --config-dir FOLDER    your own recipes and config groups; what is found there goes first
@@ -55,16 +56,12 @@ _RESULTS = {
     "metrics": "metrics.csv",
     "report": "report.json",
     "picture": "report.png",
+    "page": "report.html",
     "model": "model.pt",
     "learned": "learned.pt",
     "learned picture": "learned.png",
 }
 _RUN_FOLDER = "LIGHTNING_PRUNE_RUN_FOLDER"
-_NOISE = (
-    "Experiment logs directory .* exists and is not empty",  # the run's folder holds its config already
-    ".*does not have many workers",  # the recipes' data lies in memory
-    ".*treespec, LeafSpec",  # Lightning, with a newer torch
-)
 
 
 def main(argv: list[str]) -> int:
@@ -117,13 +114,11 @@ def _objectives(config: Any, folder: Path, sweep: Sweep) -> tuple[float, ...]:
 
 
 def _job(config: Any, folder: Path, sweep: Sweep | None) -> None:
-    from lightning_prune.cli import family
+    from lightning_prune.cli import family, terminal
 
     family.begin(config)  # Lightning's log handlers are there from here on
 
-    with warnings.catch_warnings(), _log_to_stdout():
-        for text in _NOISE:
-            warnings.filterwarnings("ignore", text)
+    with terminal.calm():
         try:
             with nullcontext() if _is_helper() or _rank() else claim.claimed(folder):
                 _train(config, folder, sweep)
@@ -135,7 +130,7 @@ def _job(config: Any, folder: Path, sweep: Sweep | None) -> None:
 
 def _train(config: Any, folder: Path, sweep: Sweep | None) -> None:
     from lightning_prune.callbacks.metrics_files import write_whole
-    from lightning_prune.cli import build, compose, gated, loggers, outputs, resume, saved_config
+    from lightning_prune.cli import build, compose, gated, loggers, outputs, resume, saved_config, written
     from lightning_prune.cli.errors import UserError
 
     if config.get("rounds") is not None:
@@ -178,13 +173,16 @@ def _train(config: Any, folder: Path, sweep: Sweep | None) -> None:
         loggers.remember(folder, trainer.loggers, names)
         parts.prune.hyperparameters = loggers.hyperparameters(config)
         parts.prune.folder = str(folder)
+        seen = written.look(parts, folder, goes_on=ckpt_path is not None)
+    else:
+        seen = None
     facts: dict[str, Any] = {"recipe": config.recipe, "seed": config.seed, "started_from": started_from}
     with compose.hidden(), compose.environment(_RUN_FOLDER, str(folder)):
         try:
             trainer.fit(parts.task, datamodule=parts.data, ckpt_path=ckpt_path)
         except (KeyboardInterrupt, SystemExit):
             outputs.save_trained(parts, trainer, folder)
-            _finish(parts, trainer, folder, facts | {"interrupted": True, "test": {}})
+            _finish(parts, trainer, folder, facts | {"interrupted": True, "test": {}}, seen)
             raise SystemExit(130) from None
         except Exception:
             if (
@@ -193,7 +191,7 @@ def _train(config: Any, folder: Path, sweep: Sweep | None) -> None:
                 _clear(folder)
             raise
         outputs.save_trained(parts, trainer, folder)  # before the test, which may fail
-        _finish(parts, trainer, folder, facts | {"interrupted": False} | gated.test(trainer, parts))
+        _finish(parts, trainer, folder, facts | {"interrupted": False} | gated.test(trainer, parts), seen)
 
 
 def _check_comes_back(trainer: Any, elsewhere: bool) -> None:
@@ -219,16 +217,17 @@ def _check_comes_back(trainer: Any, elsewhere: bool) -> None:
 
 def _clear(folder: Path) -> None:
     """Remove the folder of a run that did not begin, unless something else is in it."""
-    if all(path.name in ("config.yaml", "hparams.yaml", "metrics.csv", claim.FILE) for path in folder.iterdir()):
+    ours = ("config.yaml", "hparams.yaml", "metrics.csv", "details.json", claim.FILE)
+    if all(path.name in ours for path in folder.iterdir()):
         shutil.rmtree(folder, ignore_errors=True)  # helpers may be at it too
 
 
-def _finish(parts: Any, trainer: Any, folder: Path, facts: dict[str, Any]) -> None:
-    """Write report and picture, and print what there is."""
+def _finish(parts: Any, trainer: Any, folder: Path, facts: dict[str, Any], seen: Recorder | None) -> None:
+    """Write report, picture and page, and print what there is."""
     report = parts.prune.report
-    if not trainer.is_global_zero or report is None:  # interrupted before the first step
+    if seen is None or report is None:  # not the first rank, or interrupted before the first step
         return
-    from lightning_prune.cli import outputs, picture
+    from lightning_prune.cli import outputs, picture, written
     from lightning_prune.dynamic.gates import is_of_gates
     from lightning_prune.learned import LearnedMasks
 
@@ -241,6 +240,8 @@ def _finish(parts: Any, trainer: Any, folder: Path, facts: dict[str, Any]) -> No
     picture.save_picture(report, outputs.read_metrics(folder), folder, title)
     macs = facts.pop("said_of_macs", None)
     outputs.save_report(report, folder, **facts, steps=trainer.global_step)  # last: a sweep takes it for the end
+    written.details(seen, parts)
+    written.page(folder)
     print(f"\n{report.table()}\n")
     if parts.prune.shrink_report is not None:
         print(f"{parts.prune.shrink_report.table()}\n\n{parts.prune.cost_report.table()}\n")
@@ -267,31 +268,3 @@ def _rank() -> int:
     from lightning_utilities.core.rank_zero import rank_zero_only
 
     return int(getattr(rank_zero_only, "rank", 0) or 0)
-
-
-@contextmanager
-def _log_to_stdout() -> Generator[None, None, None]:
-    """Log what Lightning says to stdout, which leaves stderr to errors and warnings.
-
-    Its advertisement is left out, and the callback's report: the last lines of a run hold it.
-    """
-
-    def wanted(record: logging.LogRecord) -> bool:
-        text = record.getMessage()
-        return not (text.startswith("💡 Tip") or text.partition("\n")[0].endswith((": done", ": shrunk")))
-
-    from lightning_prune.families import LOGGERS
-
-    loggers = [logging.getLogger(name) for name in LOGGERS]
-    streams = [h for logger in loggers for h in logger.handlers if isinstance(h, logging.StreamHandler)]
-    handlers = [handler for handler in streams if not isinstance(handler, logging.FileHandler)]  # a file stays one
-    before = [handler.setStream(sys.stdout) for handler in handlers]
-    for handler in handlers:
-        handler.addFilter(wanted)
-    try:
-        yield
-    finally:
-        for handler, stream in zip(handlers, before, strict=True):
-            handler.removeFilter(wanted)
-            if stream is not None:
-                handler.setStream(stream)

@@ -55,7 +55,7 @@ def _shared_metric(runs: Sequence[Run]) -> str | None:
 
 
 def _figures(runs: Sequence[Run]) -> Table:
-    found = [{fact.name: fact for fact in facts(run)} for run in runs]
+    found = [{fact.name.removesuffix(" left"): fact for fact in facts(run)} for run in runs]
     columns = list(dict.fromkeys(name for each in found for name in each))
     rows = [
         [run.name, *(each[name].value if name in each else "" for name in columns), _state(run)]

@@ -33,6 +33,12 @@ class Cost:
         return show(self.dense), show(self.pruned)
 
     @property
+    def short(self) -> tuple[str, str]:
+        """Both in few characters."""
+        show = {"bytes": words.size, "ms": words.milliseconds}.get(self.kind, words.short)
+        return show(self.dense), show(self.pruned)
+
+    @property
     def times(self) -> str:
         """How many times less."""
         return words.times(self.dense, self.pruned)
@@ -57,7 +63,7 @@ def costs(run: Run) -> tuple[list[Cost], str]:
         found.append(Cost("file", seen["file_bytes"], seen["file_bytes"], "bytes"))
     if "latency_ms" in seen:
         found.append(Cost("latency", seen["latency_ms"], seen["latency_ms"], "ms"))
-    note = "The model has kept its shapes, so file and latency are those of the dense model: zeros alone make neither less."
+    note = "The model has kept its shapes, and so the dense one's file and latency: zeros alone make neither less."
     timed = f" Latency: the median of {seen['repeats']:.0f} forwards, timed once." if "repeats" in seen else ""
     return found, note + timed if found else ""
 

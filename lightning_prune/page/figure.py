@@ -109,28 +109,34 @@ class Canvas:
 
     def svg(self) -> str:
         """Return the picture, in the page's colours, without names that another picture may have."""
-        from matplotlib import rc_context
-
         stream = io.BytesIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        with rc_context({"svg.fonttype": "none", "svg.hashsalt": "lightning-prune"}):
-            self.figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
+        self.figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
         return _of_the_page(stream.getvalue().decode())
 
 
-@contextmanager
-def canvas(width: float, height: float, margins: tuple[float, float, float, float]) -> Generator[Canvas, None, None]:
-    """Give something to draw on, with the axes that all pictures have.
+def canvas(width: float, height: float, margins: tuple[float, float, float, float]) -> Canvas:
+    """Return something to draw on, within `drawing`.
 
     Args:
         width: in units of the picture; text is 11 of these high.
         height: in the same.
         margins: left, right, below and above, in the same.
     """
-    from matplotlib import rc_context
     from matplotlib.figure import Figure as Drawing
 
     left, right, below, above = margins
+    figure = Drawing(figsize=(width / 72, height / 72), dpi=72)
+    axis = figure.add_axes((left / width, below / height, 1 - (left + right) / width, 1 - (below + above) / height))
+    axis.set_axisbelow(True)
+    return Canvas(figure, axis, (width, height))
+
+
+@contextmanager
+def drawing() -> Generator[None, None, None]:
+    """Have all pictures drawn alike, whatever the user's own settings are."""
+    from matplotlib import rc_context
+
     style: Any = {
         "font.size": 11,
         "axes.labelsize": 11,
@@ -154,12 +160,11 @@ def canvas(width: float, height: float, margins: tuple[float, float, float, floa
         "text.parse_math": False,
         "axes.unicode_minus": True,
         "axes.formatter.use_mathtext": False,
+        "svg.fonttype": "none",
+        "svg.hashsalt": "lightning-prune",
     }
     with rc_context(style):
-        figure = Drawing(figsize=(width / 72, height / 72), dpi=72)
-        axis = figure.add_axes((left / width, below / height, 1 - (left + right) / width, 1 - (below + above) / height))
-        axis.set_axisbelow(True)
-        yield Canvas(figure, axis, (width, height))
+        yield
 
 
 def _of_the_page(text: str) -> str:

@@ -95,5 +95,7 @@ def read(where: str, found: Any) -> Mask:
 
 
 def _pair(where: str, found: Any) -> tuple[int, int]:
-    one, other = (saved.integer(where, each) for each in saved.sequence(where, found)[:2])
-    return one, other
+    pair = saved.sequence(where, found)
+    if len(pair) != 2:
+        raise ValueError(f"{where} has {len(pair)} numbers; it must have two")
+    return saved.integer(where, pair[0]), saved.integer(where, pair[1])

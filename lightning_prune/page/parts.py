@@ -178,9 +178,10 @@ def cost(run: Run) -> Part:
     found, note = costs(run)
     if not found:
         return Part()
-    labels = [f"{c.said[1]} of {c.said[0]}" for c in found]
+    labels = [f"{c.short[1]} of {c.short[0]}" for c in found]
+    said = [f"{c.said[1]} of {c.said[0]}" for c in found]
     shares = [c.pruned / c.dense if c.dense else 1.0 for c in found]
-    told = "; ".join(f"{c.name}: {label}" for c, label in zip(found, labels, strict=True))
+    told = "; ".join(f"{c.name}: {label}" for c, label in zip(found, said, strict=True))
     names = [c.name.replace(" that are not zero", ", not 0").replace(" by weights, not 0", ", not 0") for c in found]
     figure = bars(
         "What is left of the dense model",
@@ -189,8 +190,8 @@ def cost(run: Run) -> Part:
         [min(1.0, s) for s in shares],
         labels,
         "of the dense model, %",
-        None,
-        ("", "pruned, of dense"),
+        head=("", "pruned, of dense"),
+        said=said,
     )
     table = Table(["", "dense", "pruned", "times less"], [[c.name, *c.said, c.times] for c in found])
     return Part([figure], [table], notes=[note])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_prune.page.beside import beside
+from lightning_prune.page.figure import drawing
 from lightning_prune.page.parts import SECTIONS, Part
 from lightning_prune.page.run import Run, read_run
 from lightning_prune.page.story import facts, sentence
@@ -55,16 +56,18 @@ def _page(runs: Sequence[Run], title: str) -> str:
         lstrip_blocks=True,
     )
     full = runs if len(runs) <= IN_FULL else ()
-    made = [(section, [section.of(run) for run in full]) for section in SECTIONS]
+    several = len(runs) > 1
+    with drawing():
+        made = [(section, [section.of(run) for run in full]) for section in SECTIONS]
+        together = beside(runs) if several else Part()
     sections: list[dict[str, Any]] = [
         {"key": section.key, "title": section.title, "parts": parts} for section, parts in made if any(parts)
     ]
-    several = len(runs) > 1
     shown = title or (f"{len(runs)} runs side by side" if several else runs[0].name)
     return environment.get_template("page.html").render(
         title=shown,
         runs=[{"name": run.name, "sentence": sentence(run), "facts": facts(run), "state": run.state} for run in runs],
-        beside=beside(runs) if several else Part(),
+        beside=together,
         sections=sections,
         left_out=len(runs) if several and not full else 0,
         most=IN_FULL,

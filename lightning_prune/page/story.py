@@ -77,9 +77,9 @@ def _beside(run: Run, asked: float | None) -> str:
 def _cost(cost: Cost) -> Fact:
     same = cost.dense == cost.pruned
     name = cost.name.removesuffix(" that are not zero").removesuffix(" by weights")
-    short = words.short if cost.kind == "count" else {"bytes": words.size, "ms": words.milliseconds}[cost.kind]
-    note = "as the dense model" if same else f"of {short(cost.dense)}"
-    return Fact(name if cost.name == name else f"{name} left", short(cost.pruned), note)
+    dense, pruned = cost.short
+    note = "as the dense model" if same else f"of {dense}"
+    return Fact(name if cost.name == name else f"{name} left", pruned, note)
 
 
 def _unfinished(run: Run) -> Sentence:

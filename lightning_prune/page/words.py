@@ -10,7 +10,7 @@ from lightning_prune.report import percent
 
 def share(value: float) -> str:
     """Return a share as a percentage, with as few digits as say it."""
-    return percent(value).replace(".00 %", " %").replace(" %", " %")
+    return percent(value).replace(".00 %", " %")
 
 
 def count(value: float) -> str:
@@ -64,14 +64,16 @@ def short_names(names: Sequence[str]) -> list[str]:
     if len(parts) > 1:
         while all(len(part) > 1 for part in parts) and len({part[-1] for part in parts}) == 1:
             parts = [part[:-1] for part in parts]
-        while all(len(part) > 2 for part in parts) and len({part[0] for part in parts}) == 1:
+        while (
+            all(len(part) > 1 and not part[1][:1].isdigit() for part in parts) and len({part[0] for part in parts}) == 1
+        ):
             parts = [part[1:] for part in parts]
     elif parts and parts[0][-1] == "weight" and len(parts[0]) > 1:
         parts = [parts[0][:-1]]
     return [cut(".".join(part)) for part in parts]
 
 
-def cut(name: str, longest: int = 18) -> str:
+def cut(name: str, longest: int = 20) -> str:
     """Return a name of no more characters than fit, its end where it is longer."""
     return name if len(name) <= longest else f"…{name[-(longest - 1) :]}"
 

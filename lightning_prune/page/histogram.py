@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from lightning_prune import saved
 _BINS = 64
 _REACH = 6.0
 """In standard deviations: what lies further from the mean counts in the outermost bin."""
-_CHUNK = 1 << 21
+_CHUNK, _SAMPLE, _ENOUGH = 1 << 17, 1 << 19, 1 << 10
 
 
 @dataclass(frozen=True)
@@ -58,23 +58,27 @@ class Histogram:
 
 def histogram(values: Tensor) -> Histogram | None:
     """Return the histogram of a tensor's values, chunk by chunk; None where all are zero or not finite."""
-    size, total, squares, low, high = 0, 0.0, 0.0, math.inf, -math.inf
-    for chunk in _chunks(values):
-        size += chunk.numel()
-        total += float(chunk.sum())
-        squares += float((chunk * chunk).sum())
-        low, high = min(low, float(chunk.min())), max(high, float(chunk.max()))
-    if not size:
+    flat = values.detach().reshape(-1)
+    flat = flat if flat.dtype in (torch.float32, torch.float64) else flat.float()
+    if not bool(flat.sum().isfinite()):
+        flat = flat[flat.isfinite()]
+    left = _sample(flat)
+    if not len(left):
         return None
-    mean = total / size
-    reach = _REACH * math.sqrt(max(0.0, squares / size - mean * mean))
+    low, high = (float(end) for end in flat.aminmax())
+    mean, reach = float(left.mean()), _REACH * float(left.std(unbiased=False))
     low, high = max(low, mean - reach), min(high, mean + reach)
     exponent = _exponent(high - low, max(abs(low), abs(high)))
     first, last = (math.floor(end / 2.0**exponent) for end in (low, high))
     counts = torch.zeros(last - first + 1, dtype=torch.int64)
-    for chunk in _chunks(values):
-        places = (chunk / 2.0**exponent).floor().clamp(first, last).long() - first
-        counts += torch.bincount(places, minlength=last - first + 1).cpu()
+    if abs(exponent) > 100:  # beyond what single precision holds
+        flat = flat.double()
+    for start in range(0, flat.numel(), _CHUNK):
+        chunk = flat[start : start + _CHUNK]
+        places = (chunk * 2.0**-exponent).floor_().clamp_(first, last).sub_(first).int()
+        counts += torch.bincount(places, minlength=len(counts)).cpu()
+    zeros = flat.numel() - int(flat.count_nonzero())
+    counts[min(max(0, first), last) - first] -= zeros
     return Histogram(exponent, first, tuple(counts.tolist()))
 
 
@@ -97,10 +101,11 @@ def _exponent(span: float, largest: float) -> int:
     return max(-1000, math.ceil(math.log2(span / _BINS)))
 
 
-def _chunks(values: Tensor) -> Iterator[Tensor]:
-    flat = values.detach().reshape(-1)
-    for start in range(0, flat.numel(), _CHUNK):
-        chunk = flat[start : start + _CHUNK].double()
-        chunk = chunk[chunk.isfinite() & (chunk != 0)]
-        if chunk.numel():
-            yield chunk
+def _sample(flat: Tensor) -> Tensor:
+    """Return values that are not zero: all, or of very many some, evenly."""
+    for step in (max(1, flat.numel() // _SAMPLE), 1):
+        left = flat[::step]
+        left = left[left != 0].double()
+        if len(left) >= _ENOUGH:
+            break
+    return left

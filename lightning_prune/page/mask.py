@@ -68,7 +68,7 @@ def mask(weight: Tensor) -> Mask:
     for start, end in pairwise(bands):
         left = rows[start:end] != 0
         alive_rows += int(left.any(1).sum())
-        counts = left.sum(0).cpu()
+        counts = left.view(torch.uint8).sum(0, dtype=torch.int32).cpu()
         alive_columns |= counts > 0
         sums = torch.cat([torch.zeros(1, dtype=counts.dtype), counts.cumsum(0)])[columns].diff()
         shares = sums.double() / ((end - start) * columns.diff())

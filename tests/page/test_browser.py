@@ -109,7 +109,8 @@ def test_it_fits_is_silent_and_can_be_read(opened: Any, name: str, size: tuple[i
     width = find(one.page, "return document.documentElement.scrollWidth")
     assert width <= size[0]
     outside = """
-        const free = [...document.querySelectorAll('main *')].filter(each => !each.closest('.scroll, pre, .unseen, svg'));
+        const scrolls = '.scroll, pre, .unseen, svg';
+        const free = [...document.querySelectorAll('main *')].filter(each => !each.closest(scrolls));
         const out = free.filter(each => each.getBoundingClientRect().right > innerWidth + 1);
         return out.map(each => each.outerHTML.slice(0, 80));
     """

@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--title", default="", help="stands above; by default the recipe's name")
     parser.add_argument("--json", action="store_true", help="print the page's path, sentences and figures as JSON")
     options = parser.parse_args(argv)
-    folders = _folders(options.run)
+    folders = below(options.run)
     if options.out is not None and options.out.is_dir():
         raise UserError(f"--out={options.out} is a folder: name the file, such as {options.out / 'report.html'}")
     file = report_page(*folders, out=options.out, title=options.title)
@@ -47,19 +47,6 @@ def main(argv: list[str]) -> int:
             print(f"not shown: {printable(each)}")
     print(f"{'page':<8} {from_here(file)}")
     return 0
-
-
-def _folders(given: list[Path]) -> list[Path]:
-    """Return the runs in some folders, each once. Raises UserError if one holds none."""
-    found: dict[Path, Path] = {}
-    for folder in given:
-        runs = below(folder)
-        if not runs:
-            what = "there is no run in it" if folder.is_dir() else "there is no such folder"
-            raise UserError(f"{folder}: {what}")
-        for run in runs:
-            found.setdefault(run.resolve(), run)
-    return list(found.values())
 
 
 def _said(run: Run) -> dict[str, object]:

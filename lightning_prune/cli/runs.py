@@ -53,23 +53,32 @@ def find(folders: Iterable[Path]) -> tuple[list[Run], dict[Path, Unfit]]:
     """
     runs: dict[Path, Run] = {}
     left_out: dict[Path, Unfit] = {}
+    for one in below(folders):
+        try:
+            runs[one] = _read(one)
+        except Unfit as reason:
+            left_out[one] = reason
+    return list(runs.values()), left_out
+
+
+def below(folders: Iterable[Path]) -> list[Path]:
+    """Return the folders of all runs in some folders, finished or not, each once.
+
+    Raises:
+        UserError: a folder is not there, or holds no run.
+    """
+    every: dict[Path, Path] = {}
     for folder in folders:
-        found = below(folder)
+        found = _below(folder)
         if not found:
             what = "there is no run in it" if folder.is_dir() else "there is no such folder"
             raise UserError(f"{folder}: {what}")
         for one in found:
-            key = one.resolve()
-            if key in runs or any(key == other.resolve() for other in left_out):
-                continue
-            try:
-                runs[key] = _read(one)
-            except Unfit as reason:
-                left_out[one] = reason
-    return list(runs.values()), left_out
+            every.setdefault(one.resolve(), one)
+    return list(every.values())
 
 
-def below(folder: Path) -> list[Path]:
+def _below(folder: Path) -> list[Path]:
     """Return the runs in a folder, or the folder itself if it is one."""
     if _is_run(folder):
         return [folder]

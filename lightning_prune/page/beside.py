@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from lightning_prune.page import words
 from lightning_prune.page.charts import Line, lines
 from lightning_prune.page.figure import Figure, Table
-from lightning_prune.page.parts import Part
+from lightning_prune.page.part import Part
 from lightning_prune.page.run import Run
 from lightning_prune.page.story import facts
 from lightning_prune.page.words import is_share
@@ -24,13 +25,15 @@ def beside(runs: Sequence[Run]) -> Part:
         drawn = _lines(runs, name, 100.0, True)
         told = f"The sparsity of {len(drawn)} runs."
         figures.append(
-            lines("Sparsity over steps", told, drawn, _share, "zeros among prunable weights, %", within=(0, 104))
+            lines(
+                "Sparsity over steps", told, drawn, words.hundredths, "zeros among prunable weights, %", within=(0, 104)
+            )
         )
     metric = _shared_metric(runs)
     if metric:
         share = is_share(metric)
         drawn = _lines(runs, metric, 100.0 if share else 1.0, False)
-        show: Callable[[float], str] = _share if share else _number
+        show: Callable[[float], str] = words.hundredths if share else words.number
         title = f"{metric.replace('/', ' ').capitalize()} over steps"
         unit = metric.rpartition("/")[2] + (", %" if share else "")
         figures.append(lines(title, f"The {metric} of {len(drawn)} runs.", drawn, show, unit))
@@ -75,11 +78,3 @@ def _differing(runs: Sequence[Run]) -> list[Table]:
         return []
     rows = [[key, *("" if (v := run.keys.get(key)) is None else str(v) for run in runs)] for key in differ]
     return [Table(["config", *(run.name for run in runs)], rows, "Keys with other values alone.")]
-
-
-def _share(value: float) -> str:
-    return f"{value:.2f} %"
-
-
-def _number(value: float) -> str:
-    return f"{value:.4g}"

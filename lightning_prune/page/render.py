@@ -9,8 +9,9 @@ from typing import Any
 
 from lightning_prune.page.beside import beside
 from lightning_prune.page.figure import drawing
-from lightning_prune.page.parts import SECTIONS, Part
+from lightning_prune.page.part import Part
 from lightning_prune.page.run import Run, read_run
+from lightning_prune.page.sections import SECTIONS
 from lightning_prune.page.story import facts, sentence
 
 PAGE = "report.html"

@@ -11,22 +11,7 @@ from typing import Any, Literal
 from lightning_prune import saved
 from lightning_prune.page.details import DETAILS, Details, read_details
 from lightning_prune.page.metrics import Curves, read_metrics
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One prunable weight, as the report has it."""
-
-    name: str
-    shape: tuple[int, ...]
-    size: int
-    zeros: int
-    threshold: float
-
-    @property
-    def sparsity(self) -> float:
-        """The share of its entries that are zero."""
-        return self.zeros / self.size if self.size else 0.0
+from lightning_prune.report import WeightReport
 
 
 @dataclass(frozen=True)
@@ -53,7 +38,7 @@ class Run:
     config: str
     keys: Mapping[str, Any]
     report: Mapping[str, Any]
-    layers: tuple[Layer, ...]
+    layers: tuple[WeightReport, ...]
     rounds: tuple[Mapping[str, Any], ...]
     curves: Curves
     details: Details
@@ -136,7 +121,7 @@ def _or_missing(missing: list[str], file: str, empty: Any, read: Any) -> Any:
         return empty
 
 
-def _report(folder: Path) -> tuple[dict[str, Any], tuple[Layer, ...], tuple[Mapping[str, Any], ...]]:
+def _report(folder: Path) -> tuple[dict[str, Any], tuple[WeightReport, ...], tuple[Mapping[str, Any], ...]]:
     if not (folder / "report.json").is_file():
         return {}, (), ()
     report = saved.load_json(folder / "report.json")
@@ -147,14 +132,15 @@ def _report(folder: Path) -> tuple[dict[str, Any], tuple[Layer, ...], tuple[Mapp
     return report, layers, rounds
 
 
-def _layer(found: Any) -> Layer:
+def _layer(found: Any) -> WeightReport:
     values = saved.mapping("weights", found)
-    return Layer(
+    return WeightReport(
         saved.text("name", values.get("name")),
         tuple(saved.integer("shape", size) for size in saved.sequence("shape", values.get("shape"))),
         saved.integer("size", values.get("size")),
         saved.integer("zeros", values.get("zeros")),
         saved.number("threshold", values.get("threshold")),
+        None,
     )
 
 
@@ -167,11 +153,11 @@ def _flat(text: str) -> dict[str, Any]:
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
     flat: dict[str, Any] = {}
-    todo: list[tuple[str, Any]] = [("", found)]
-    while todo:
-        key, node = todo.pop()
+    waiting: list[tuple[str, Any]] = [("", found)]
+    while waiting:
+        key, node = waiting.pop()
         if isinstance(node, dict) and node:
-            todo += [(f"{key}.{name}".lstrip("."), value) for name, value in reversed(list(node.items()))]
+            waiting += [(f"{key}.{name}".lstrip("."), value) for name, value in reversed(list(node.items()))]
         else:
             flat[key] = node
     return flat

@@ -83,3 +83,13 @@ def thinned(number: int, most: int) -> list[int]:
     if number <= most:
         return list(range(number))
     return sorted({round(i * (number - 1) / (most - 1)) for i in range(most)})
+
+
+def hundredths(value: float) -> str:
+    """Return a percentage."""
+    return f"{value:.2f} %"
+
+
+def number(value: float) -> str:
+    """Return a number with four digits."""
+    return f"{value:.4g}" if math.isfinite(value) else str(value)

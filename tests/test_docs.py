@@ -24,6 +24,7 @@ from lightning_prune import Pruner
 from lightning_prune.schedule import OneShot
 from tests.guarantees.helpers import Batches, sparsity
 from tests.helpers import hooks
+from tests.page.runs import write as write_run
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
@@ -163,6 +164,17 @@ def methods_check(names: Names) -> None:
     assert (layer.weight != 0).tolist() == [[False, True], [False, True]]
 
 
+def report_names() -> Names:
+    for name in ("sparse", "channels"):
+        write_run(Path("runs", name))
+    return {}
+
+
+def report_check(names: Names) -> None:
+    assert "<h1>made_up</h1>" in Path("runs/sparse/report.html").read_text(encoding="utf-8")
+    assert "<h1>Weights or channels</h1>" in Path("both.html").read_text(encoding="utf-8")
+
+
 STAND_INS = {
     "README.md": StandIn(dict, readme_check),
     "docs/index.md": StandIn(dict, index_check),
@@ -171,6 +183,7 @@ STAND_INS = {
     "docs/guide/plain_pytorch.md": StandIn(dict, plain_check),
     "docs/guide/targets.md": StandIn(dict, targets_check),
     "docs/methods.md": StandIn(dict, methods_check),
+    "docs/report.md": StandIn(report_names, report_check),
     "docs/distributed.md": StandIn(lambda: {"L": pl}, lambda names: None),
 }
 COMPLETE = StandIn(dict, lambda names: None)

@@ -113,8 +113,8 @@ def _command(name: str) -> Callable[[list[str]], int]:
     if name == "--version":
         return _version
     raise ValueError(
-        f"unknown command {name!r}: there are train, compress, plan, inspect, report, compare, export, "
-        "shrink, threshold-sweep, sensitivity and completion; see lightning-prune --help"
+        f"unknown command {name!r}: there are train, compress, plan, inspect, compare, export, "
+        "shrink, threshold-sweep, sensitivity, report and completion; see lightning-prune --help"
     )
 
 

@@ -57,6 +57,7 @@ _RESULTS = {
     "report": "report.json",
     "picture": "report.png",
     "page": "report.html",
+    "details": "details.json",
     "model": "model.pt",
     "learned": "learned.pt",
     "learned picture": "learned.png",

@@ -47,7 +47,7 @@ def test_a_run_leaves_rounds_report_picture_and_the_shrunk_model(command: Comman
     said = train(command, "run")
     assert (said.status, said.err) == (0, "")
     files = {"config.yaml", "rounds.json", "report.json", "report.png", "model.safetensors", "shrunk.json", "model.pt"}
-    assert {path.name for path in Path("run").iterdir()} == files | {"rounds"}
+    assert {path.name for path in Path("run").iterdir()} == files | {"rounds", "report.html"}
     assert all(f"run/{file}" in said.out for file in files)
     for number in range(3):
         held = {path.name for path in Path(f"run/rounds/{number}").iterdir()}

@@ -64,6 +64,7 @@ def test_g19_a_run_leaves_files_that_agree(command: Command) -> None:
     assert (said.status, said.err) == (0, "")
     assert "was not set, defaulting" not in said.out  # Lightning's, of every checkpoint written
     files = {"config.yaml", "metrics.csv", "hparams.yaml", "report.json", "report.png", "model.pt"}
+    files |= {"report.html", "details.json"}
     assert {path.name for path in Path("run").iterdir()} == files | {"checkpoints"}
 
     found = report("run")

@@ -13,6 +13,7 @@ from lightning_prune.callbacks.ending import example_of
 from lightning_prune.cli.errors import message
 from lightning_prune.cli.sweep import from_here
 from lightning_prune.cost import count, latency
+from lightning_prune.dynamic.gates import is_of_gates
 from lightning_prune.page import Recorder, report_page
 from lightning_prune.report import Report
 from lightning_prune.shards import is_plain
@@ -38,7 +39,9 @@ def details(seen: Recorder, parts: Any) -> None:
     """Look at a pruned model, count what it costs where pruning has left its shapes, and write `details.json`."""
     report: Report = parts.prune.report
     seen.after(parts.task)
-    if parts.prune.cost_report is None:
+    if is_of_gates(report):
+        seen.costs({}, "file and latency: with gates, what a forward takes depends on its examples")
+    elif parts.prune.cost_report is None:
         seen.costs(*_costs(parts.task, report, example_of(parts.prune.pruner)))
     seen.keep([weight.name for weight in report.weights])
 

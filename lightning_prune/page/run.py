@@ -50,6 +50,11 @@ class Run:
         return f"lightning-prune train --config-dir {shlex.quote(str(_from_here(self.folder)))} -cn config"
 
     @property
+    def gated(self) -> bool:
+        """Whether gates leave channels out of each example, and nothing becomes zero."""
+        return any(key.endswith("_target_") and str(v).endswith(".DynamicGates") for key, v in self.keys.items())
+
+    @property
     def tested(self) -> Mapping[str, float]:
         """The metrics of its test; without one the last of its validation."""
         test = {name: value for name, value in (self.report.get("test") or {}).items() if _is_number(value)}

@@ -94,10 +94,11 @@ def _unfinished(run: Run) -> Sentence:
 def _of_weights(run: Run) -> Sentence:
     size, zeros = _sizes(run)
     asked = asked_for(run)
+    verb, what = ("leaves out", "channels at each example") if run.gated else ("lost", "prunable weights")
     found: Sentence = [
-        (f"{run.name} lost ", False),
+        (f"{run.name} {verb} ", False),
         (words.count(zeros), True),
-        (f" of its {words.count(size)} prunable weights, ", False),
+        (f" of its {words.count(size)} {what}, ", False),
         (words.share(zeros / size if size else 0.0), True),
     ]
     spent = run.report.get("spent")

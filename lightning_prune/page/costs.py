@@ -54,10 +54,11 @@ def costs(run: Run) -> tuple[list[Cost], str]:
         found = [Cost(name, *pair) for name, pair in pairs.items() if isinstance(pair, list) and len(pair) == 2]
         return found, "The smaller model is dense: its dead units are gone. Times were not measured."
     if run.gated:
-        macs = run.report.get("macs")
-        counted = isinstance(macs, dict) and _number(macs.get("dense")) and _number(macs.get("total"))
+        macs: Any = run.report.get("macs")
         note = "On average over the test's examples, as kernels would make them that leave gated channels out."
-        return ([Cost("MACs", float(macs["dense"]), float(macs["total"]))], note) if counted else ([], "")
+        if not isinstance(macs, dict) or not (_number(macs.get("dense")) and _number(macs.get("total"))):
+            return [], ""
+        return [Cost("MACs", float(macs["dense"]), float(macs["total"]))], note
     seen = run.details.cost
     whole = run.report.get("parameters")
     zeros = sum(layer.zeros for layer in run.layers)

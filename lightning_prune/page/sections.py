@@ -41,7 +41,7 @@ def absent(run: Run) -> Part:
 
 SECTIONS = (
     Section("steps", "Over time", over_time),
-    Section("layers", "WeightReport by layer", layers),
+    Section("layers", "Layer by layer", layers),
     Section("weights", "Weights and masks", weights),
     Section("left", "What is left", left),
     Section("config", "Do it again", config),

@@ -19,10 +19,11 @@ from lightning_prune.pruning.guarded import living_units, safe
 from lightning_prune.pruning.hosted import hosted
 from lightning_prune.pruning.observed import Observed
 from lightning_prune.pruning.turns import Turns, check_apart, in_turn
+from lightning_prune.pruning.units_of_pieces import grid_at, joined, mask_of, piece_of, units_here
 from lightning_prune.ranking import ends
 from lightning_prune.schedule import Schedule, TurnSchedule
 from lightning_prune.scope import Layer, Pool, Scope
-from lightning_prune.selection import Selection, Units, check_found, held
+from lightning_prune.selection import Selection, Units, check_found, held, shards_of
 from lightning_prune.shards import together, whole
 
 
@@ -188,7 +189,10 @@ class WeightUpdate:
     def _select(self, pools: Sequence[Pool], step: int) -> list[Decision]:
         finite: list[tuple[str, Tensor]] = []  # looked at all together: each look waits for the device
         contests = self._contests(pools, step, finite)
-        check_found(finite)
+        there = [units for contest in contests for layer in contest.layers for units in layer]
+        if finite:  # of single entries this is seen where they are ranked
+            check_found(finite, shards_of(there))
+        contests = joined(contests)
         there = [units for contest in contests for layer in contest.layers for units in layer]
         few = few_units.are_few(there)
         if few:
@@ -231,7 +235,11 @@ class WeightUpdate:
     def _mask(self, weight: MaskedWeight, pattern: Pattern, kept: Sequence[Tensor]) -> Tensor:
         """Return the mask of a weight for the units that stay of it, or of each expert."""
         if pattern.single:
-            return kept[0]
+            return piece_of(kept[0], weight.shard)
+        grid = None if gathers(self.criterion, weight) else grid_at(weight, pattern)
+        if grid is not None:
+            mask = mask_of(grid, weight, kept[0])
+            return mask if self.reversible else mask & weight.mask
         shape = _shape_of_one(weight)
         parts = [pattern.expand(keep, shape) for keep in kept]
         mask = weight.piece(weight.restore(parts[0] if len(parts) == 1 else torch.cat(parts))).contiguous()
@@ -243,13 +251,20 @@ class WeightUpdate:
         """Return the units of a weight, or those of every expert that it stacks.
 
         Where they are not the scores themselves, add the ends of those to `finite`: they must not be pooled away.
-        Single entries are those of the piece that lies here. Units of more are made of the whole weight on every rank.
+        Single entries are those of the piece that lies here, and so are other units if no border between pieces cuts
+        one. Those that some may cut are made of the whole weight on every rank.
         """
         name, threshold, shard = weight.target.name, float(weight.threshold), weight.shard
         mask = None if self.reversible or weight.pruned == 0 else weight.mask
         living = None if mask is None else weight.size - weight.pruned
         if pattern.single and getattr(self.criterion, "absolute", False):
             return [Units(name, weight.ranked(), True, mask, threshold=threshold, living=living, shard=shard)]
+        grid = None if pattern.single or gathers(self.criterion, weight) else grid_at(weight, pattern)
+        if grid is not None:
+            absolute = getattr(pattern, "entries", False) and getattr(self.criterion, "absolute", False)
+            scores = weight.canonical(weight.ranked()) if absolute else self._scores(weight, step)
+            finite.append((name, ends(scores)))
+            return [units_here(grid, weight, pattern, scores, mask, absolute)]
         masks: Sequence[Tensor | None] = [None] * weight.experts
         if mask is not None and not pattern.single:
             masks = weight.parts(weight.canonical(whole(mask, shard)))
@@ -260,7 +275,7 @@ class WeightUpdate:
             return [Units(name, part, True, alive, threshold=threshold) for part, alive in each]
         # Each made before the next and let go then: scores are held for single weights alone.
         alive = [] if pattern.single else [None if m is None else living_units(pattern, m) for m in masks]
-        scores = scores_of(self.criterion, weight, step, self._asked(step))
+        scores = self._scores(weight, step)
         restored = weight.restore(scores)
         if pattern.single:
             values = weight.piece(restored) if gathers(self.criterion, weight) else restored
@@ -277,6 +292,9 @@ class WeightUpdate:
             Units(name, some, False, None if living is None else living.reshape(some.shape), None, holds, threshold)
             for some, living in each
         ]
+
+    def _scores(self, weight: MaskedWeight, step: int) -> Tensor:
+        return scores_of(self.criterion, weight, step, self._asked(step))
 
     @property
     def _pattern_at(self) -> Callable[[str], Pattern]:

@@ -22,6 +22,7 @@ class Column:
 
     single: bool = field(default=False, init=False, repr=False)
     spares: bool = field(default=True, init=False, repr=False)
+    means: bool = field(default=True, init=False, repr=False)
     least_sparsity: float = field(default=0.0, init=False, repr=False)
 
     def units(self, scores: Tensor) -> Tensor:
@@ -36,6 +37,8 @@ class Column:
 
     def pooled(self, scores: Tensor, sizes: tuple[int, ...]) -> Tensor:
         """Return the means of the columns of a piece."""
+        if scores.device.type != "cpu":
+            return scores.mean((0, 2), dtype=torch.promote_types(scores.dtype, torch.float32))
         return summed(summed(scores, 0), 1) / (sizes[0] * sizes[2])
 
     def protected(self, units: Tensor) -> Tensor:

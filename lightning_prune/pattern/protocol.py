@@ -64,7 +64,8 @@ class TiledPattern(Pattern, Protocol):
 
     Of a weight that is taken apart over ranks, each makes the units of its piece, where the borders of pieces cut no
     tile; other weights are collected. A pattern with a true `entries` has an entry as unit, and tiles are what
-    `protected` looks at; one with a true `spares` protects the best unit of a weight and no other.
+    `protected` looks at; one with a true `spares` protects the best unit of a weight and no other; and one with a true
+    `means` has the bits of the whole on the CPU alone, and has weights on devices collected.
     """
 
     def tiles(self, shape: torch.Size) -> Tiles:

@@ -22,6 +22,7 @@ class Row:
 
     single: bool = field(default=False, init=False, repr=False)
     spares: bool = field(default=True, init=False, repr=False)
+    means: bool = field(default=True, init=False, repr=False)
     least_sparsity: float = field(default=0.0, init=False, repr=False)
 
     def units(self, scores: Tensor) -> Tensor:

@@ -21,6 +21,8 @@ def grid_at(weight: MaskedWeight, pattern: Any) -> Grid | None:
     shard = weight.shard
     if shard is None or weight.experts > 1 or not isinstance(pattern, TiledPattern):
         return None
+    if getattr(pattern, "means", False) and shard.device.type != "cpu":
+        return None
     tiles, order = pattern.tiles(_canonical_shape(weight)), _order(weight)
     grid = grid_of(shard, order, tiles.view, tiles.sizes)
     return grid_of(shard, order, tiles.view, [1] * len(tiles.view)) if grid and getattr(pattern, "entries", 0) else grid

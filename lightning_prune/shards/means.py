@@ -10,10 +10,14 @@ _AT_ONCE = 8
 
 
 def mean_of_rows(rows: Tensor) -> Tensor:
-    """Return the mean of each row of (rows, entries), in float32 at least."""
-    if rows.device.type != "cpu":  # there the order of a row's sum depends on how many rows there are
-        return summed(rows, 1) / rows.shape[1]
-    rows, wide = rows.contiguous(), torch.promote_types(rows.dtype, torch.float32)
+    """Return the mean of each row of (rows, entries), in float32 at least.
+
+    On the CPU it does not depend on the other rows. On devices torch's order of a sum may depend on their number.
+    """
+    wide = torch.promote_types(rows.dtype, torch.float32)
+    if rows.device.type != "cpu":
+        return rows.mean(1, dtype=wide)
+    rows = rows.contiguous()
     # Each row by itself, in one order whatever the others. A single one would be cut up among threads.
     return rows.mean(1, dtype=wide) if len(rows) > 1 else rows.expand(2, -1).mean(1, dtype=wide)[:1]
 

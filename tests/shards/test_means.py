@@ -48,10 +48,3 @@ def test_a_single_long_row_is_added_up_like_one_of_many(threads: int) -> None:
         assert torch.equal(mean_of_rows(rows[1:2]), mean_of_rows(rows)[1:2])
     finally:
         torch.set_num_threads(before)
-
-
-def test_a_sum_elsewhere_is_made_in_the_same_order() -> None:
-    """On a device the order of torch's own sums depends on their number: parts are added one after the other there."""
-    rows = drawn((5, 37), torch.float32, 1)
-    assert torch.equal(summed(rows, 1)[2:3], summed(rows[2:3], 1))
-    torch.testing.assert_close(summed(rows, 1) / 37, mean_of_rows(rows))

@@ -28,6 +28,12 @@ def grid_at(weight: MaskedWeight, pattern: Any) -> Grid | None:
     return grid_of(shard, order, tiles.view, [1] * len(tiles.view)) if grid and getattr(pattern, "entries", 0) else grid
 
 
+def shape_of_one(weight: MaskedWeight) -> torch.Size:
+    """Return the shape of the whole weight, output dimension first; of a stack of experts that of one."""
+    of = weight.mask if weight.shard is None else torch.empty(weight.shape, device="meta")
+    return weight.parts(weight.canonical(of))[0].shape
+
+
 def held_by_one(pattern: Pattern, weight: MaskedWeight) -> int | None:
     """Return how many entries of a weight a unit holds; None where some hold fewer."""
     holds = pattern.weights_per_unit(_canonical_shape(weight))

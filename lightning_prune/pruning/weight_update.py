@@ -19,7 +19,7 @@ from lightning_prune.pruning.guarded import living_units, safe
 from lightning_prune.pruning.hosted import hosted
 from lightning_prune.pruning.observed import Observed
 from lightning_prune.pruning.turns import Turns, check_apart, in_turn
-from lightning_prune.pruning.units_of_pieces import grid_at, joined, mask_of, piece_of, units_here
+from lightning_prune.pruning.units_of_pieces import grid_at, joined, mask_of, piece_of, shape_of_one, units_here
 from lightning_prune.ranking import ends
 from lightning_prune.schedule import Schedule, TurnSchedule
 from lightning_prune.scope import Layer, Pool, Scope
@@ -181,7 +181,7 @@ class WeightUpdate:
         return [self._layer(name, members) for name, members in self.groups.items()]
 
     def _layer(self, name: str, members: Sequence[MaskedWeight]) -> Layer:
-        shapes = [_shape_of_one(w) for w in members]
+        shapes = [shape_of_one(w) for w in members]
         shape = shapes[0] if len(shapes) == 1 else (shapes[0][0], sum(s[1] for s in shapes))
         pruned = 0 if self.reversible else sum(w.pruned for w in members)
         return Layer(name, tuple(shape), sum(w.size for w in members), pruned)
@@ -190,8 +190,7 @@ class WeightUpdate:
         finite: list[tuple[str, Tensor]] = []  # looked at all together: each look waits for the device
         contests = self._contests(pools, step, finite)
         there = [units for contest in contests for layer in contest.layers for units in layer]
-        if finite:  # of single entries this is seen where they are ranked
-            check_found(finite, shards_of(there))
+        check_found(finite, shards_of(there) if finite else ())  # single entries are looked at where they are ranked
         contests = joined(contests)
         there = [units for contest in contests for layer in contest.layers for units in layer]
         few = few_units.are_few(there)
@@ -240,8 +239,7 @@ class WeightUpdate:
         if grid is not None:
             mask = mask_of(grid, weight, kept[0])
             return mask if self.reversible else mask & weight.mask
-        shape = _shape_of_one(weight)
-        parts = [pattern.expand(keep, shape) for keep in kept]
+        parts = [pattern.expand(keep, shape_of_one(weight)) for keep in kept]
         mask = weight.piece(weight.restore(parts[0] if len(parts) == 1 else torch.cat(parts))).contiguous()
         return mask if self.reversible else mask & weight.mask
 
@@ -251,8 +249,7 @@ class WeightUpdate:
         """Return the units of a weight, or those of every expert that it stacks.
 
         Where they are not the scores themselves, add the ends of those to `finite`: they must not be pooled away.
-        Single entries are those of the piece that lies here, and so are other units if no border between pieces cuts
-        one. Those that some may cut are made of the whole weight on every rank.
+        They are those of the piece that lies here; where borders between pieces may cut some, of the whole weight.
         """
         name, threshold, shard = weight.target.name, float(weight.threshold), weight.shard
         mask = None if self.reversible or weight.pruned == 0 else weight.mask
@@ -287,10 +284,9 @@ class WeightUpdate:
         units = [pattern.units(part) for part in weight.parts(scores)]
         holds = pattern.weights_per_unit(weight.parts(scores)[0].shape)
         del scores
-        each = zip(units, alive, strict=True)
         return [
             Units(name, some, False, None if living is None else living.reshape(some.shape), None, holds, threshold)
-            for some, living in each
+            for some, living in zip(units, alive, strict=True)
         ]
 
     def _scores(self, weight: MaskedWeight, step: int) -> Tensor:
@@ -303,9 +299,3 @@ class WeightUpdate:
             return self.pattern.at
         pattern = self.pattern
         return lambda name: pattern
-
-
-def _shape_of_one(weight: MaskedWeight) -> torch.Size:
-    """Return the shape of the whole weight, output dimension first; of a stack of experts that of one."""
-    of = weight.mask if weight.shard is None else torch.empty(weight.shape, device="meta")
-    return weight.parts(weight.canonical(of))[0].shape

@@ -21,6 +21,7 @@ def run(script: Path, arguments: list[str], environment: dict[str, str], ranks: 
     """
     context = get_context("forkserver")
     context.set_forkserver_preload([f"tests.distributed.{name}" for name in _SCRIPTS])
+    Path(arguments[1]).mkdir(parents=True, exist_ok=True)
     printed = Path(arguments[1]) / f"printed-{time.monotonic_ns()}.txt"
     processes = [
         context.Process(

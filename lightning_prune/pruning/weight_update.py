@@ -256,23 +256,24 @@ class WeightUpdate:
         living = None if mask is None else weight.size - weight.pruned
         if pattern.single and getattr(self.criterion, "absolute", False):
             return [Units(name, weight.ranked(), True, mask, threshold=threshold, living=living, shard=shard)]
+        asked = self._asked(step)
+        entries = getattr(pattern, "entries", False) and getattr(self.criterion, "absolute", False)
         grid = None if pattern.single or gathers(self.criterion, weight) else grid_at(weight, pattern)
         if grid is not None:
-            absolute = getattr(pattern, "entries", False) and getattr(self.criterion, "absolute", False)
-            scores = weight.canonical(weight.ranked()) if absolute else self._scores(weight, step)
+            scores = weight.canonical(weight.ranked()) if entries else scores_of(self.criterion, weight, step, asked)
             finite.append((name, ends(scores)))
-            return [units_here(grid, weight, pattern, scores, mask, absolute)]
+            return [units_here(grid, weight, pattern, scores, mask, entries)]
         masks: Sequence[Tensor | None] = [None] * weight.experts
         if mask is not None and not pattern.single:
             masks = weight.parts(weight.canonical(whole(mask, shard)))
-        if getattr(pattern, "entries", False) and getattr(self.criterion, "absolute", False):
+        if entries:
             values = weight.canonical(whole(weight.ranked(), shard))
             finite.append((name, ends(values)))
             each = zip(weight.parts(values), masks, strict=True)
             return [Units(name, part, True, alive, threshold=threshold) for part, alive in each]
         # Each made before the next and let go then: scores are held for single weights alone.
         alive = [] if pattern.single else [None if m is None else living_units(pattern, m) for m in masks]
-        scores = self._scores(weight, step)
+        scores = scores_of(self.criterion, weight, step, asked)
         restored = weight.restore(scores)
         if pattern.single:
             values = weight.piece(restored) if gathers(self.criterion, weight) else restored
@@ -288,9 +289,6 @@ class WeightUpdate:
             Units(name, some, False, None if living is None else living.reshape(some.shape), None, holds, threshold)
             for some, living in zip(units, alive, strict=True)
         ]
-
-    def _scores(self, weight: MaskedWeight, step: int) -> Tensor:
-        return scores_of(self.criterion, weight, step, self._asked(step))
 
     @property
     def _pattern_at(self) -> Callable[[str], Pattern]:

@@ -19,4 +19,6 @@ from .n_of_m import NofM as NofM  # at most N of every M consecutive weights: 2:
 from .protocol import CoupledPattern as CoupledPattern
 from .protocol import Pattern as Pattern
 from .protocol import SitedPattern as SitedPattern
+from .protocol import TiledPattern as TiledPattern
+from .protocol import Tiles as Tiles
 from .row import Row as Row  # all weights that lead to one output

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lightning_prune.pattern.protocol import Tiles
+
 
 @dataclass(frozen=True)
 class Block:
@@ -43,12 +45,18 @@ class Block:
 
     def units(self, scores: Tensor) -> Tensor:
         """Return one score per block, (blocks of outputs, blocks of inputs), in float32 at least."""
-        matrix = scores.reshape(_matrix(scores.shape))
-        if matrix.dtype != torch.float64:
-            matrix = matrix.float()
+        return self.pooled(scores.reshape(_matrix(scores.shape)), self._sizes(scores.shape))
+
+    def tiles(self, shape: torch.Size) -> Tiles:
+        """Return that tiles are blocks."""
+        return Tiles(_matrix(shape), self._sizes(shape))
+
+    def pooled(self, scores: Tensor, sizes: tuple[int, ...]) -> Tensor:
+        """Return one score per block of a matrix."""
+        matrix = scores if scores.dtype == torch.float64 else scores.float()
         pooled = functional.avg_pool2d if self.pool == "avg" else functional.max_pool2d
         # Windows that reach over the edge take the mean of what is there.
-        return pooled(matrix[None, None], self._sizes(scores.shape), ceil_mode=True)[0, 0]
+        return pooled(matrix[None, None], sizes, ceil_mode=True)[0, 0]
 
     def protected(self, units: Tensor) -> None:
         """Protect nothing."""

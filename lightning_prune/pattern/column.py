@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lightning_prune.pattern.protocol import Tiles
+from lightning_prune.shards import summed
+
 
 @dataclass(frozen=True)
 class Column:
@@ -19,12 +22,24 @@ class Column:
 
     single: bool = field(default=False, init=False, repr=False)
     spares: bool = field(default=True, init=False, repr=False)
+    means: bool = field(default=True, init=False, repr=False)
     least_sparsity: float = field(default=0.0, init=False, repr=False)
 
     def units(self, scores: Tensor) -> Tensor:
         """Return one score per input, in float32 at least."""
-        wide = torch.promote_types(scores.dtype, torch.float32)
-        return scores.reshape(_by_input(scores.shape)).mean((0, 2), dtype=wide)
+        outputs, inputs, kernel = _by_input(scores.shape)
+        return self.pooled(scores.reshape(outputs, inputs, kernel), (outputs, 1, kernel))
+
+    def tiles(self, shape: torch.Size) -> Tiles:
+        """Return that tiles are columns."""
+        outputs, inputs, kernel = _by_input(shape)
+        return Tiles((outputs, inputs, kernel), (outputs, 1, kernel))
+
+    def pooled(self, scores: Tensor, sizes: tuple[int, ...]) -> Tensor:
+        """Return the means of the columns of a piece."""
+        if scores.device.type != "cpu":
+            return scores.mean((0, 2), dtype=torch.promote_types(scores.dtype, torch.float32))
+        return summed(summed(scores, 0), 1) / (sizes[0] * sizes[2])
 
     def protected(self, units: Tensor) -> Tensor:
         """Return the best column, of equal ones the first."""

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lightning_prune.pattern.protocol import Tiles
+from lightning_prune.shards import mean_of_rows
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -17,13 +20,24 @@ class Kernel:
     """
 
     single: bool = field(default=False, init=False, repr=False)
+    means: bool = field(default=True, init=False, repr=False)
     least_sparsity: float = field(default=0.0, init=False, repr=False)
 
     def units(self, scores: Tensor) -> Tensor:
         """Return one score per kernel, (outputs, inputs), in float32 at least."""
-        kernels = scores.reshape(*scores.shape[:2], -1)
+        sizes = 1, 1, self.weights_per_unit(scores.shape)
+        return self.pooled(scores.reshape(*scores.shape[:2], -1), sizes).view(scores.shape[:2])
+
+    def tiles(self, shape: torch.Size) -> Tiles:
+        """Return that tiles are kernels."""
+        kernel = self.weights_per_unit(shape)
+        return Tiles((shape[:1].numel(), shape[1:2].numel(), kernel), (1, 1, kernel))
+
+    def pooled(self, scores: Tensor, sizes: tuple[int, ...]) -> Tensor:
+        """Return the means of the kernels of a piece."""
+        kernels = scores.reshape(-1, sizes[2])
         wide = torch.promote_types(scores.dtype, torch.float32)
-        return kernels[..., 0].to(wide) if kernels.shape[-1] == 1 else kernels.mean(-1, dtype=wide)
+        return kernels[:, 0].to(wide) if sizes[2] == 1 else mean_of_rows(kernels)
 
     def protected(self, units: Tensor) -> None:
         """Protect nothing."""

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lightning_prune.pattern.protocol import Tiles
+
 
 @dataclass(frozen=True)
 class NofM:
@@ -42,6 +44,15 @@ class NofM:
         return 1.0 - self.n / self.m
 
     def units(self, scores: Tensor) -> Tensor:
+        """Return the scores as they are."""
+        return scores
+
+    def tiles(self, shape: torch.Size) -> Tiles:
+        """Return that tiles are groups of m."""
+        view = shape[:1].numel(), shape[1:2].numel(), shape[2:].numel()
+        return Tiles(view, (1, min(self.m, view[1]), 1))
+
+    def pooled(self, scores: Tensor, sizes: tuple[int, ...]) -> Tensor:
         """Return the scores as they are."""
         return scores
 

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from lightning_prune.coupling.units import Coupling
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """How units tile a weight.
+
+    Attributes:
+        view: the shape in which the weight is seen: dimensions that follow each other may be one.
+        sizes: how many entries a tile has along each dimension of that. Those at the end may be cut off.
+    """
+
+    view: tuple[int, ...]
+    sizes: tuple[int, ...]
 
 
 class Pattern(Protocol):
@@ -41,6 +55,30 @@ class Pattern(Protocol):
 
     def expand(self, keep: Tensor, shape: torch.Size) -> Tensor:
         """Return the bool mask of `shape` for the units kept."""
+        ...
+
+
+@runtime_checkable
+class TiledPattern(Pattern, Protocol):
+    """A pattern whose units are tiles.
+
+    Of a weight that is taken apart over ranks, each makes the units of its piece, where the borders of pieces cut no
+    tile; other weights are collected. A pattern with a true `entries` has an entry as unit, and tiles are what
+    `protected` looks at; one with a true `spares` protects the best unit of a weight and no other; and one with a true
+    `means` has the bits of the whole on the CPU alone, and has weights on devices collected.
+    """
+
+    def tiles(self, shape: torch.Size) -> Tiles:
+        """Return how the units of a whole weight of this shape tile it."""
+        ...
+
+    def pooled(self, scores: Tensor, sizes: tuple[int, ...]) -> Tensor:
+        """Return one score per tile of a piece, of any shape, in order; the same bits as those of the whole.
+
+        Args:
+            scores: one a weight, with the dimensions of `view` and at least one entry.
+            sizes: of the tiles, with which the piece begins.
+        """
         ...
 
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lightning_prune.pattern.protocol import Tiles
+from lightning_prune.shards import mean_of_rows
+
 
 @dataclass(frozen=True)
 class Row:
@@ -19,12 +22,21 @@ class Row:
 
     single: bool = field(default=False, init=False, repr=False)
     spares: bool = field(default=True, init=False, repr=False)
+    means: bool = field(default=True, init=False, repr=False)
     least_sparsity: float = field(default=0.0, init=False, repr=False)
 
     def units(self, scores: Tensor) -> Tensor:
         """Return one score per output, in float32 at least."""
-        rows = scores.reshape(scores.shape[:1].numel(), -1)
-        return rows.mean(1, dtype=torch.promote_types(scores.dtype, torch.float32))
+        return mean_of_rows(scores.reshape(scores.shape[:1].numel(), -1))
+
+    def tiles(self, shape: torch.Size) -> Tiles:
+        """Return that tiles are rows."""
+        view = shape[:1].numel(), shape[1:].numel()
+        return Tiles(view, (1, view[1]))
+
+    def pooled(self, scores: Tensor, sizes: tuple[int, ...]) -> Tensor:
+        """Return the means of the rows of a piece."""
+        return mean_of_rows(scores)
 
     def protected(self, units: Tensor) -> Tensor:
         """Return the best row, of equal ones the first."""

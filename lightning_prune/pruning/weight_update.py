@@ -19,10 +19,11 @@ from lightning_prune.pruning.guarded import living_units, safe
 from lightning_prune.pruning.hosted import hosted
 from lightning_prune.pruning.observed import Observed
 from lightning_prune.pruning.turns import Turns, check_apart, in_turn
+from lightning_prune.pruning.units_of_pieces import grid_at, joined, mask_of, piece_of, shape_of_one, units_here
 from lightning_prune.ranking import ends
 from lightning_prune.schedule import Schedule, TurnSchedule
 from lightning_prune.scope import Layer, Pool, Scope
-from lightning_prune.selection import Selection, Units, check_found, held
+from lightning_prune.selection import Selection, Units, check_found, held, shards_of
 from lightning_prune.shards import together, whole
 
 
@@ -180,7 +181,7 @@ class WeightUpdate:
         return [self._layer(name, members) for name, members in self.groups.items()]
 
     def _layer(self, name: str, members: Sequence[MaskedWeight]) -> Layer:
-        shapes = [_shape_of_one(w) for w in members]
+        shapes = [shape_of_one(w) for w in members]
         shape = shapes[0] if len(shapes) == 1 else (shapes[0][0], sum(s[1] for s in shapes))
         pruned = 0 if self.reversible else sum(w.pruned for w in members)
         return Layer(name, tuple(shape), sum(w.size for w in members), pruned)
@@ -188,7 +189,9 @@ class WeightUpdate:
     def _select(self, pools: Sequence[Pool], step: int) -> list[Decision]:
         finite: list[tuple[str, Tensor]] = []  # looked at all together: each look waits for the device
         contests = self._contests(pools, step, finite)
-        check_found(finite)
+        there = [units for contest in contests for layer in contest.layers for units in layer]
+        check_found(finite, shards_of(there) if finite else ())  # single entries are looked at where they are ranked
+        contests = joined(contests)
         there = [units for contest in contests for layer in contest.layers for units in layer]
         few = few_units.are_few(there)
         if few:
@@ -231,9 +234,12 @@ class WeightUpdate:
     def _mask(self, weight: MaskedWeight, pattern: Pattern, kept: Sequence[Tensor]) -> Tensor:
         """Return the mask of a weight for the units that stay of it, or of each expert."""
         if pattern.single:
-            return kept[0]
-        shape = _shape_of_one(weight)
-        parts = [pattern.expand(keep, shape) for keep in kept]
+            return piece_of(kept[0], weight.shard)
+        grid = None if gathers(self.criterion, weight) else grid_at(weight, pattern)
+        if grid is not None:
+            mask = mask_of(grid, weight, kept[0])
+            return mask if self.reversible else mask & weight.mask
+        parts = [pattern.expand(keep, shape_of_one(weight)) for keep in kept]
         mask = weight.piece(weight.restore(parts[0] if len(parts) == 1 else torch.cat(parts))).contiguous()
         return mask if self.reversible else mask & weight.mask
 
@@ -243,24 +249,31 @@ class WeightUpdate:
         """Return the units of a weight, or those of every expert that it stacks.
 
         Where they are not the scores themselves, add the ends of those to `finite`: they must not be pooled away.
-        Single entries are those of the piece that lies here. Units of more are made of the whole weight on every rank.
+        They are those of the piece that lies here; where borders between pieces may cut some, of the whole weight.
         """
         name, threshold, shard = weight.target.name, float(weight.threshold), weight.shard
         mask = None if self.reversible or weight.pruned == 0 else weight.mask
         living = None if mask is None else weight.size - weight.pruned
         if pattern.single and getattr(self.criterion, "absolute", False):
             return [Units(name, weight.ranked(), True, mask, threshold=threshold, living=living, shard=shard)]
+        asked = self._asked(step)
+        entries = getattr(pattern, "entries", False) and getattr(self.criterion, "absolute", False)
+        grid = None if pattern.single or gathers(self.criterion, weight) else grid_at(weight, pattern)
+        if grid is not None:
+            scores = weight.canonical(weight.ranked()) if entries else scores_of(self.criterion, weight, step, asked)
+            finite.append((name, ends(scores)))
+            return [units_here(grid, weight, pattern, scores, mask, entries)]
         masks: Sequence[Tensor | None] = [None] * weight.experts
         if mask is not None and not pattern.single:
             masks = weight.parts(weight.canonical(whole(mask, shard)))
-        if getattr(pattern, "entries", False) and getattr(self.criterion, "absolute", False):
+        if entries:
             values = weight.canonical(whole(weight.ranked(), shard))
             finite.append((name, ends(values)))
             each = zip(weight.parts(values), masks, strict=True)
             return [Units(name, part, True, alive, threshold=threshold) for part, alive in each]
         # Each made before the next and let go then: scores are held for single weights alone.
         alive = [] if pattern.single else [None if m is None else living_units(pattern, m) for m in masks]
-        scores = scores_of(self.criterion, weight, step, self._asked(step))
+        scores = scores_of(self.criterion, weight, step, asked)
         restored = weight.restore(scores)
         if pattern.single:
             values = weight.piece(restored) if gathers(self.criterion, weight) else restored
@@ -272,10 +285,9 @@ class WeightUpdate:
         units = [pattern.units(part) for part in weight.parts(scores)]
         holds = pattern.weights_per_unit(weight.parts(scores)[0].shape)
         del scores
-        each = zip(units, alive, strict=True)
         return [
             Units(name, some, False, None if living is None else living.reshape(some.shape), None, holds, threshold)
-            for some, living in each
+            for some, living in zip(units, alive, strict=True)
         ]
 
     @property
@@ -285,9 +297,3 @@ class WeightUpdate:
             return self.pattern.at
         pattern = self.pattern
         return lambda name: pattern
-
-
-def _shape_of_one(weight: MaskedWeight) -> torch.Size:
-    """Return the shape of the whole weight, output dimension first; of a stack of experts that of one."""
-    of = weight.mask if weight.shard is None else torch.empty(weight.shape, device="meta")
-    return weight.parts(weight.canonical(of))[0].shape

@@ -4,6 +4,10 @@ A weight that FSDP2 or tensor parallelism has taken apart is a `DTensor`; masks,
 the piece that lies here. A plain tensor is its own piece: nothing is copied or sent for it.
 """
 
+from .grid import Grid as Grid
+from .grid import grid_of as grid_of
+from .means import mean_of_rows as mean_of_rows
+from .means import summed as summed
 from .shard import Shard as Shard
 from .shard import check_whole as check_whole
 from .shard import grad_of as grad_of
@@ -29,3 +33,4 @@ from .sums import sum_of as sum_of
 from .sums import together as together
 from .sums import total as total
 from .sums import total_of as total_of
+from .sums import wholes as wholes

@@ -142,6 +142,34 @@ def gathered(tensor: Tensor, shard: Shard | None) -> Tensor:
     return tensor
 
 
+def wholes(pieces: Sequence[Tensor], shards: Sequence[Shard]) -> list[Tensor]:
+    """Return the whole tensors of pieces, flattened, on every rank; one collective for those of one kind and dtype.
+
+    Args:
+        pieces: floats, or bool.
+        shards: of each.
+    """
+    found = list(pieces)
+    apart: dict[tuple[Kind, torch.dtype], list[int]] = {}
+    for index, (piece, shard) in enumerate(zip(pieces, shards, strict=True)):
+        apart.setdefault((shard.groups, piece.dtype), []).append(index)
+    for (groups, dtype), some in apart.items():
+        flat = torch.cat([_placed(pieces[index], shards[index]) for index in some])
+        for group in groups:  # all but one are zeros: the sum is exact in any order
+            _reduce(flat, group)
+        parts = flat.to(dtype).split([shards[index].size for index in some])
+        found = [dict(zip(some, parts, strict=True)).get(index, old) for index, old in enumerate(found)]
+    return found
+
+
+def _placed(piece: Tensor, shard: Shard) -> Tensor:
+    """Return a piece at its place among zeros, flattened; of bool as bytes, which can be added."""
+    dtype = torch.uint8 if piece.dtype == torch.bool else piece.dtype
+    whole = torch.zeros(shard.shape, dtype=dtype, device=shard.device)
+    shard.piece(whole).copy_(piece)
+    return whole.flatten()
+
+
 def first_error(error: Exception | None, shards: Sequence[Shard | None]) -> str | None:
     """Return the text of an error that a rank came to before it could do its part of a sum; None where none did.
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
+from tests.distributed import forked
+from tests.distributed.forked import ROOT
 
 Launch = Callable[..., list[dict[Any, Any]]]
 
@@ -24,18 +25,21 @@ class ScriptError(AssertionError):
 def launch(
     scenarios: str, folder: Path, processes: int = 2, timeout: float = 240.0, script_name: str = "ranks.py"
 ) -> str:
-    """Run a script of this folder and return what it printed. Whatever happens, no process of it is left behind."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    """Run a script of this folder on ranks that are there from the start, and return what it printed.
+
+    Whatever happens, no process of it is left behind.
+    """
+    script, arguments = Path(__file__).with_name(script_name), [scenarios, str(folder), str(processes)]
+    ended, printed = forked.run(script, arguments, _environment(), processes, timeout)
+    return _printed(scenarios, ended, printed)
+
+
+def launch_script(
+    scenarios: str, folder: Path, processes: int = 2, timeout: float = 240.0, script_name: str = "ranks.py"
+) -> str:
+    """Do the same with one process, in which Lightning starts the others."""
     unset = ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "RANK", "WORLD_SIZE", "PL_GLOBAL_SEED")
-    environment = {key: value for key, value in os.environ.items() if key not in unset} | {
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(ROOT),
-        "CUDA_VISIBLE_DEVICES": "",
-    }
+    environment = {key: value for key, value in os.environ.items() if key not in unset} | _environment()
     script = [sys.executable, str(Path(__file__).with_name(script_name)), scenarios, str(folder), str(processes)]
     run = subprocess.Popen(
         script, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
@@ -44,9 +48,28 @@ def launch(
         printed, _ = run.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         os.killpg(run.pid, signal.SIGKILL)
-        raise ScriptError(f"{scenarios} hangs:\n{run.communicate()[0][-8000:]}") from None
-    if run.returncode:
-        raise ScriptError(f"{scenarios} ended with {run.returncode}:\n{printed[-8000:]}")
+        return _printed(scenarios, None, run.communicate()[0])
+    return _printed(scenarios, run.returncode, printed)
+
+
+def _environment() -> dict[str, str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+
+
+def _printed(scenarios: str, ended: int | None, printed: str) -> str:
+    if ended is None:
+        raise ScriptError(f"{scenarios} hangs:\n{printed[-8000:]}")
+    if ended:
+        raise ScriptError(f"{scenarios} ended with {ended}:\n{printed[-8000:]}")
     return printed
 
 

@@ -25,9 +25,11 @@ from lightning_prune.regularizer import L2
 from lightning_prune.rounds import PruningRounds
 from lightning_prune.schedule import Polynomial
 from lightning_prune.shrink import is_apart
-from tests.distributed.channels import Dense, Image
-from tests.distributed.pieces import IDEAS, Sharded, fit, main, strategy_of
-from tests.distributed.ranks import SCHEDULE, trainer_of
+from tests.distributed.apart import main
+from tests.distributed.equal import IDEAS
+from tests.distributed.fits import Sharded, fit, strategy_of
+from tests.distributed.nets import Dense, Image
+from tests.distributed.regression import SCHEDULE, trainer_of
 
 EVERY_OTHER = Polynomial(0.8, 1, 5, 2)
 """Within the six steps of twelve batches, two of which make one."""

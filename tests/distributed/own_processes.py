@@ -17,7 +17,7 @@ from pytorch_lightning.strategies import DDPStrategy, Strategy
 from lightning_prune import Pruner, PruningCallback
 from lightning_prune.pattern import Channel
 from lightning_prune.shrink import load_shrunk, shrink
-from tests.distributed.ranks import EPOCHS, SCHEDULE, TIMEOUT, Regression
+from tests.distributed.regression import EPOCHS, SCHEDULE, TIMEOUT, Regression
 
 
 def fit(model: Regression, callback: PruningCallback, strategy: Strategy | str, **options: Any) -> tuple[Trainer, str]:

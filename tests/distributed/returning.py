@@ -16,7 +16,9 @@ from lightning_prune.pattern import Row
 from lightning_prune.regrowth import Gradient
 from lightning_prune.schedule import Polynomial
 from lightning_prune.scope import Uniform
-from tests.distributed.pieces import SCHEDULE, fit, main
+from tests.distributed.apart import main
+from tests.distributed.fits import fit
+from tests.distributed.regression import SCHEDULE
 
 CUT = 5
 """Step of the file that is gone on from: between two updates, with the gradients of one step of the window."""

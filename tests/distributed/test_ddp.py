@@ -11,22 +11,9 @@ import torch
 from lightning_prune import Pruner
 from lightning_prune.pattern import Channel
 from tests.distributed.conftest import launch, results
-from tests.distributed.ranks import (
-    CRITERIA,
-    OF_UNITS,
-    REBUILT,
-    REGULARIZERS,
-    RESUMED,
-    SCHEDULE,
-    STEPS,
-    STOPS,
-    UPDATES,
-    Regression,
-    fit,
-    rebuild,
-    regularize,
-)
+from tests.distributed.ranks import CRITERIA, OF_UNITS, REBUILT, REGULARIZERS, RESUMED, STOPS, rebuild, regularize
 from tests.distributed.ranks import train as train_all
+from tests.distributed.regression import SCHEDULE, STEPS, UPDATES, Regression, fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:The `srun` command is available")
 

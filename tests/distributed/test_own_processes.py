@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.distributed.conftest import launch, results
+from tests.distributed.conftest import launch_script, results
 
 pytestmark = pytest.mark.slow  # four launches of processes
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow  # four launches of processes
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], str]:
     folder = tmp_path_factory.mktemp("own")
-    printed = launch("all", folder, script_name="own_processes.py")
+    printed = launch_script("all", folder, script_name="own_processes.py")
     return results("own", folder, 1)[0], printed
 
 

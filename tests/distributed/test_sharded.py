@@ -14,7 +14,7 @@ from lightning_prune import Pruner
 from lightning_prune.schedule import OneShot
 from tests.distributed import pieces
 from tests.distributed.conftest import launch, results
-from tests.distributed.ranks import UPDATES
+from tests.distributed.regression import UPDATES
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The `srun` command is available",
@@ -201,7 +201,11 @@ FAILED = {
     "inputs": ("criterion=Wanda(", 0),
     "average": ("WeightAveraging keeps averages of whole weights, and ModelParallelStrategy takes them", 0),
     "stochastic average": ("StochasticWeightAveraging keeps averages of whole weights", 0),
-    "too large": ("criterion=FilterNorm(", 0),
+    "too large": ("criterion=FilterNorm(p=1) collects 363 values of weights that are taken apart over ranks", 0),
+    "too large columns": ("pattern=Column() collects 363 values of weights that are taken apart over ranks", 0),
+    "few rows": ("was not refused", 3),
+    "too many rows": ("pattern=Row() collects 28 values of weights that are taken apart over ranks", 0),
+    "entries": ("was not refused", 3),
 }
 
 

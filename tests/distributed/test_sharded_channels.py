@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from lightning_prune.shrink import load_shrunk
-from tests.distributed import channels
+from tests.distributed import channels, nets
 from tests.distributed.conftest import launch, results
-from tests.distributed.ranks import UPDATES
+from tests.distributed.regression import UPDATES
 from tests.distributed.test_sharded import assert_equal, like_one_process
 
 pytestmark = pytest.mark.filterwarnings("ignore:The `srun` command is available", "ignore:pruning. ")
@@ -61,7 +61,7 @@ def test_G44_a_run_prunes_channels_and_shrinks_like_one_process(two: Path, tmp_p
         shrunk_like(rank["image"], alone)
         assert rank["image"]["left"]["net.inner.weight"].shape[0] < 5
         assert_equal(rank["image"]["left"], ranks[0]["image"]["left"])
-    small = load_shrunk(channels.Image(), two / "2x1-image" / "shrunk.ckpt")
+    small = load_shrunk(nets.Image(), two / "2x1-image" / "shrunk.ckpt")
     assert_equal(dict(small.state_dict()), ranks[0]["image"]["left"])
 
 

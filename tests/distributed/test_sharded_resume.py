@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from lightning_prune.shrink import load_shrunk
-from tests.distributed import moving, pieces
-from tests.distributed.conftest import ScriptError, launch, results
-from tests.distributed.ranks import UPDATES
+from tests.distributed import moving, nets, pieces
+from tests.distributed.conftest import ScriptError, launch, launch_script, results
+from tests.distributed.regression import UPDATES
 from tests.distributed.test_sharded import assert_equal, like_one_process
 
 pytestmark = [
@@ -52,7 +52,7 @@ def test_G2_G44_a_run_on_pieces_that_was_killed_goes_on_to_the_bit(kind: str, na
     """All processes die by a signal that nobody catches, or one of them alone: then the other ends, too."""
     (tmp_path / "name").write_text(name)
     with pytest.raises(ScriptError, match="ended with"):
-        run(f"{kind}@2x1", tmp_path)
+        launch_script(f"{kind}@2x1", tmp_path, timeout=400.0, script_name="moving.py")
     assert not list(tmp_path.glob("*.pt"))
     for rank in results("resumed@2x1", run("resumed@2x1", tmp_path)):
         assert rank["last"] == "step=5.ckpt"
@@ -97,4 +97,4 @@ def test_G44_rounds_on_pieces_are_those_of_one_process(tmp_path: Path) -> None:
             assert not rank[name]["apart"]
             assert rank[name]["left"] == one["left"]
             torch.testing.assert_close(rank[name]["weights"], one["weights"], rtol=1e-8, atol=1e-10)
-            load_shrunk(moving.Dense() if name == "dense" else moving.Image(), tmp_path / f"2x1-{name}")
+            load_shrunk(nets.Dense() if name == "dense" else nets.Image(), tmp_path / f"2x1-{name}")

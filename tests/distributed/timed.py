@@ -19,7 +19,7 @@ from lightning_prune import Pruner, PruningCallback
 from lightning_prune.budget import Latency
 from lightning_prune.pattern import Channel
 from lightning_prune.schedule import Polynomial
-from tests.distributed.ranks import TIMEOUT, Regression, trainer_of, what_failed
+from tests.distributed.regression import TIMEOUT, Regression, trainer_of, what_failed
 
 
 class Keeps(Callback):

@@ -15,6 +15,7 @@ usage: lightning-prune COMMAND ...
   train -cn RECIPE [key=value ...]    train and prune; writes a folder with config, metrics, report, page, model
   compress CHECKPOINT -cn RECIPE ...  a trained model made smaller to a target: speedup=2, macs=0.5 or parameters=0.4
   plan -cn RECIPE [key=value ...]     what would be pruned, and when, without training; --json
+  eval RUN|FILE [--run-once]          metrics on the run's test data; follows a run that is going on
   inspect FILE|RUN ... [--json]       sparsity by layer of checkpoints, this library's or any other
   sensitivity RUN                     what pruning each layer alone costs; a plan of sparsities by layer, for train
   report RUN ...                      one HTML page about a run, or several side by side; train writes it, too
@@ -78,6 +79,10 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from lightning_prune.cli import plan
 
         return plan.main
+    if name == "eval":
+        from lightning_prune.cli import eval
+
+        return eval.main
     if name == "inspect":
         from lightning_prune.cli import inspect
 
@@ -113,8 +118,8 @@ def _command(name: str) -> Callable[[list[str]], int]:
     if name == "--version":
         return _version
     raise ValueError(
-        f"unknown command {name!r}: there are train, compress, plan, inspect, compare, export, "
-        "shrink, threshold-sweep, sensitivity, report and completion; see lightning-prune --help"
+        f"unknown command {name!r}: there are train, compress, plan, eval, inspect, compare, export, shrink, "
+        "threshold-sweep, sensitivity, report and completion; see lightning-prune --help"
     )
 
 

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 COMMANDS = (
-    *("train", "compress", "plan", "inspect", "compare", "export", "shrink", "threshold-sweep", "sensitivity"),
-    *("report", "completion"),
+    *("train", "compress", "plan", "eval", "inspect", "compare", "export", "shrink"),
+    *("threshold-sweep", "sensitivity", "report", "completion"),
 )
 _OF_RECIPE = ("train", "compress", "plan")
 _OPTIONS = {
     "train": ("-cn", "--config-dir", "--multirun", "--help"),
     "compress": ("-cn", "--config-dir", "--help"),
     "plan": ("-cn", "--config-dir", "--json", "--help"),
+    "eval": ("--run-once", "--eval-interval-secs", "--stage", "--run", "--json", "--trust", "--help"),
     "inspect": ("--json", "--trust", "--help"),
     "report": ("--out", "--title", "--json", "--help"),
     "sensitivity": ("-cn", "--config-dir", "--sparsity", "--levels", "--criterion", "--batches", "--json", "--help"),

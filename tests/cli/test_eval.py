@@ -114,7 +114,7 @@ def test_a_checkpoint_answers_by_its_average_masked(command: Command, run: Path)
 @pytest.mark.slow
 def test_a_stochastic_average_answers_where_it_can(command: Command, trained: Callable[..., Path]) -> None:
     swa = ("+callbacks.average._target_=pytorch_lightning.callbacks.StochasticWeightAveraging",)
-    swa += ("+callbacks.average.swa_lrs=0.01", "+callbacks.average.swa_epoch_start=1")
+    swa += ("+callbacks.average.swa_lrs=0.01", "+callbacks.average.swa_epoch_start=1", "task.warmup=0", "task.hold=1.0")
     file = trained("digits_mlp", *swa) / "checkpoints" / "last.ckpt"
     content = torch.load(file, weights_only=True)
     state = content["callbacks"]["StochasticWeightAveraging"]
@@ -228,7 +228,7 @@ def test_a_damaged_file_that_stays_so_is_an_error(
 
 @pytest.mark.slow
 def test_training_is_followed_from_another_process(tmp_path: Path, command: Command) -> None:
-    words = ("hydra.run.dir=run", "trainer.max_epochs=40", "callbacks.checkpoint.share=1")
+    words = ("hydra.run.dir=run", *SHORT, "trainer.max_epochs=10", "callbacks.checkpoint.share=1")
     train = subprocess.Popen(
         [sys.executable, "-m", "lightning_prune", "train", "-cn", "digits_mlp", *words],
         cwd=tmp_path,

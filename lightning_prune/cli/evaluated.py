@@ -95,7 +95,7 @@ class Evaluator:
             raise UserError(
                 f"{run} has no {' and no '.join(stages)}: the task needs a {stages[0]}_step, the data a loader for it"
             )
-        self._stage = found[0]
+        self._stage: Stage = found[0]
 
     def __call__(self, file: Path) -> Evaluated:
         """Return what the weights in a file answer. Raises UserError if they are none of this run's model."""

@@ -42,22 +42,15 @@ def main(argv: list[str]) -> int:
     torch.save(plain, new)
     os.replace(new, out)
     zeros, values = sum(found.zeros.values()), sum(found.weights[name].numel() for name in found.zeros)
-    facts = {
-        "file": str(out),
-        "masks": found.masks,
-        "zeros": zeros,
-        "values": values,
-        "sparsity": zeros / values if values else 0.0,
-        "weights": dict(found.zeros),
-        "bytes": [file.stat().st_size, out.stat().st_size],
-    }
+    sparsity = zeros / values if values else 0.0
+    before, after = file.stat().st_size, out.stat().st_size
     if options.json:
-        print(json.dumps(facts, indent=2))
+        facts = {"file": str(out), "masks": found.masks, "zeros": zeros, "values": values, "sparsity": sparsity}
+        print(json.dumps(facts | {"weights": dict(found.zeros), "bytes": [before, after]}, indent=2))
     else:
-        before, after = facts["bytes"]
         print(
             f"{out}: {len(found.zeros)} masks of {found.masks} folded in, {zeros:,} of {values:,} entries are zero "
-            f"({percent(facts['sparsity'])}); {after:,} bytes, where {file} has {before:,}"
+            f"({percent(sparsity)}); {after:,} bytes, where {file} has {before:,}"
         )
     return 0
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,7 +85,8 @@ def test_train_and_eval_with_summaries_by_layer(command: Command, data: Path, mo
 
     events = EventAccumulator("run/tensorboard")
     events.Reload()
-    tags = set(events.Tags()["scalars"])
+    scalars: Any = events.Tags()["scalars"]
+    tags = set(scalars)
     keys = {f"pruning/{what}/net.{layer}.weight" for what in ("sparsity", "threshold") for layer in LAYERS}
     assert tags >= keys
     steps = [event.step for event in events.Scalars("pruning/sparsity/net.dense1.weight")]

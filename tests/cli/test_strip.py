@@ -129,7 +129,12 @@ def test_masks_of_torch_are_folded(command: Command) -> None:
     prune.l1_unstructured(net[1], "bias", 1)
     torch.save({"state_dict": net.state_dict(), "optimizer_states": [1]}, "torch.ckpt")
     with torch.no_grad():
-        wanted = {"0.weight": net[0].weight, "1.weight": net[1].weight, "1.bias": net[1].bias, "0.bias": net[0].bias}
+        wanted: dict[str, Any] = {
+            "0.weight": net[0].weight,
+            "1.weight": net[1].weight,
+            "1.bias": net[1].bias,
+            "0.bias": net[0].bias,
+        }
     assert command("strip", "torch.ckpt").status == 0
     state = torch.load("torch.stripped.pt", weights_only=True)
     assert set(state) == set(wanted)

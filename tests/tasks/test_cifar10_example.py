@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,8 @@ from lightning_prune.tasks.nets import MLP
 from lightning_prune.tasks.staircase import Staircase, StaircaseClassifier
 
 from .conftest import MakeTrainer
-from .test_cifar10 import contents, root  # noqa: F401 - fixtures
+from .test_cifar10 import contents as contents  # fixtures
+from .test_cifar10 import root as root
 
 # The network
 
@@ -126,7 +128,7 @@ def test_an_image_of_one_colour_becomes_zero_and_not_nan() -> None:
     assert standardised(torch.full((2, 3, 24, 24), 7.0)).abs().max() == 0
 
 
-def crops_of(root: Path, **options: object) -> CIFAR10Crops:  # noqa: F811
+def crops_of(root: Path, **options: object) -> CIFAR10Crops:
     data = CIFAR10Crops(root, batch_size=4, validation=10, **options)  # pyright: ignore[reportArgumentType]
     data.prepare_data()
     data.setup("fit")
@@ -134,7 +136,7 @@ def crops_of(root: Path, **options: object) -> CIFAR10Crops:  # noqa: F811
     return data
 
 
-def test_only_training_images_are_changed_and_anew_in_each_epoch(root: Path) -> None:  # noqa: F811
+def test_only_training_images_are_changed_and_anew_in_each_epoch(root: Path) -> None:
     data = crops_of(root)
 
     def labels(loader: object) -> list[int]:
@@ -251,7 +253,8 @@ def test_the_average_forgets_its_start() -> None:
     for n, value in enumerate(values):
         layer.weight.data.fill_(value)
         model.update_parameters(layer)
+        averaged: Any = model.module
         kept = min(0.5, (1 + n) / (10 + n)) if n else 0.0
         expected = kept * expected + (1 - kept) * value
-        assert float(model.module.weight.detach()) == pytest.approx(expected, abs=1e-5)
+        assert float(averaged.weight.detach()) == pytest.approx(expected, abs=1e-5)
     assert (1 + len(values)) / (10 + len(values)) > 0.5, "the cap is reached"

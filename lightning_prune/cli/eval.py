@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
         while True:
             live = claim.is_claimed(run)  # looked at first: what a run leaves at its end is there once it is over
             finished = resume.is_finished(run)
-            follow.look(finished, live and not options.run_once)
+            follow.look(finished, live, waits=live and not options.run_once)
             if options.run_once or finished or not live:
                 return follow.end(finished or options.run_once)
             time.sleep(options.interval_secs)
@@ -62,8 +62,13 @@ class _Followed:
         self._seen: Stamp | None = None
         self._failed: Stamp | None = None
 
-    def look(self, finished: bool, may_be_in_writing: bool) -> None:
+    def look(self, finished: bool, live: bool, waits: bool) -> None:
         """Evaluate the newest weights, if they are not those of the look before.
+
+        Args:
+            finished: the run came to its end.
+            live: a process is at it.
+            waits: another look will follow.
 
         Raises:
             UserError: they cannot be read; where a run is going on, only once they are the same as at the look before,
@@ -71,13 +76,13 @@ class _Followed:
         """
         from lightning_prune.cli.run_files import newest
 
-        there = newest(self._run, finished)
+        there = newest(self._run, finished, live)
         if there is None or there == self._seen:
             return
         try:
             self._say(self._evaluate(there.file))
         except UserError:
-            if not may_be_in_writing or self._failed == there:
+            if not waits or self._failed == there:
                 raise
             self._failed = there
             return

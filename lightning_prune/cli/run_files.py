@@ -47,17 +47,18 @@ def run_of(path: Path) -> Path:
     )
 
 
-def newest(run: Path, finished: bool) -> Stamp | None:
+def newest(run: Path, finished: bool, live: bool) -> Stamp | None:
     """Return the weights of a run that were written last; of one that is finished, those that it ended with.
 
     Args:
         run: the run's folder.
         finished: it came to its end.
+        live: a process is at it, so that a model.pt is an earlier one's, or not all that the run will leave.
     """
     if finished:
         return Stamp.of(checkpoints.file_of(run))
     stamps = list[Stamp]()
-    for file in (run / "model.pt", *run.glob(CHECKPOINTS)):
+    for file in (*([] if live else [run / "model.pt"]), *run.glob(CHECKPOINTS)):
         try:
             stamps.append(Stamp.of(file))
         except FileNotFoundError:  # it was never there, or another file has just taken its place

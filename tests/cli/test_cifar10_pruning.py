@@ -69,7 +69,7 @@ def test_the_line_as_it_stands_plans_the_run_of_the_example(command: Command, da
 @pytest.mark.slow
 def test_train_and_eval_with_summaries_by_layer(command: Command, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    words = ("trainer.max_steps=120", "data.batch_size=8", "hydra.run.dir=run", "logger=both")
+    words = ("trainer.max_steps=120", "data.batch_size=8", "data.validation=8", "hydra.run.dir=run", "logger=both")
     said = command(*shlex.split(SHORTENED), *words)
     assert said.status == 0, said.err
     report = json.loads(Path("run/report.json").read_text(encoding="utf-8"))

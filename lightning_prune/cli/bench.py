@@ -49,10 +49,9 @@ def main(argv: list[str]) -> int:
     import torch
 
     from lightning_prune.cli import build
-    from lightning_prune.cli.compressed import with_batch
     from lightning_prune.cli.export import trained
     from lightning_prune.cost import count
-    from lightning_prune.coupling.example import example_of
+    from lightning_prune.coupling.example import example_of, with_batch
 
     model = trained(options.run, options.weights, trust)
     dense = build.task(trusted.config_of(options.run, ("task",), trust)).eval()
@@ -77,7 +76,7 @@ def main(argv: list[str]) -> int:
 
 
 def _timed(models: Sequence[nn.Module], inputs: Any, batch: int, threads: int) -> Timing:
-    from lightning_prune.rounds.target import steady_latency
+    from lightning_prune.pruning.target import steady_latency
 
     with _threads(threads):
         return Timing(batch, threads, *steady_latency(models, inputs, _BLOCKS))

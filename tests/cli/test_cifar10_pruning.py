@@ -70,11 +70,11 @@ def test_the_line_as_it_stands_plans_the_run_of_the_example(command: Command, da
 @pytest.mark.filterwarnings("ignore:cifar10_pruning. reached a sparsity")  # a histogram does not keep to the number
 def test_train_and_eval_with_summaries_by_layer(command: Command, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
-    words = ("trainer.max_steps=120", "data.batch_size=8", "data.validation=8", "hydra.run.dir=run", "logger=both")
+    words = ("trainer.max_steps=104", "data.batch_size=8", "data.validation=8", "hydra.run.dir=run", "logger=both")
     said = command(*shlex.split(SHORTENED), *words)
     assert said.status == 0, said.err
     report = json.loads(Path("run/report.json").read_text(encoding="utf-8"))
-    assert report["steps"] == 120
+    assert report["steps"] == 104
     assert report["sparsity"] == pytest.approx(0.9, abs=0.05)
     assert "cifar10_pruning: " in said.out
 
@@ -95,5 +95,5 @@ def test_train_and_eval_with_summaries_by_layer(command: Command, data: Path, mo
     assert events.Scalars("pruning/threshold/net.dense1.weight")[-1].value > 0
     known = json.loads(Path("run/loggers.json").read_text(encoding="utf-8"))
     assert known["wandb"]["name"].startswith("cifar10_pruning ")
-    summary = json.loads(next(Path("run/wandb").glob("offline-run-*/files/wandb-summary.json")).read_text("utf-8"))
-    assert set(summary) >= keys
+    logged = next(Path("run/wandb").glob("offline-run-*/*.wandb")).read_bytes()  # offline, all there is
+    assert all(key.encode() in logged for key in keys)

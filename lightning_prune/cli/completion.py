@@ -22,7 +22,6 @@ _OPTIONS = {
     "eval": ("--run-once", "--eval-interval-secs", "--stage", "--run", "--json", "--trust", "--help"),
     "inspect": ("--json", "--trust", "--help"),
     "report": ("--out", "--title", "--json", "--help"),
-    "sensitivity": ("-cn", "--config-dir", "--sparsity", "--levels", "--criterion", "--batches", "--json", "--help"),
     "completion": ("bash", "zsh", "fish"),
 }
 _BASH = """\

@@ -15,10 +15,14 @@ usage: lightning-prune COMMAND ...
   train -cn RECIPE [key=value ...]    train and prune; writes a folder with config, metrics, report, page, model
   compress CHECKPOINT -cn RECIPE ...  a trained model made smaller to a target: speedup=2, macs=0.5 or parameters=0.4
   plan -cn RECIPE [key=value ...]     what would be pruned, and when, without training; --json
+  eval RUN|FILE [--run-once]          metrics on the run's test data; follows a run that is going on
   inspect FILE|RUN ... [--json]       sparsity by layer of checkpoints, this library's or any other
   sensitivity RUN                     what pruning each layer alone costs; a plan of sparsities by layer, for train
   report RUN ...                      one HTML page about a run, or several side by side; train writes it, too
   compare FOLDER ...                  accuracy and loss against sparsity, of any set of runs: table, picture, wandb
+  diff A B                            two checkpoints or runs: sparsity, overlap of masks, what moved, by layer
+  strip FILE                          a checkpoint from the midst of a run as plain weights, masks folded in
+  bench RUN                           a run's model beside the dense one: latency by batch and threads, size, MACs
   export RUN --format 2:4|onnx        a run's model for sparse tensor cores, or as ONNX
   shrink RUN                          a run's model without its dead units, smaller and dense
   threshold-sweep RUN                 learned masks: accuracy and size for other thresholds, without training
@@ -78,6 +82,10 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from lightning_prune.cli import plan
 
         return plan.main
+    if name == "eval":
+        from lightning_prune.cli import eval
+
+        return eval.main
     if name == "inspect":
         from lightning_prune.cli import inspect
 
@@ -90,6 +98,18 @@ def _command(name: str) -> Callable[[list[str]], int]:
         from lightning_prune.cli import report
 
         return report.main
+    if name == "diff":
+        from lightning_prune.cli import diff
+
+        return diff.main
+    if name == "strip":
+        from lightning_prune.cli import strip
+
+        return strip.main
+    if name == "bench":
+        from lightning_prune.cli import bench
+
+        return bench.main
     if name == "export":
         from lightning_prune.cli import export
 
@@ -113,8 +133,8 @@ def _command(name: str) -> Callable[[list[str]], int]:
     if name == "--version":
         return _version
     raise ValueError(
-        f"unknown command {name!r}: there are train, compress, plan, inspect, compare, export, "
-        "shrink, threshold-sweep, sensitivity, report and completion; see lightning-prune --help"
+        f"unknown command {name!r}: there are train, compress, plan, eval, inspect, compare, diff, strip, bench, "
+        "export, shrink, threshold-sweep, sensitivity, report and completion; see lightning-prune --help"
     )
 
 

@@ -21,7 +21,7 @@ from lightning_prune.cli.monitored import check_modes
 from lightning_prune.dynamic import put_gates
 from lightning_prune.dynamic.links import gates_in
 from lightning_prune.rounds import PruningRounds
-from lightning_prune.shrink import RECIPE, rebuild
+from lightning_prune.shrink import RECIPE, rebuild, recipes_in
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -117,18 +117,33 @@ def load_weights(config: DictConfig, task: pl.LightningModule) -> dict[str, str]
     if not Path(path).is_file():
         raise UserError(f"weights={path}: there is no such file")
     try:
-        state = _state_dict(checkpoints.load(Path(path)), task)
-        recipe = Path(path).parent / RECIPE
-        if recipe.is_file():
-            rebuild(task, saved.load_json(recipe))
+        put(checkpoints.load(Path(path)), Path(path), task)
+    except UserError as error:
+        raise UserError(f"weights={path}: {error}") from error
+    return {"file": str(path), "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+
+
+def put(content: Any, file: Path, task: pl.LightningModule) -> None:
+    """Put the weights that a file holds into a task, which gets the shapes of a smaller model if they are of one.
+
+    Args:
+        content: what was read from the file.
+        file: where it lies: shrunk.json beside it says the shapes, or a checkpoint does itself.
+        task: of the run.
+
+    Raises:
+        UserError: they do not fit.
+    """
+    try:
+        state = _state_dict(content, task)
+        beside = file.parent / RECIPE
+        for recipe in [saved.load_json(beside)] if beside.is_file() else recipes_in(content):
+            rebuild(task, recipe)
         if gates_in(state):
             put_gates(task, state)
         task.load_state_dict(state)
-    except UserError as error:
-        raise UserError(f"weights={path}: {error}") from error
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"weights={path}: {message(error)}") from error
-    return {"file": str(path), "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
+        raise UserError(message(error)) from error
 
 
 def _state_dict(content: Any, task: pl.LightningModule) -> dict[str, Any]:

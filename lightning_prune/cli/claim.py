@@ -65,3 +65,20 @@ def _taken(file: Path) -> UserError:
         f"{file.parent}: another run is going on there ({who or 'its process is starting'}): "
         "wait for its end, or choose another hydra.run.dir"
     )
+
+
+def is_claimed(folder: Path) -> bool:
+    """Whether a process has a folder to itself at this moment: a run is going on there."""
+    try:
+        descriptor = os.open(folder / FILE, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except (ImportError, BlockingIOError):  # on Windows the file alone is the claim
+        return True
+    finally:
+        os.close(descriptor)
+    return False

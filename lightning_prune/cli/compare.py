@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from lightning_prune.cli.curves import Curve, Curves, deviation, group, mean
 from lightning_prune.cli.errors import UserError, printable
@@ -35,9 +37,10 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--out", type=Path, help="where to write; by default, the folder that all the runs share")
     parser.add_argument("--title", help="stands above the picture")
     parser.add_argument("--wandb", action="store_true", help="log table and picture as a run of wandb, offline")
+    parser.add_argument("--json", action="store_true", help="print JSON, a row a run, in place of tables")
     options = parser.parse_args(argv)
     runs, left_out = find(options.folders)
-    _say_left_out(left_out, len(runs) + len(left_out))
+    _say_left_out(left_out, len(runs) + len(left_out), sys.stderr if options.json else sys.stdout)
     if not runs:
         raise UserError(f"none of the {len(left_out)} runs is finished: there is nothing to compare")
 
@@ -46,29 +49,33 @@ def main(argv: list[str]) -> int:
     curves = group(runs)
     out: Path = options.out or Path(os.path.commonpath([run.folder.absolute().parent for run in runs]))
     out.mkdir(parents=True, exist_ok=True)
-    print(_text(curves))
     table = _rows(curves)
+    if not options.json:
+        print(_text(curves))
     files = {
         "table": _save_table(table, out / "compare.csv"),
         "picture": save_picture(curves, out / "compare.png", options.title or _title(runs)),
     }
     if options.wandb:
         files["wandb"] = _log(table, files["picture"], out)
+    if options.json:
+        print(json.dumps({"runs": table, "files": {name: str(file) for name, file in files.items()}}, indent=2))
+        return 0
     for name, file in files.items():
         print(f"{name:<8} {from_here(file)}")
     return 0
 
 
-def _say_left_out(left_out: Mapping[Path, Unfit], runs: int) -> None:
+def _say_left_out(left_out: Mapping[Path, Unfit], runs: int, to: TextIO) -> None:
     """Name the runs that cannot be compared, and count them by reason."""
     named: Counter[str] = Counter()
     for folder, reason in left_out.items():
         named[reason.word] += 1
         if named[reason.word] <= _NAMED:
-            print(f"left out: {printable(str(from_here(folder)))}: {printable(str(reason))}")
+            print(f"left out: {printable(str(from_here(folder)))}: {printable(str(reason))}", file=to)
     if left_out:
         words = ", ".join(f"{number} {word}" for word, number in named.most_common())
-        print(f"{len(left_out)} of {runs} runs left out: {words}\n")
+        print(f"{len(left_out)} of {runs} runs left out: {words}\n", file=to)
 
 
 def _text(curves: Curves) -> str:

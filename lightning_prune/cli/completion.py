@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import io
+import re
 from collections.abc import Iterable, Sequence
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
 COMMANDS = (
-    *("train", "compress", "plan", "inspect", "compare", "export", "shrink", "threshold-sweep", "sensitivity"),
-    *("report", "completion"),
+    *("train", "compress", "plan", "eval", "inspect", "compare", "diff", "strip"),
+    *("bench", "export", "shrink", "threshold-sweep", "sensitivity", "report", "completion"),
 )
 _OF_RECIPE = ("train", "compress", "plan")
 _OPTIONS = {
     "train": ("-cn", "--config-dir", "--multirun", "--help"),
     "compress": ("-cn", "--config-dir", "--help"),
     "plan": ("-cn", "--config-dir", "--json", "--help"),
+    "eval": ("--run-once", "--eval-interval-secs", "--stage", "--run", "--json", "--trust", "--help"),
     "inspect": ("--json", "--trust", "--help"),
     "report": ("--out", "--title", "--json", "--help"),
-    "sensitivity": ("-cn", "--config-dir", "--sparsity", "--levels", "--criterion", "--batches", "--json", "--help"),
     "completion": ("bash", "zsh", "fish"),
 }
 _BASH = """\
@@ -67,7 +70,7 @@ def words(line: str) -> list[str]:
         return _begun(word, (*COMMANDS, "--help", "--version"))
     command = given[0]
     if command not in _OF_RECIPE:
-        return _begun(word, _OPTIONS.get(command, ("--help",)))
+        return _begun(word, _options(command))
     from lightning_prune.cli.arguments import folder, recipes
 
     own = [Path(given[i + 1]) for i, each in enumerate(given[:-1]) if each in ("-cd", "--config-dir")]
@@ -80,6 +83,18 @@ def words(line: str) -> list[str]:
     if recipe not in known:
         return _begun(word, ("-cn",)) if recipe is None else []
     return _overrides(recipe, [*own, folder("recipes"), folder("conf")], word)
+
+
+def _options(command: str) -> Sequence[str]:
+    """Return what a command takes: as listed above, or else read off its help. Nothing for one that is not there."""
+    if command in _OPTIONS or command not in COMMANDS:
+        return _OPTIONS.get(command, ())
+    from lightning_prune.cli import main as run
+
+    said = io.StringIO()
+    with redirect_stdout(said), suppress(SystemExit):
+        run([command, "--help"])
+    return list(dict.fromkeys(re.findall(r"(?<![\w-])--?[a-z][a-z-]+", said.getvalue())))
 
 
 def _begun(word: str, options: Iterable[str]) -> list[str]:

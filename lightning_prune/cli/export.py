@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,29 +33,35 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--weights", type=Path, help="other weights of this model, .pt, .ckpt or .safetensors")
     parser.add_argument("--dtype", choices=_DTYPES, help="for 2:4, float16 unless given; not every GPU takes float32")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of text")
     trusted.add_option(parser)
     options = parser.parse_args(argv)
     trust = trusted.given(options)
     if options.format == "onnx":
         if options.dtype is not None:
             raise UserError(f"--dtype={options.dtype} belongs to --format 2:4")
-        _onnx(options.run, options.weights, options.out or options.run / "model.onnx", trust)
+        _onnx(options.run, options.weights, options.out or options.run / "model.onnx", trust, options.json)
     else:
         out = options.out or options.run / "semi_structured"
-        _semi_structured(options.run, options.weights, out, options.dtype, trust)
+        _semi_structured(options.run, options.weights, out, options.dtype, trust, options.json)
     return 0
 
 
-def _onnx(run: Path, weights: Path | None, out: Path, trust: trusted.Trust) -> None:
+def _onnx(run: Path, weights: Path | None, out: Path, trust: trusted.Trust, as_json: bool) -> None:
     from lightning_prune.export import to_onnx
 
     model = trained(run, weights, trust)
     out.parent.mkdir(parents=True, exist_ok=True)
     difference = to_onnx(model, out)
+    if as_json:
+        print(json.dumps({"file": str(out), "bytes": out.stat().st_size, "difference": difference}, indent=2))
+        return
     print(f"{out}: {out.stat().st_size:,} bytes; outputs differ by {difference:.1e} of the largest")
 
 
-def _semi_structured(run: Path, weights: Path | None, out: Path, dtype: str | None, trust: trusted.Trust) -> None:
+def _semi_structured(
+    run: Path, weights: Path | None, out: Path, dtype: str | None, trust: trusted.Trust, as_json: bool
+) -> None:
     import torch
 
     from lightning_prune.export import check_gpu, save_semi_structured, to_semi_structured
@@ -63,6 +70,13 @@ def _semi_structured(run: Path, weights: Path | None, out: Path, dtype: str | No
     model = trained(run, weights, trust).to("cuda", getattr(torch, dtype or _DTYPES[0]))
     result = to_semi_structured(model)
     save_semi_structured(model, result, out)
+    if as_json:
+        print(
+            json.dumps(
+                {"folder": str(out), "layers": len(result.layers), "converted": list(result.converted)}, indent=2
+            )
+        )
+        return
     print(f"{result.table()}\n{len(result.converted)} of {len(result.layers)} layers converted; {out} holds them:")
     print(f"  from lightning_prune.export import load_semi_structured; load_semi_structured(model, Path({str(out)!r}))")
 

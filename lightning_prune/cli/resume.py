@@ -75,7 +75,7 @@ def look(folder: Path, config: str) -> Left:
             f"resume it with the config that it has, 'train {from_here(folder)} --resume', or "
             "start another run from its checkpoint with ckpt_path=FILE and another hydra.run.dir"
         )
-    if _finished(folder):
+    if is_finished(folder):
         return Left(None, True, f"{from_here(folder)}: finished already, nothing is left to do")
     point = folder / FOLDER / FILE
     if point.is_file():
@@ -113,7 +113,8 @@ def _known(checkpoint: Path) -> set[str]:
     return known
 
 
-def _finished(folder: Path) -> bool:
+def is_finished(folder: Path) -> bool:
+    """Whether the run in a folder came to its end."""
     try:
         return json.loads((folder / "report.json").read_text(encoding="utf-8")).get("interrupted") is False
     except (OSError, ValueError, AttributeError):

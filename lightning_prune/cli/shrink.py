@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from lightning_prune.cli import trusted
@@ -24,6 +25,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--weights", type=Path, help="other weights of this model, .pt, .ckpt or .safetensors")
     parser.add_argument("--out", type=Path, help="where model.safetensors and shrunk.json go; RUN/shrunk")
     parser.add_argument("--tolerance", type=float, default=1e-4, help="how far outputs may move, of the largest; 1e-4")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of tables")
     trusted.add_option(parser)
     options = parser.parse_args(argv)
     trust = trusted.given(options)
@@ -45,5 +47,9 @@ def main(argv: list[str]) -> int:
         )
     out = options.out or options.run / "shrunk"
     save_shrunk(shrunk, out)
-    print(f"{shrunk.report.table()}\n\n{cost.compare(model, shrunk.model).table()}\n\n{out} holds the smaller model")
+    compared = cost.compare(model, shrunk.model)
+    if options.json:
+        print(json.dumps({"folder": str(out), "shrink": shrunk.report.to_dict(), "cost": compared.to_dict()}, indent=2))
+    else:
+        print(f"{shrunk.report.table()}\n\n{compared.table()}\n\n{out} holds the smaller model")
     return 0

@@ -45,6 +45,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--thresholds", type=_thresholds, default=THRESHOLDS, help="such as 0.1,0.5,0.9")
     parser.add_argument("--extract", type=float, metavar="T", help="write the smaller model at this threshold as well")
     parser.add_argument("--out", type=Path, help="where that goes: model.safetensors and shrunk.json; RUN/extracted")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
     trusted.add_option(parser)
     options = parser.parse_args(argv)
     trust = trusted.given(options)
@@ -67,6 +68,9 @@ def main(argv: list[str]) -> int:
         json.dumps([asdict(point) for point in shown], indent=1) + "\n", encoding="utf-8"
     )
     save_picture(shown, run / "threshold_sweep.png", f"{run.name}: units with p > T")
+    if options.json:
+        print(json.dumps([asdict(point) for point in shown], indent=2))
+        return 0
     print(f"{table(shown)}\n\n{run / 'threshold_sweep.png'}")
     if options.extract is not None:
         print(f"{options.out or run / 'extracted'} holds the model at T = {options.extract:g}")

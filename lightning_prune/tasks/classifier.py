@@ -1,7 +1,5 @@
 """Classification of images, or of anything a network turns into one row of logits."""
 
-from typing import final
-
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torchmetrics.classification import MulticlassAccuracy
@@ -10,7 +8,6 @@ from lightning_prune.families import LightningModule, OptimizerLRScheduler
 from lightning_prune.tasks.optimization import LearningRate, OptimizerFactory, adamw, check_rates, configure
 
 
-@final
 class Classifier(LightningModule):
     """Trains ``net`` on cross entropy; logs loss and accuracy as ``train/loss``, ``val/loss``, ``val/accuracy``, ...
 

@@ -51,7 +51,7 @@ def test_every_command_is_offered_and_explains_itself(command: Command) -> None:
     ("line", "offered"),
     [
         ("lightning-prune ins", ["inspect"]),
-        ("lightning-prune plan -cn digits_c", ["digits_cnn", "digits_cnn_iterative"]),
+        ("lightning-prune plan -cn digits_c", ["digits_cnn", "digits_cnn_dynamic", "digits_cnn_iterative"]),
         ("lightning-prune plan -cn digits_mlp pruner/schedule=one", ["one_shot"]),
     ],
 )

@@ -52,7 +52,7 @@ MISTAKES = {
     "plan -cn cifar10_resnet20 pruner/schedule=one_shot": "'~pruner.schedule.begin_step' leaves the key out",
     "plan -cn digits_mlp -m": "this command takes -cn",
     "inspect gone.pt": "there is no such file",
-    "tarin": "there are train, compress, plan, inspect, compare, export",
+    "tarin": "there are train, compress, plan, eval, inspect, compare, diff",
 }
 
 

@@ -11,8 +11,8 @@ from torch import nn, optim
 from lightning_prune import Pruner
 from lightning_prune.criterion import SecondOrderDelta
 from lightning_prune.regularizer import NearThreshold
-from lightning_prune.schedule import OneShot, Polynomial
-from lightning_prune.scope import ByLayer, Uniform
+from lightning_prune.schedule import OneShot, Polynomial, TurnSchedule
+from lightning_prune.scope import ByLayer, GlobalRanking, Uniform
 from lightning_prune.selection import Histogram
 from lightning_prune.targets import Targets
 from tests.helpers import criteria_without_norm, ideas, mlp, patterns, same, train, vary
@@ -85,14 +85,16 @@ def test_G2_resumed_is_uninterrupted(variant: str, cut: int, late: bool) -> None
 @pytest.mark.parametrize("criterion", criteria_without_norm())
 @pytest.mark.parametrize("schedule", ideas("schedule"))
 def test_G2_a_state_round_trips_to_the_bit_for_every_idea(criterion: Any, schedule: Any) -> None:
-    model, optimizer, pruner = start({"criterion": criterion}, vary(schedule, pruning_frequency=0.1))
+    scope = Uniform() if isinstance(schedule, TurnSchedule) else GlobalRanking()
+    options: dict[str, Any] = {"criterion": criterion, "scope": scope}
+    model, optimizer, pruner = start(options, vary(schedule, pruning_frequency=0.1))
     with torch.no_grad():
         model[0].weight[:, ::3] = 0.0  # pyright: ignore - what a schedule may hold
     pruner.attach(model, total_steps=20)
     train(model, pruner, optimizer, range(12))
     state = saved_and_loaded(pruner.state_dict())
     assert same(state, pruner.state_dict())
-    again = Pruner(pruner.schedule, criterion=criterion)
+    again = Pruner(pruner.schedule, **options)
     again.load_state_dict(state)
     assert again.state_dict() == state, "a state that waits for attach is handed on"
     other = mlp()

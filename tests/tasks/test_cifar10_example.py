@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
-from lightning_prune.tasks.averaging import warm_average
+from lightning_prune.tasks.averaging import WarmAverage
 from lightning_prune.tasks.cifar10_cnn import cifar10_cnn
 from lightning_prune.tasks.data import cifar10
 from lightning_prune.tasks.data.cifar10_crops import CIFAR10Crops
@@ -246,9 +246,9 @@ def test_decay_of_no_parameter_is_refused() -> None:
 
 def test_the_average_forgets_its_start() -> None:
     with pytest.raises(ValueError, match="decay=1"):
-        warm_average(1)
+        WarmAverage(1)
     layer = nn.Linear(1, 1)
-    model = AveragedModel(layer, avg_fn=warm_average(0.5))
+    model = AveragedModel(layer, avg_fn=WarmAverage(0.5))
     values, expected = [3.0, -1.0, 4.0, 1.0, -5.0, 9.0, 2.0, -6.0, 5.0, 3.0, 8.0], 0.0
     for n, value in enumerate(values):
         layer.weight.data.fill_(value)

@@ -253,7 +253,7 @@ def worth(criterion: Any) -> tuple[dict[str, Tensor], Seen]:
     example = torch.zeros(2, 3, 5, 5, dtype=torch.float64)
     pruner, record = train(criterion, Channel(normalize=False, example_inputs=example))
     update: Any = pruner._on_model._updates[0]  # pyright: ignore[reportPrivateUsage]
-    found = dict(zip([g.name for g in update.groups], update._scores(update._alive(), UPDATE, 0.5), strict=True))
+    found = dict(zip([g.name for g in update.groups], update._scores(update.alive(), UPDATE, 0.5), strict=True))
     assert found.keys() == READERS.keys()
     seen: Seen = {}
     for group in update.groups:

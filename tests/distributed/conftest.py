@@ -38,8 +38,7 @@ def launch_script(
     scenarios: str, folder: Path, processes: int = 2, timeout: float = 240.0, script_name: str = "ranks.py"
 ) -> str:
     """Do the same with one process, in which Lightning starts the others."""
-    unset = ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "RANK", "WORLD_SIZE", "PL_GLOBAL_SEED")
-    environment = {key: value for key, value in os.environ.items() if key not in unset} | _environment()
+    environment = {key: value for key, value in os.environ.items() if key not in forked.UNSET} | _environment()
     script = [sys.executable, str(Path(__file__).with_name(script_name)), scenarios, str(folder), str(processes)]
     run = subprocess.Popen(
         script, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True

@@ -12,6 +12,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 _SCRIPTS = ["pieces", "channels", "moving", "units"]
+UNSET = ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "RANK", "WORLD_SIZE", "PL_GLOBAL_SEED", "PL_SEED_WORKERS")
+"""What tests that ran before in this process may have left in the environment, and no rank may find there."""
 
 
 def run(script: Path, arguments: list[str], environment: dict[str, str], ranks: int, timeout: float) -> tuple[Any, str]:
@@ -53,6 +55,8 @@ def run(script: Path, arguments: list[str], environment: dict[str, str], ranks: 
 
 
 def _rank(script: str, arguments: list[str], environment: dict[str, str], printed: str) -> None:
+    for name in UNSET:
+        os.environ.pop(name, None)
     os.environ.update(environment)
     file = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):

@@ -42,7 +42,7 @@ def test_each_names_a_command() -> None:
 
 def composed(words: list[str]) -> DictConfig:
     """Return the config that a command line gives, of a sweep that of its first run."""
-    read = arguments.read([word for word in words if word not in ("-m", "--resume")])
+    read = arguments.read([word for word in words if word not in ("-m", "--resume", "--json")])
     return adding_missing(one_of_each(read.rest), lambda each: compose._compose(replace(read, rest=each), each))
 
 

@@ -93,11 +93,4 @@ def _check_optimizer(value: Any, own: Mapping[str, Any], logits: Sequence[Tensor
         missing = sorted(set(ours) - set(group))
         if missing:
             raise ValueError(f"{where}.param_groups has no {missing[0]!r}")
-    moments = saved.at(where, found, "state")
-    if not isinstance(moments, Mapping):
-        raise ValueError(f"{where}.state is a {type(moments).__name__}; it must be a mapping")
-    for index, entry in moments.items():
-        saved.integer(f"{where}.state: key", index, 0, len(logits) - 1)
-        for key, moment in saved.mapping(f"{where}.state[{index}]", entry).items():
-            if isinstance(moment, Tensor) and moment.dim() and moment.shape != logits[index].shape:
-                raise ValueError(f"{where}.state[{index}][{key!r}] has shape {tuple(moment.shape)}")
+    saved.moments(where, found, logits)

@@ -15,13 +15,12 @@ from lightning_prune.masks import MaskedWeight
 from lightning_prune.observing import Watch, compiled
 from lightning_prune.pruning.asking import at_once, seen_of
 from lightning_prune.pruning.observed import Observed, check_seen
+from lightning_prune.pruning.patience import PATIENCE, Patience
 from lightning_prune.ranking import read
 from lightning_prune.schedule import Schedule
 
 EXAMPLES = "examples"
 """Under this key a memory has how many examples, or forwards, of a layer were seen."""
-PATIENCE = 16
-"""Steps that an update waits until all its weights were seen, which several optimizers step in turn; then: an error."""
 _VIEWS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "input": observing.inputs_of,
     "squared input": observing.squared_inputs_of,
@@ -51,8 +50,7 @@ class Observation:
         self._watches: list[Watch] = []
         self._layers: list[nn.Module] = []
         self._on = False
-        self._waited = 0
-        self._step: int | None = None
+        self._patience = Patience()
         if self._hooked and self._steady:
             self._put()
 
@@ -225,9 +223,7 @@ class Observation:
         unseen = self._unseen()
         if not unseen:
             return True
-        self._waited += step != self._step
-        self._step = step
-        if self._waited <= PATIENCE:
+        if self._patience.lasts(step):
             return False
         names = ", ".join(f"'{name}'" for name in unseen)
         raise ValueError(
@@ -250,7 +246,7 @@ class Observation:
 
     def forget(self) -> None:
         """Empty the memories behind an update, but those that last."""
-        self._waited = 0
+        self._patience.renew()
         if self._criterion.window is None or getattr(self._criterion, "decay", 1.0) != 1.0:
             return
         for place in self._places:

@@ -14,14 +14,13 @@ from lightning_prune.masks import MaskedWeight, Masks
 from lightning_prune.pattern import CoupledPattern, Pattern, SitedPattern
 from lightning_prune.pruning.exchange import Exchange, exchanged
 from lightning_prune.pruning.guarded import living_units
+from lightning_prune.pruning.patience import PATIENCE, Patience
 from lightning_prune.pruning.weight_update import Decision
 from lightning_prune.ranking import count
 from lightning_prune.regrowth import Regrowth
 from lightning_prune.schedule import HoldingSchedule, Schedule, ToldSchedule
 from lightning_prune.shards import each, grad_of, whole, whole_on_host
 
-PATIENCE = 16
-"""Steps that an update waits until the gradients of all its weights were seen; then: an error."""
 _VERBS = ("share", "window", "resolve", "__call__")
 
 
@@ -47,8 +46,7 @@ class Regrowing:
         self._pattern = pattern
         self._masks = masks
         self._on = False
-        self._waited = 0
-        self._step: int | None = None
+        self._patience = Patience()
         self.check()
 
     def check(self) -> None:
@@ -105,9 +103,7 @@ class Regrowing:
         unseen = [n for n, w in self._masks.items() if w.parameter.requires_grad and n not in self.sums]
         if not unseen:
             return True
-        self._waited += step != self._step
-        self._step = step
-        if self._waited <= PATIENCE:
+        if self._patience.lasts(step):
             return False
         names = ", ".join(f"'{name}'" for name in unseen)
         raise ValueError(
@@ -155,7 +151,8 @@ class Regrowing:
 
     def forget(self) -> None:
         """Empty the sums behind an update."""
-        self.sums, self._waited = {}, 0
+        self.sums = {}
+        self._patience.renew()
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the sums, whole."""

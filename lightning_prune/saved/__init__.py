@@ -13,5 +13,6 @@ from .fields import number as number
 from .fields import sequence as sequence
 from .fields import tensor as tensor
 from .fields import text as text
+from .moments import moments as moments
 from .reading import load as load
 from .reading import load_json as load_json

@@ -71,7 +71,8 @@ def below(folders: Iterable[Path]) -> list[Path]:
     for folder in folders:
         found = _below(folder)
         if not found:
-            what = "there is no run in it" if folder.is_dir() else "there is no such folder"
+            kind = "it is a file; name the folder of a run" if folder.is_file() else "there is no such folder"
+            what = "there is no run in it" if folder.is_dir() else kind
             raise UserError(f"{folder}: {what}")
         for one in found:
             every.setdefault(one.resolve(), one)

@@ -123,7 +123,15 @@ def test_G35_a_config_that_calls_something_else_is_refused(
 
 
 @pytest.mark.parametrize(
-    "command", [("shrink",), ("export", "--format", "onnx"), ("threshold-sweep",), ("sensitivity",)]
+    "command",
+    [
+        ("shrink",),
+        ("export", "--format", "onnx"),
+        ("threshold-sweep",),
+        ("sensitivity",),
+        ("bench",),
+        ("eval", "--run-once"),
+    ],
 )
 @pytest.mark.usefixtures("own_package")
 def test_G35_each_command_that_builds_names_key_target_and_remedy(

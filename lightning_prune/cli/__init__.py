@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
 from lightning_prune.cli import here
 from lightning_prune.cli.errors import explain
@@ -38,6 +39,25 @@ examples:
 An error is one line; HYDRA_FULL_ERROR=1 shows where it came from.
 """
 
+COMMANDS = (
+    "train",
+    "compress",
+    "plan",
+    "eval",
+    "inspect",
+    "compare",
+    "diff",
+    "strip",
+    "bench",
+    "export",
+    "shrink",
+    "threshold-sweep",
+    "sensitivity",
+    "report",
+    "completion",
+)
+"""Each is a module here, with a `main`."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 when all went well.
@@ -59,6 +79,11 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:  # piped into head, say, which has read enough
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for the interpreter's last flush
         return 1
+    except KeyboardInterrupt:
+        if os.environ.get("HYDRA_FULL_ERROR") == "1":
+            raise
+        print("lightning-prune: interrupted", file=sys.stderr)
+        return 130
     except Exception as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
@@ -70,71 +95,13 @@ def _run(arguments: list[str]) -> int:
 
 
 def _command(name: str) -> Callable[[list[str]], int]:
-    if name == "train":
-        from lightning_prune.cli import train
-
-        return train.main
-    if name == "compress":
-        from lightning_prune.cli import compress
-
-        return compress.main
-    if name == "plan":
-        from lightning_prune.cli import plan
-
-        return plan.main
-    if name == "eval":
-        from lightning_prune.cli import eval
-
-        return eval.main
-    if name == "inspect":
-        from lightning_prune.cli import inspect
-
-        return inspect.main
-    if name == "compare":
-        from lightning_prune.cli import compare
-
-        return compare.main
-    if name == "report":
-        from lightning_prune.cli import report
-
-        return report.main
-    if name == "diff":
-        from lightning_prune.cli import diff
-
-        return diff.main
-    if name == "strip":
-        from lightning_prune.cli import strip
-
-        return strip.main
-    if name == "bench":
-        from lightning_prune.cli import bench
-
-        return bench.main
-    if name == "export":
-        from lightning_prune.cli import export
-
-        return export.main
-    if name == "shrink":
-        from lightning_prune.cli import shrink
-
-        return shrink.main
-    if name == "threshold-sweep":
-        from lightning_prune.cli import threshold_sweep
-
-        return threshold_sweep.main
-    if name == "sensitivity":
-        from lightning_prune.cli import sensitivity
-
-        return sensitivity.main
-    if name == "completion":
-        from lightning_prune.cli import completion
-
-        return completion.main
+    """Return what runs a command. Its module alone is imported: others may take seconds."""
+    if name in COMMANDS:
+        return import_module(f"lightning_prune.cli.{name.replace('-', '_')}").main
     if name == "--version":
         return _version
     raise ValueError(
-        f"unknown command {name!r}: there are train, compress, plan, eval, inspect, compare, diff, strip, bench, "
-        "export, shrink, threshold-sweep, sensitivity, report and completion; see lightning-prune --help"
+        f"unknown command {name!r}: there are {', '.join(COMMANDS[:-1])} and {COMMANDS[-1]}; see lightning-prune --help"
     )
 
 

@@ -10,10 +10,8 @@ from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
-COMMANDS = (
-    *("train", "compress", "plan", "eval", "inspect", "compare", "diff", "strip"),
-    *("bench", "export", "shrink", "threshold-sweep", "sensitivity", "report", "completion"),
-)
+from lightning_prune.cli import COMMANDS
+
 _OF_RECIPE = ("train", "compress", "plan")
 _OPTIONS = {
     "train": ("-cn", "--config-dir", "--multirun", "--help"),

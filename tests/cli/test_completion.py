@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_prune.cli.completion import COMMANDS, words
+from lightning_prune.cli import COMMANDS
+from lightning_prune.cli.completion import words
 
 from .conftest import Command
 

@@ -88,3 +88,16 @@ def test_help_lists_the_recipes(command: Command, name: str) -> None:
 def test_near_prefers_the_same_name_elsewhere() -> None:
     assert near("schedule.power", ["pruner.schedule.power", "pruner.schedule"])[0] == "pruner.schedule.power"
     assert near("zzz", ["pruner"]) == []
+
+
+@pytest.mark.parametrize("name", ["inspect", "threshold-sweep"])
+def test_ctrl_c_is_one_line_and_the_shells_status(command: Command, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def interrupted(_: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"lightning_prune.cli.{name.replace('-', '_')}.main", interrupted)
+    said = command(name)
+    assert (said.status, said.out, said.err) == (130, "", "lightning-prune: interrupted\n")
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(KeyboardInterrupt):
+        command(name)

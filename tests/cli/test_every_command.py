@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_prune.cli.completion import COMMANDS, words
+from lightning_prune.cli import COMMANDS
+from lightning_prune.cli.completion import words
 
 from .conftest import SHORT, Command
 

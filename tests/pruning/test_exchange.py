@@ -52,3 +52,14 @@ def test_G24_a_worth_that_is_not_finite_is_named_wherever_it_lies(at: int, value
     worth[at] = value
     with pytest.raises(ValueError, match=r"'net\.0\.weight' is not finite"):
         exchanged([layer(worth)], 0.5)
+
+
+def test_G24_nor_is_it_missed_where_nothing_would_move() -> None:
+    with pytest.raises(ValueError, match=r"'net\.0\.weight' is not finite"):
+        exchanged([layer([0.0, 0.0, 0.0, 0.0, float("nan"), 0.0, 0.0, 0.0])], 0.5)
+
+
+def test_the_smallest_are_those_of_the_smallest_magnitude() -> None:
+    signed = torch.tensor([-5.0, 1.0, -2.0, -9.0, 0.0, 0.0, 0.0, 0.0])
+    ((mask,),) = exchanged([layer([0.0, 0.0, 0.0, 0.0, 1.0, 4.0, 3.0, 2.0], signed)], 0.5)
+    assert mask.nonzero().flatten().tolist() == [0, 3, 5, 6]

@@ -153,7 +153,7 @@ def index_check(names: Names) -> None:
         assert right.mean() > 0.9
 
 
-def methods_check(names: Names) -> None:
+def looking_check(names: Names) -> None:
     layer = nn.Linear(2, 2)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.0)
     pruner = Pruner(OneShot(0.5, 1), names["GradientNorm"]())
@@ -179,10 +179,10 @@ STAND_INS = {
     "README.md": StandIn(dict, readme_check),
     "docs/index.md": StandIn(dict, index_check),
     "docs/guide/lora.md": StandIn(dict, lora_check),
+    "docs/guide/looking.md": StandIn(dict, looking_check),
     "docs/guide/own_idea.md": StandIn(dict, own_idea_check),
     "docs/guide/plain_pytorch.md": StandIn(dict, plain_check),
     "docs/guide/targets.md": StandIn(dict, targets_check),
-    "docs/methods.md": StandIn(dict, methods_check),
     "docs/report.md": StandIn(report_names, report_check),
     "docs/distributed.md": StandIn(lambda: {"L": pl}, lambda names: None),
 }

@@ -26,6 +26,7 @@ from .magnitude import Magnitude as Magnitude  # |w|
 from .mean_activation import MeanActivation as MeanActivation  # how large the unit's values are
 from .movement import Movement as Movement  # whether training moves it away from zero
 from .norm_scale import NormScale as NormScale  # the scale of the norm layer behind the weight
+from .norm_taylor import NormTaylor as NormTaylor  # how much the loss is expected to change without a norm's scale
 from .obs import OBS as OBS  # w^2 over the inverse Fisher's diagonal; the weights left are corrected
 from .output_variance import OutputVariance as OutputVariance  # how much the output varies from example to example
 from .protocol import CorrectingCriterion as CorrectingCriterion

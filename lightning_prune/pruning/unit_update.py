@@ -305,11 +305,12 @@ class UnitUpdate:
     def _scored(self) -> dict[str, list[tuple[int, Part]]]:
         """Name of a weight -> the groups to whose units its scores go, and which entries are theirs."""
         roles: tuple[Role, ...] = ("out", "in") if getattr(self.pattern, "readers", False) else ("out",)
+        roles = ("norm",) if getattr(self.criterion, "of_norms", False) else roles
         counted = {weight.target.name for weight in self.counted}
         scored: dict[str, list[tuple[int, Part]]] = {}
         for number, group in enumerate(self.groups):
             for part in group.of(*roles):
-                if part.name in (self.weights if part.role == "in" else counted):
+                if part.name in (counted if part.role == "out" else self.weights):
                     scored.setdefault(part.name, []).append((number, part))
         return scored
 

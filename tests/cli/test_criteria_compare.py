@@ -15,7 +15,7 @@ from lightning_prune.tasks.data.digits import Digits
 from .conftest import SHORT, Command, Said
 
 CRITERIA = {file.stem for file in (folder("conf") / "pruner/criterion").glob("*.yaml")}
-OF_UNITS = {"activation_taylor", "apoz", "entropy", "mean_activation", "norm_scale"}
+OF_UNITS = {"activation_taylor", "apoz", "entropy", "mean_activation", "norm_scale", "norm_taylor"}
 """Those that a weight by itself cannot be scored by."""
 
 RECIPES = {
@@ -67,7 +67,7 @@ def test_every_criterion_that_fits_is_run_at_the_same_sparsity(command: Command,
     assert said.status == 0, said.err
     names = {parts[0] for parts in done()}
     # The MLP has no norm; single weights have no units besides.
-    expected = CRITERIA - (OF_UNITS if recipe == "criteria_compare" else {"norm_scale"})
+    expected = CRITERIA - (OF_UNITS if recipe == "criteria_compare" else {"norm_scale", "norm_taylor"})
     assert names == expected
     for name in CRITERIA - expected:
         assert f"pruner/criterion={name}: " in said.out, "named with the reason"

@@ -34,6 +34,7 @@ LEARNED = {"mnist_mlp_learned", "fashion_lenet5_l0", "cifar10_alexnet_dense", "c
 """Recipes with learned masks, which find their own sparsity."""
 
 OTHERS = {
+    "criteria_compare_cifar10": 0.5,
     "criteria_compare_units": 0.8,
     "digits_cnn_dynamic": 0.5,
     "mnist_lenet300_thresholds": 0.98,

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_prune.criterion import NormScale
+from lightning_prune.criterion import NormScale, NormTaylor
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.mask_regularizer import Binarizer
 from lightning_prune.pattern import Channel, Element, Row
@@ -36,6 +36,7 @@ TABLE = [
     *each("regularizer", [case for case in ideas("regularizer") if case.id != "norm_l1"]),
     *each("regularizer", ideas("regularizer"), pattern=CHANNEL),
     pytest.param({"criterion": NormScale(), "pattern": CHANNEL}, id="norm_scale-pattern"),
+    pytest.param({"criterion": NormTaylor(), "pattern": CHANNEL}, id="norm_taylor-pattern"),
     pytest.param({"reversible": True}, id="reversible"),
 ]
 

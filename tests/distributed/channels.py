@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from lightning_prune import Pruner, PruningCallback
 from lightning_prune.budget import MACs
-from lightning_prune.criterion import APoZ, FilterNorm, FirstOrderDelta, GeometricMedian, NormScale, Random, Taylor
+from lightning_prune.criterion import APoZ, FilterNorm, FirstOrderDelta, GeometricMedian, NormScale, NormTaylor, Random, Taylor
 from lightning_prune.pattern import Channel
 from lightning_prune.pruning import collecting
 from lightning_prune.regularizer import L2, NormL1
@@ -117,6 +117,7 @@ RUNS: dict[str, tuple[type[Sharded], Callable[[], dict[str, Any]]]] = {
     "dense": (Dense, lambda: {}),
     "image": (Image, lambda: {}),
     "slimming": (Image, lambda: {"criterion": NormScale(), "regularizer": NormL1(0.01)}),
+    "norm taylor": (Image, lambda: {"criterion": NormTaylor(window=2)}),
     "l2": (Dense, lambda: {"criterion": Taylor(), "regularizer": L2(0.01)}),
 }
 

@@ -101,7 +101,7 @@ def test_G2_G44_runs_with_channels_are_like_one_process_and_go_on_to_the_bit(
     alone = channels.train("1x1", tmp_path / "alone") if layout == "2x1" else {}
     ranks = results(f"train@{layout}", run(f"train@{layout}", tmp_path, processes), processes)
     for rank in ranks:
-        assert len(rank) == (12 if layout == "2x1" else 3)
+        assert len(rank) == (15 if layout == "2x1" else 3)
         for name, one in rank.items():
             if alone:
                 like_one_process(one, alone[name])

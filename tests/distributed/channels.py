@@ -19,7 +19,16 @@ from torch import Tensor, nn
 
 from lightning_prune import Pruner, PruningCallback
 from lightning_prune.budget import MACs
-from lightning_prune.criterion import APoZ, FilterNorm, FirstOrderDelta, GeometricMedian, NormScale, NormTaylor, Random, Taylor
+from lightning_prune.criterion import (
+    APoZ,
+    FilterNorm,
+    FirstOrderDelta,
+    GeometricMedian,
+    NormScale,
+    NormTaylor,
+    Random,
+    Taylor,
+)
 from lightning_prune.pattern import Channel
 from lightning_prune.pruning import collecting
 from lightning_prune.regularizer import L2, NormL1

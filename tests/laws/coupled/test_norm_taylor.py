@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from lightning_prune import Pruner
 from lightning_prune.criterion import NormTaylor, Site
-from lightning_prune.pattern import Channel
+from lightning_prune.pattern import Channel, Element
 from lightning_prune.schedule import OneShot
 from lightning_prune.scope import Uniform
 from tests.helpers import masks_of
@@ -30,8 +30,8 @@ def trained(model: nn.Module, pattern: Any, inputs: Tensor, steps: int = 3) -> t
     for step in range(steps):
         optimizer.zero_grad()
         model(inputs + step).square().sum().backward()
-        scales = {n: p for n, p in model.named_parameters() if p.dim() == 1 and p.grad is not None}
-        changes.append({n: (p.detach().double() * p.grad.double()) ** 2 for n, p in scales.items() if p.grad is not None})
+        pairs = {n: (p.detach().double(), p.grad) for n, p in model.named_parameters() if p.dim() == 1}
+        changes.append({n: (value * grad) ** 2 for n, (value, grad) in pairs.items() if grad is not None})
         pruner.before_step(optimizer)
         optimizer.step()
         pruner.after_step(step + 1, [optimizer])
@@ -66,7 +66,7 @@ def test_units_with_the_smallest_running_means_go() -> None:
     model = nn.Sequential(nn.Conv2d(2, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 3))
     inputs = torch.randn(4, 2, 7, 7)
     with torch.no_grad():
-        model[1].weight.copy_(torch.rand(8) + 0.5)
+        dict(model.named_parameters())["1.weight"].copy_(torch.rand(8) + 0.5)
     pruner, changes = trained(model, Channel(example_inputs=inputs), inputs)
     alive = pruner.masks["0.weight"].mask.flatten(1).any(1)
     expected = running(changes, "1.weight").argsort(descending=True)
@@ -96,7 +96,6 @@ def test_norms_of_all_layers_that_share_a_channel_add_up() -> None:
 
 def test_what_has_no_norm_behind_is_refused_by_name() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
-    for pattern in (Channel(example_inputs=torch.zeros(1, 3)), None):
-        ideas = {} if pattern is None else {"pattern": pattern}
+    for pattern in (Channel(example_inputs=torch.zeros(1, 3)), Element()):
         with pytest.raises(ValueError, match=r"knows of no norm layer behind '0\.weight'"):
-            Pruner(OneShot(0.5, 3), NormTaylor(), **ideas).attach(model, 10)
+            Pruner(OneShot(0.5, 3), NormTaylor(), pattern).attach(model, 10)

@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_prune.cli.errors import UserError, message
+from lightning_prune import saved
+from lightning_prune.cli.errors import UserError, message, printable
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "params", "weights")
 """Keys under which checkpoints keep their weights, the likeliest first."""
@@ -61,7 +62,7 @@ def load(file: Path, trusted: bool = False, way_out: str = "") -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols and the like, of files that may be no checkpoints
-            return torch.load(file, map_location="cpu", weights_only=not trusted)
+            content = torch.load(file, map_location="cpu", weights_only=not trusted)
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+)", str(error))
         if found is None:
@@ -73,6 +74,11 @@ def load(file: Path, trusted: bool = False, way_out: str = "") -> Any:
         ) from error
     except Exception as error:  # a file of another kind breaks the loader in whatever way
         raise UserError(f"{file} is no checkpoint of torch, or damaged: {_first_sentence(error)}") from error
+    try:
+        saved.check_tensors(file, content)
+    except ValueError as error:
+        raise UserError(printable(str(error))) from error
+    return content
 
 
 def tensors(content: Any) -> Iterator[tuple[str, Tensor]]:

@@ -16,3 +16,4 @@ from .fields import text as text
 from .moments import moments as moments
 from .reading import load as load
 from .reading import load_json as load_json
+from .sane import check_tensors as check_tensors

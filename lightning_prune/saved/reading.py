@@ -10,15 +10,18 @@ from typing import Any
 import torch
 
 from lightning_prune.saved.fields import mapping
+from lightning_prune.saved.sane import check_tensors
 
 
 def load(file: Path) -> Any:
-    """Return what a file of `torch.save` holds, on the CPU. Raises ValueError if it holds code or is damaged."""
+    """Return what a file of `torch.save` holds, on the CPU. Raises ValueError if it holds code, or is damaged."""
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        content = torch.load(file, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, UnicodeDecodeError) as error:
         words = " ".join(str(error).split()).partition(". ")[0][:200]
         raise ValueError(f"{file} is no checkpoint of tensors and plain values, or damaged: {words}") from error
+    check_tensors(file, content)
+    return content
 
 
 def load_json(file: Path) -> dict[str, Any]:

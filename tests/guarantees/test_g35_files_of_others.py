@@ -1,4 +1,4 @@
-"""G35: `inspect`, `diff` and `strip` of a hostile file run nothing, take no memory that it only claims, and say one line."""
+"""G35: `inspect`, `diff` and `strip` of a hostile file run nothing, take no memory it only claims, and say one line."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -50,13 +51,14 @@ class Watch:
         packed = isinstance(x, PackedSequence)
         values: Tensor = x.data if packed else x
         if values.requires_grad:
-            kept = values.detach()
+            # What the hook holds must not lead back to `values`: such a circle, through autograd, is never let go.
+            kept = x._replace(data=values.detach()) if packed else values.detach()
+            values.register_hook(partial(self._times, kept))
 
-            def times(grad: Tensor) -> None:
-                product = kept * grad.detach()
-                self._see(x._replace(data=product) if packed else product)
-
-            values.register_hook(times)
+    def _times(self, kept: Any, grad: Tensor) -> None:
+        packed = isinstance(kept, PackedSequence)
+        product = (kept.data if packed else kept) * grad.detach()
+        self._see(kept._replace(data=product) if packed else product)
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if _counts(module):

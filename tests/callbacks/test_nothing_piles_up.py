@@ -87,7 +87,7 @@ def run(engine: Any) -> list[int]:
     generator = torch.Generator().manual_seed(0)
     data = TensorDataset(torch.randn(400, 2, 6, 6, generator=generator), torch.arange(400) % 3)
     task = Task()
-    quiet = {
+    quiet: dict[str, Any] = {
         "logger": False,
         "enable_checkpointing": False,
         "enable_progress_bar": False,

@@ -29,7 +29,17 @@ CHANNEL = Channel()
 
 
 def pruned(**nouns: Any) -> Callable[[], Any]:
-    return lambda: Pruner(**({"schedule": RAMP, "scope": ERK()} | nouns))
+    given: dict[str, Any] = {"schedule": RAMP, "scope": ERK()}
+    return lambda: Pruner(**(given | nouns))
+
+
+def of(noun: str, pattern: Any, *names: str) -> dict[str, Callable[[], Any]]:
+    """Return a way for each idea of a noun, or for those named, with the pattern."""
+    return {
+        f"{case.id}, {type(pattern).__name__}": pruned(**{noun: case.values[0], "pattern": pattern})
+        for case in ideas(noun)
+        if not names or case.id in names
+    }
 
 
 WAYS: dict[str, Callable[[], Any]] = {
@@ -38,20 +48,12 @@ WAYS: dict[str, Callable[[], Any]] = {
     "gates": lambda: DynamicGates(RAMP),
     "reversible": pruned(reversible=True),
     "regrowth": pruned(regrowth=Gradient(until=60)),
+    **of("criterion", CHANNEL),
+    **of("criterion", Element(), "taylor", "movement", "obs", "wanda", "inbound"),
+    **of("reconstruction", Element(), "sparse_gpt"),
+    **of("reconstruction", CHANNEL, "greedy", "lasso", "reduce_reuse"),
+    **of("regularizer", CHANNEL),
 }
-WAYS |= {f"criterion {case.id}": pruned(criterion=case.values[0], pattern=CHANNEL) for case in ideas("criterion")}
-WAYS |= {
-    f"weights {case.id}": pruned(criterion=case.values[0], pattern=Element())
-    for case in ideas("criterion")
-    if case.id in ("taylor", "movement", "obs", "wanda", "inbound")
-}
-WAYS |= {
-    f"reconstruction {case.id}": pruned(
-        reconstruction=case.values[0], pattern=Element() if case.id == "sparse_gpt" else CHANNEL
-    )
-    for case in ideas("reconstruction")
-}
-WAYS |= {f"regularizer {case.id}": pruned(regularizer=case.values[0], pattern=CHANNEL) for case in ideas("regularizer")}
 
 
 class Task(pl.LightningModule):
@@ -98,7 +100,7 @@ def run(engine: Any) -> list[int]:
     return task.there
 
 
-FAST = ("learned units", "gates", "criterion activation_taylor", "criterion apoz", "reconstruction lasso")
+FAST = ("learned units", "gates", "activation_taylor, Channel", "lasso, Channel")
 
 
 @pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=pytest.mark.slow) for n in WAYS])

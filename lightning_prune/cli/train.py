@@ -181,6 +181,7 @@ def _train(config: Any, folder: Path, sweep: Sweep | None) -> None:
     with compose.hidden(), compose.environment(_RUN_FOLDER, str(folder)):
         try:
             trainer.fit(parts.task, datamodule=parts.data, ckpt_path=ckpt_path)
+            _stop_if_told(trainer)
         except (KeyboardInterrupt, SystemExit):
             outputs.save_trained(parts, trainer, folder)
             _finish(parts, trainer, folder, facts | {"interrupted": True, "test": {}}, seen)
@@ -193,6 +194,13 @@ def _train(config: Any, folder: Path, sweep: Sweep | None) -> None:
             raise
         outputs.save_trained(parts, trainer, folder)  # before the test, which may fail
         _finish(parts, trainer, folder, facts | {"interrupted": False} | gated.test(trainer, parts), seen)
+        _stop_if_told(trainer)
+
+
+def _stop_if_told(trainer: Any) -> None:
+    """Raise SystemExit after a SIGTERM that came in the last batch: Lightning takes it, and goes on."""
+    if getattr(trainer, "received_sigterm", False):
+        raise SystemExit(130)
 
 
 def _check_comes_back(trainer: Any, elsewhere: bool) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_prune.budget import Price
-from lightning_prune.criterion import ObservingCriterion
 from lightning_prune.masks import MaskedWeight, Masks, write_all
 from lightning_prune.pattern import CoupledPattern
 from lightning_prune.pruning import checks, saved_masks
@@ -19,23 +18,23 @@ from lightning_prune.pruning.chosen import Chosen
 from lightning_prune.pruning.collecting import check_collected
 from lightning_prune.pruning.correcting import corrected, put_in
 from lightning_prune.pruning.header import header, still_due
-from lightning_prune.pruning.held_update import HeldUpdate, note_of_held, share_held, take_zeros
+from lightning_prune.pruning.held_update import HeldUpdate, share_held, take_zeros
 from lightning_prune.pruning.ideas import Ideas, needing, updates_of
-from lightning_prune.pruning.measured import Measured, measure, note_of_measured, speedup_now
+from lightning_prune.pruning.looking import Looking
+from lightning_prune.pruning.measured import Measured, measure, speedup_now
 from lightning_prune.pruning.memories import memory_here, whole_memory
-from lightning_prune.pruning.observation import Observation
-from lightning_prune.pruning.observed import Observed
-from lightning_prune.pruning.reconstructing import check_rebuilt, chooser
-from lightning_prune.pruning.regrowing import Regrowing, check_until, moved
+from lightning_prune.pruning.reconstructing import chooser
+from lightning_prune.pruning.regrowing import check_until
+from lightning_prune.pruning.regularizing import Regularizing
+from lightning_prune.pruning.reporting import report_of
 from lightning_prune.pruning.saved_window import check_saved
 from lightning_prune.pruning.state_schema import check_body, check_position, check_thresholds
-from lightning_prune.pruning.telling import Telling, note_of_told
+from lightning_prune.pruning.telling import Telling
 from lightning_prune.pruning.turns import note_of_turns, take_turns
 from lightning_prune.pruning.units_found import coupling_of, price_of
 from lightning_prune.pruning.waiting import Trained
-from lightning_prune.pruning.weight_reports import weight_reports
 from lightning_prune.pruning.weight_update import Decision
-from lightning_prune.regularizer import Moment, Regularizer, SitedRegularizer
+from lightning_prune.regularizer import Regularizer
 from lightning_prune.report import Report
 from lightning_prune.schedule import HoldingSchedule, Schedule, ToldSchedule, TurnSchedule
 from lightning_prune.shards import whole_on_host
@@ -76,10 +75,9 @@ class Attached:
         self._parameters = sum(p.numel() for p in model.parameters())
         self.step: int | None = None
         self.changed = 0.0
-        self._going: dict[str, Tensor] = {}
         self._model = model
-        self._observation: Observation | None = None
-        self._regrowing: Regrowing | None = None
+        self._looking = Looking(ideas, self._criterion, self._holds)
+        self._regularizing = Regularizing(ideas.regularizer)
         self._price: Price | None = None
         self._budget, self._asked = ideas.budget, ideas.schedule  # as far as nothing is measured
         self._priced = False
@@ -188,36 +186,12 @@ class Attached:
             self._updates, self.schedule = take_turns(self._updates, self.schedule, list(self.masks))
         for update in self._updates:
             update.check_pattern()
-        self._set_up_observation()
-
-    def _set_up_observation(self) -> None:
-        """Have the criterion look at training, if it does, from the step on at which the run is."""
-        criterion = self._criterion
-        if isinstance(criterion, ObservingCriterion) and not self._holds:
-            places: list[Observed] = [place for update in self._updates for place in update.places()]
-            if self._ideas.reconstruction is not None:
-                check_rebuilt(criterion, self._chosen.units.groups if self._chosen.units else (), places)
-            before, self._observation = self._observation, Observation(criterion, places, self._model)
-            if before is not None:
-                before.remove()
-        self._set_up_regrowing()
+        groups = self._chosen.units.groups if self._chosen.units else ()
+        self._looking.set_up(self._updates, groups, self._model, self.masks, self.length)
         self._look()
 
-    def _set_up_regrowing(self) -> None:
-        ideas = self._ideas
-        if ideas.regrowth is None or isinstance(ideas.pattern, CoupledPattern):
-            return
-        regrowth = ideas.regrowth.resolve(self.length)
-        if self._regrowing is None:
-            self._regrowing = Regrowing(regrowth, ideas.pattern, self.masks)
-        self._regrowing.regrowth = regrowth
-        self._regrowing.check()
-
     def _look(self) -> None:
-        if self._observation is not None:
-            self._observation.look(self._observation.due(self.schedule, self._at, self.step))
-        if self._regrowing is not None:
-            self._regrowing.look(self.schedule, self._at, self.step)
+        self._looking.look(self.schedule, self._at, self.step)
 
     def observe(self, weights: Sequence[MaskedWeight] | None, grad_scale: float) -> None:
         """Have the criterion see what a step has brought: gradients are complete, and not masked yet.
@@ -226,15 +200,11 @@ class Attached:
             weights: those that are about to be stepped; None for all.
             grad_scale: the factor on the gradients.
         """
-        if self._observation is not None:
-            self._observation.step(self.masks.values() if weights is None else weights, grad_scale)
-        if self._regrowing is not None:
-            self._regrowing.step(self.masks.values() if weights is None else weights, grad_scale)
+        self._looking.observe(self.masks.values() if weights is None else weights, grad_scale)
 
     def release(self) -> None:
         """Take all off the model that is not its own, but leave the zeros."""
-        if self._observation is not None:
-            self._observation.remove()
+        self._looking.remove()
         self.masks.hide()
 
     def _in_need(self, targets: Sequence[Target]) -> Mapping[str, Sequence[Target]]:
@@ -265,47 +235,33 @@ class Attached:
             self._look()
             return False
         new = self.step is None or due > self.step
-        if not self._ready(step, due, new):
+        if not self._looking.ready(step, due, new):
             self._look()
             return False
         decisions = self._decide(due, new)
         for update in self._updates:
             update.remember(due)
         better = corrected(self._criterion, decisions)
-        exchanged = 0
-        if self._regrowing is not None:
-            exchanged = moved(decisions)
-            for weight in self.masks.values():  # what returns has nothing that an optimizer remembers of it
-                weight.apply_to_moments(stepping)
-        changed = max(exchanged, write_all([(d.weight, d.mask, d.threshold) for d in decisions]))
+        returned = self._looking.returned(decisions, self.masks.values(), stepping)
+        changed = max(returned, write_all([(d.weight, d.mask, d.threshold) for d in decisions]))
         put_in(better)
         del decisions, better
-        if self._observation is not None:
-            self._observation.forget()
-        if self._regrowing is not None:
-            self._regrowing.forget()
+        self._looking.forget()
         self.step, self.changed = due, changed / sum(weight.size for weight in self.masks.values())
         self.masks.apply_to_followers()
         if changed or self._holds:
             for weight in self.masks.values():
                 weight.apply_to_moments(stepping)
-        if getattr(self._ideas.regularizer, "needs_going", False):
+        if self._regularizing.foresees:
             self._foresee()
         self._look()
         return True
-
-    def _ready(self, step: int, due: int, new: bool) -> bool:
-        """Return whether all was seen that the update that is due needs; `new`: it was not made for other weights."""
-        seen = self._observation is None or self._observation.ready(step, due)
-        return seen and (self._regrowing is None or not new or self._regrowing.ready(step, due))
 
     def _decide(self, step: int, exchanges: bool = False) -> list[Decision]:
         remembered = self._memories()
         try:
             decisions = [decision for update in self._updates for decision in update.decide(step)]
-            if self._regrowing is not None and exchanges:
-                return self._regrowing.exchanged(decisions, step)
-            return decisions
+            return self._looking.exchanged(decisions, step) if exchanges else decisions
         except BaseException:
             self._remember(remembered)
             raise
@@ -315,7 +271,7 @@ class Attached:
         remembered = self._memories()
         ends = self._decide(int(self.schedule.end_step))
         self._remember(remembered)
-        self._going = {d.weight.target.name: d.weight.mask & ~d.mask.to(d.weight.mask.device) for d in ends}
+        self._regularizing.foresee(ends)
 
     def _memories(self) -> dict[str, dict[str, Tensor]]:
         return {name: dict(weight.memory) for name, weight in self.masks.items()}
@@ -326,66 +282,23 @@ class Attached:
 
     def regularizers(self, weights: Sequence[MaskedWeight]) -> list[tuple[MaskedWeight, Regularizer]]:
         """Return which regularizer acts on which of the weights."""
-        regularizer = self._ideas.regularizer
-        if regularizer is None:
-            return []
-        if not isinstance(regularizer, SitedRegularizer):
-            return [(weight, regularizer) for weight in weights if weight.target.name in self.counted]
-        window = max(1.0, float(self.schedule.end_step - self.schedule.begin_step))
-        progress = 0.0 if self.step is None else min(1.0, (self.step - self.schedule.begin_step) / window)
-        asked: list[tuple[MaskedWeight, Regularizer]] = []
-        for weight in weights:
-            entries = self._going.get(weight.target.name)
-            moment = Moment(self._role(weight), progress, None if entries is None else weight.canonical(entries))
-            asked.append((weight, regularizer.at(moment)))
-        return asked
-
-    def _role(self, weight: MaskedWeight) -> Literal["weight", "norm", "bias"]:
-        if weight.target.name in self.counted or self._chosen.units is None:
-            return "weight"
-        return "norm" if weight.target.name in self._chosen.units.norms else "bias"
+        norms = None if self._chosen.units is None else self._chosen.units.norms
+        return self._regularizing.of(weights, self.counted, norms, self.schedule, self.step)
 
     def report(self, counting: bool = True) -> Report:
         """Return the numbers of now; without counting, those of the masks."""
-        asked = final = 0.0
-        finals: dict[str, float] = {}
-        pools: dict[str, float] = {}
-        for update in self._updates:
-            asked += update.size * (0.0 if self.step is None else update.likely(update.schedule.sparsity(self.step)))
-            final += update.size * update.likely(update.schedule.final_sparsity)
-            finals |= update.final_sparsities()
-            pools |= update.asked()
-        weights = weight_reports(self.masks, self.counted, finals=finals, counting=counting)
-        total = sum(weight.size for weight in weights)
-        grains = [update.grain for update in self._updates]
-        grain = max(grains) if self._chosen.units is None else sum(grains)
-        most = sum(update.most for update in self._updates) / total
-        return Report(
-            weights,
-            self._chosen.skipped,
-            asked / total,
-            final / total,
-            self._parameters,
-            self.step,
-            grain,
-            reachable=most,
-            notes=[
-                *self._chosen.notes,
-                *note_of_held(self._updates),
-                *note_of_told(self._ideas.schedule),
-                *note_of_measured(self.measured, self._ideas.schedule),
-                *self._notes(),
-            ],
-            asked=pools,
-            open_end="" if self.telling is None else "by metric",
-            spent=self._updates[0].spent(),
+        return report_of(
+            self._ideas,
+            self._updates,
+            self.masks,
+            self._chosen,
+            counted=self.counted,
+            parameters=self._parameters,
+            step=self.step,
+            measured=self.measured,
+            notes=[*note_of_turns(self._updates, self.schedule), *self._looking.notes(self.schedule)],
+            counting=counting,
         )
-
-    def _notes(self) -> list[str]:
-        regrown = [] if self._regrowing is None else [self._regrowing.note(self.schedule)]
-        selection = self._ideas.selection
-        bound = [f"that is the most: {selection} may take less"] if getattr(selection, "at_most", False) else []
-        return [*bound, *note_of_turns(self._updates, self.schedule), *regrown]
 
     def with_speedup(self, report: Report) -> Report:
         """Return a last report with how fast the model is without its dead units, where a speed-up was asked for."""
@@ -410,14 +323,12 @@ class Attached:
             "thresholds": {name: float(weight.threshold) for name, weight in self.masks.items()},
             "memory": {name: whole_memory(w, self._criterion) for name, w in self.masks.items() if w.memory},
         }
-        if self._observation is not None or self._regrowing is not None:
-            state["step"] = self._at
-        if self._regrowing is not None and self._regrowing.sums:
-            state["returning"] = self._regrowing.state_dict()
+        state |= self._looking.state_dict(self._at)
         if self.telling is not None:
             state["told"] = self.telling.state_dict()
-        if self._going:
-            state["going"] = {name: whole_on_host(going, self.masks[name].shard) for name, going in self._going.items()}
+        going = self._regularizing.state_dict(self.masks)
+        if going:
+            state["going"] = going
         if self._ideas.reversible:
             state["dense"] = {name: whole_on_host(weight.ranked(), weight.shard) for name, weight in self.masks.items()}
         return state
@@ -464,10 +375,8 @@ class Attached:
         self.masks.apply_to_followers()
         if self._holds:  # what is held is what the state has masked
             self._set_up_updates(self._by_rule())
-        going = {name: self.masks[name].piece(flags) for name, flags in state.get("going", {}).items()}
-        self._going = {name: flags.to(self.masks[name].mask.device) for name, flags in going.items()}
+        self._regularizing.load_state_dict(state.get("going", {}), self.masks)
         self.step = state["last_update"]
         self._at = state.get("step", self.step or 0)
-        if self._regrowing is not None:
-            self._regrowing.load_state_dict(state.get("returning", {}))
+        self._looking.load_state_dict(state)
         self._look()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lightning_prune.cli import trusted
 from lightning_prune.cli.errors import UserError
+from lightning_prune.cli.export_int8 import INT8
 from lightning_prune.cli.export_onnx import ONNX
 from lightning_prune.cli.export_semi_structured import SEMI_STRUCTURED
 from lightning_prune.cli.exporting import Asked, Format, Option
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 FORMATS: dict[str, Format] = {
     "2:4": SEMI_STRUCTURED,
     "onnx": ONNX,
+    "int8": INT8,
 }
 """Each has a file of its own."""
 
@@ -40,6 +42,7 @@ def main(argv: list[str]) -> int:
         options.json,
         {option.name: value for option, value in given.items()},
         lambda: trained(options.run, options.weights, trust),
+        trust,
     )
     chosen.write(asked)
     return 0

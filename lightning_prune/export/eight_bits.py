@@ -14,6 +14,9 @@ _LINEAR = _aten.linear.default
 _CONVOLUTIONS = tuple(getattr(getattr(_aten, f"conv{n}d"), kind) for n in (1, 2, 3) for kind in ("default", "padding"))
 _LAYERS = (_LINEAR, *_CONVOLUTIONS)
 _NORMS = (_aten.batch_norm.default, getattr(_aten, "_native_batch_norm_legit_no_training").default)  # noqa: B009
+_RECTIFIERS = (_aten.relu.default, _aten.relu_.default, _aten.hardtanh.default, _aten.hardtanh_.default)
+_PASSING = (_aten.max_pool2d.default, _aten.flatten.using_ints, _aten.dropout.default)
+_KEY = "quantization_annotation"
 _READERS = {
     "conv_transpose": "a transposed convolution stays float",
     "embedding": "an embedding is looked up, not multiplied",
@@ -113,13 +116,31 @@ class Quantizer:
         return model
 
     def annotate(self, model: fx.GraphModule) -> fx.GraphModule:
-        """Mark inputs and weights of the chosen layers."""
+        """Mark what the chosen layers read, their weights, and what convolutions give."""
         for node in model.graph.nodes:
             if node.name in self._nodes:
                 read, weight = node.args[:2]
                 marked = {read: self._activation, weight: self._weight(value_of(model, weight))}
-                node.meta["quantization_annotation"] = self._annotation(input_qspec_map=marked, _annotated=True)
+                node.meta[_KEY] = self._annotation(input_qspec_map=marked, _annotated=True)
+        for node in model.graph.nodes:
+            if node.name in self._nodes and node.target in _CONVOLUTIONS:
+                self._mark_end(node)
         return model
+
+    def _mark_end(self, node: fx.Node) -> None:
+        """Mark what a convolution gives, behind its ReLU: onnxruntime multiplies integers only where that is known.
+
+        It is known where all that reads it is a layer of 8 bits, maybe behind a pool. What the model gives stays float.
+        """
+        users = list(node.users)
+        end = users[0] if len(users) == 1 and users[0].target in _RECTIFIERS else node
+        if not self._is_known(end) and not any(user.op == "output" for user in end.users):
+            end.meta.setdefault(_KEY, self._annotation(_annotated=True)).output_qspec = self._activation
+
+    def _is_known(self, node: fx.Node) -> bool:
+        return all(
+            user.name in self._nodes or (user.target in _PASSING and self._is_known(user)) for user in node.users
+        )
 
     def validate(self, model: fx.GraphModule) -> None:
         """Find nothing wrong."""

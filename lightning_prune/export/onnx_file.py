@@ -48,6 +48,21 @@ def write(model: nn.Module, example: Any, file: Path) -> None:
             external_data=False,
             verbose=False,
         )
+    _forget_origins(file)
+
+
+def _forget_origins(file: Path) -> None:
+    """Take out of a file where in which source a node was made: paths of this machine, and much of a small file."""
+    onnx: Any = importlib.import_module("onnx")
+    model = onnx.load(file)
+    graphs = [model.graph, *model.functions]
+    while graphs:
+        graph = graphs.pop()
+        for node in graph.node:
+            graphs.extend(attribute.g for attribute in node.attribute if attribute.HasField("g"))
+        for each in (graph, *graph.node, *graph.value_info):
+            del each.metadata_props[:]
+    onnx.save(model, file)
 
 
 def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any] | None]:

@@ -39,6 +39,14 @@ def test_outputs_agree_for_any_batch(tmp_path: Path, name: str) -> None:
     )
 
 
+def test_nothing_in_the_file_says_where_it_was_made(tmp_path: Path) -> None:
+    make, inputs = NETS["conv"]
+    to_onnx(make(), tmp_path / "net.onnx", inputs)
+    content = (tmp_path / "net.onnx").read_bytes()
+    assert str(Path(torch.__file__).parent).encode() not in content
+    assert b"site-packages" not in content
+
+
 class Two(nn.Module):
     """Takes two inputs and gives two outputs."""
 

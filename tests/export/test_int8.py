@@ -65,7 +65,7 @@ def reasons(result: Int8Export) -> dict[str, str | None]:
 @pytest.mark.parametrize(
     ("make", "shape"), [(conv_net, (4, 3, 8, 8)), pytest.param(mlp, (4, 16), marks=pytest.mark.slow)]
 )
-def test_zeros_stay_in_place_and_outputs_near(
+def test_G6_zeros_stay_in_place_and_outputs_near(
     tmp_path: Path, make: Callable[[], nn.Module], shape: tuple[int, ...]
 ) -> None:
     net = make()
@@ -146,6 +146,34 @@ def test_names_what_stays_float_and_why(tmp_path: Path) -> None:
     assert result.quantized == ["attention.in_proj_weight", "attention.out_proj.weight", "middle.weight"]
     assert all((weight.zeros_in_file is None) == (weight.reason is not None) for weight in result.weights)
     assert result.difference < 0.05
+
+
+@pytest.mark.slow
+def test_onnxruntime_multiplies_integers(tmp_path: Path) -> None:
+    """A convolution whose output a sum reads, too, would else be slower than in float."""
+    to_int8(sparse(Shortcut(), 0.5), tmp_path / "net.onnx", [torch.randn(4, 3, 8, 8)])
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    onnxruntime.InferenceSession(tmp_path / "net.onnx", options, providers=["CPUExecutionProvider"])
+    kinds = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert kinds.count("QLinearConv") == 3
+    assert not {"Conv", "FusedConv"} & set(kinds)
+
+
+class Shortcut(nn.Module):
+    """A block of a ResNet behind a pool."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.convolutions = nn.ModuleList(nn.Conv2d(a, 8, 3, padding=1, bias=False) for a in (3, 8, 8))
+        self.norms = nn.ModuleList(nn.BatchNorm2d(8) for _ in range(3))
+        self.head = nn.Linear(8, 4)
+
+    def forward(self, images: Tensor) -> Tensor:
+        stem, first, second = zip(self.convolutions, self.norms, strict=True)
+        read = torch.max_pool2d(torch.relu(stem[1](stem[0](images))), 2)
+        inner = torch.relu(first[1](first[0](read)))
+        return self.head(torch.relu(second[1](second[0](inner)) + read).mean((2, 3)))
 
 
 class Skip(nn.Module):

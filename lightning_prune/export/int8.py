@@ -4,89 +4,22 @@ from __future__ import annotations
 
 import copy
 import importlib
-import io
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import redirect_stderr, redirect_stdout, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from lightning_prune.coupling.example import answer, call, distance, example_of, examples_in, tensors, with_batch
+from lightning_prune.coupling.example import answer, distance, example_of, examples_in, with_batch
 from lightning_prune.export import int8_zeros, onnx_file
-from lightning_prune.export.eight_bits import Chosen, Quantizer, choose, settle_norms
-from lightning_prune.report import columns
+from lightning_prune.export.eight_bits import choose, settle_norms
+from lightning_prune.export.int8_program import converted_to_int8, exported, outputs
+from lightning_prune.export.int8_result import Int8Export, Int8Weight
 
-_MOST, _RANGE = 127, 1024
-"""The largest integer of a weight, and how far the largest weights of two output channels may lie apart."""
 _UNREAD = "no operation of the program reads it"
-
-
-@dataclass(frozen=True)
-class Int8Weight:
-    """One weight of two or more dimensions.
-
-    Attributes:
-        name: dotted name; of a shared weight the first.
-        shape: its shape.
-        reason: why it stays float; None if it has 8 bits.
-        zeros: how many of its entries are zero in the model.
-        zeros_in_file: and in the file; more where what was tiny beside the largest of its output channel became zero.
-            None for a weight that stays float, whose values stay as they are.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    reason: str | None
-    zeros: int
-    zeros_in_file: int | None
-
-
-@dataclass(frozen=True)
-class Int8Export:
-    """What was written.
-
-    Attributes:
-        file: where.
-        bytes: its size.
-        difference: largest difference of the quantized model's outputs from the float model's on the calibration
-            batches, as a share of the largest output of a batch.
-        parity: the same between onnxruntime and torch, both with 8 bits.
-        weights: every weight of two or more dimensions, in the model's order, with the reason if it stays float.
-    """
-
-    file: Path
-    bytes: int
-    difference: float
-    parity: float
-    weights: Sequence[Int8Weight]
-
-    @property
-    def quantized(self) -> list[str]:
-        """The names of the weights that have 8 bits."""
-        return [weight.name for weight in self.weights if weight.reason is None]
-
-    @property
-    def zeros(self) -> int:
-        """How many entries of the weights that have 8 bits were zero before."""
-        return sum(weight.zeros for weight in self.weights if weight.reason is None)
-
-    @property
-    def zeros_in_file(self) -> int:
-        """How many are zero in the file, those among them."""
-        return sum(weight.zeros_in_file or 0 for weight in self.weights)
-
-    def table(self) -> str:
-        """Return a table for people."""
-        rows = [("weight", "shape", "zeros", "in the file", "8 bits")]
-        for each in self.weights:
-            in_file = "" if each.zeros_in_file is None else f"{each.zeros_in_file:,}"
-            said = "yes" if each.reason is None else each.reason
-            rows.append((each.name, "x".join(map(str, each.shape)), f"{each.zeros:,}", in_file, said))
-        return columns(rows, rules={1})
 
 
 def to_int8(
@@ -120,7 +53,7 @@ def to_int8(
     batches = [example_of(made, batch) for batch in calibration]
     expected = _answers(made, batches)
     example = _example(made, batches)
-    program = _exported(made, example)
+    program = exported(made, example)
     first = {id(value): name for name, value in reversed([*_named(made)])}
     chosen = choose(program, {name: first[id(value)] for name, value in _named(made) if first[id(value)] in weights})
     reasons = {name: chosen.reasons.get(name, _UNREAD) for name in weights if name not in chosen.layers}
@@ -128,8 +61,8 @@ def to_int8(
         said = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "there is none"
         raise ValueError(f"no weight can have 8 bits: {said}. to_onnx writes the model in float")
     settle_norms(program)
-    converted = _converted(program, _quantizer(chosen), batches)
-    found = [_outputs(converted, batch) for batch in batches]
+    converted = converted_to_int8(program, chosen, batches)
+    found = [outputs(converted, batch) for batch in batches]
     held = {name: int8_zeros.of_node(converted, nodes[0]) for name, nodes in chosen.layers.items()}
 
     file = Path(file)
@@ -192,8 +125,8 @@ def _answers(model: nn.Module, batches: Sequence[Any]) -> list[list[Tensor]]:
             answers.append(answer(model, batch))
         except Exception as error:  # whatever a forward of the user's own raises
             raise ValueError(
-                f"calibration: the model cannot be called with batch {number}: {_line(error)}; a batch is what one "
-                "forward takes, without labels"
+                f"calibration: the model cannot be called with batch {number}: {onnx_file.reason(error)}; a batch is "
+                "what one forward takes, without labels"
             ) from error
         if not all(bool(torch.isfinite(each).all()) for each in answers[-1] if each.is_floating_point()):
             raise ValueError(f"calibration: the model's outputs for batch {number} are not finite")
@@ -211,75 +144,5 @@ def _example(model: nn.Module, batches: Sequence[Any]) -> Any:
     return largest
 
 
-def _exported(model: nn.Module, example: Any) -> fx.GraphModule:
-    """Return the model as a program whose weights go by the model's names. Raises ValueError where torch cannot."""
-    args, by_name = onnx_file.arguments(example)
-    shapes = onnx_file.free(args if by_name is None else by_name)
-    silent = io.StringIO()  # torch prints the program as far as it came
-    try:
-        with onnx_file.quiet(), redirect_stdout(silent), redirect_stderr(silent), torch.no_grad():
-            return torch.export.export(model, args, by_name, dynamic_shapes=shapes).module()  # pyright: ignore
-    except Exception as error:  # whatever torch raises, and there are many
-        raise ValueError(
-            f"torch.export cannot take {type(model).__name__} apart: {_line(error)}. What its forward does must not "
-            "depend on values of tensors; torch.cond and torch.where may stand for an if"
-        ) from error
-
-
-def _quantizer(chosen: Chosen) -> Quantizer:
-    """Return what tells torchao how 8 bits stand for values."""
-    with onnx_file.quiet():
-        terms: Any = importlib.import_module("torchao.quantization.pt2e.quantizer")
-        observer: Any = importlib.import_module("torchao.quantization.pt2e.observer")
-
-    def weight(value: Tensor) -> Any:
-        # onnxruntime holds a bias in steps of input scale times channel scale: where a channel is all zero, or tiny
-        # beside the others, a scale of its own would leave no room for the bias.
-        least = float(value.detach().abs().max()) / _MOST / _RANGE or 1.0
-        return terms.QuantizationSpec(
-            dtype=torch.int8,
-            quant_min=-_MOST,
-            quant_max=_MOST,
-            qscheme=torch.per_channel_symmetric,
-            ch_axis=0,
-            observer_or_fake_quant_ctr=observer.PerChannelMinMaxObserver.with_args(eps=least),
-        )
-
-    activation = terms.QuantizationSpec(
-        dtype=torch.uint8,
-        quant_min=0,
-        quant_max=255,
-        qscheme=torch.per_tensor_affine,
-        observer_or_fake_quant_ctr=observer.HistogramObserver.with_args(eps=2**-12),
-    )
-    return Quantizer(chosen, activation, weight, terms.QuantizationAnnotation)
-
-
-def _converted(program: fx.GraphModule, quantizer: Quantizer, batches: Sequence[Any]) -> fx.GraphModule:
-    """Return the program with 8 bits. Raises ValueError where a batch does not fit it."""
-    pt2e: Any = importlib.import_module("torchao.quantization.pt2e.quantize_pt2e")
-    with onnx_file.quiet():
-        prepared = pt2e.prepare_pt2e(program, quantizer)
-        for number, batch in enumerate(batches):
-            try:
-                _outputs(prepared, batch)
-            except (RuntimeError, AssertionError, ValueError) as error:
-                raise ValueError(
-                    f"calibration: batch {number} of {examples_in(batch)} examples does not fit the program that was "
-                    f"made with {max(map(examples_in, batches))}: {_line(error)}. Give batches of one shape"
-                ) from error
-        return pt2e.convert_pt2e(prepared)
-
-
-@torch.no_grad()
-def _outputs(program: nn.Module, batch: Any) -> list[Tensor]:
-    return [out.detach().clone() for out in tensors(call(program, batch))]
-
-
 def _largest(one: Sequence[list[Tensor]], other: Sequence[list[Tensor]]) -> float:
     return max(distance(a, b)[1] for a, b in zip(one, other, strict=True))
-
-
-def _line(error: BaseException) -> str:
-    lines = [" ".join(line.split()) for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__).rstrip(".")

@@ -134,44 +134,37 @@ def test_without_torchao_it_says_what_to_install(
     assert not (run / "model.int8.onnx").exists()
 
 
-class Around(Classifier):
-    """Calls its network beside forward."""
-
-    def test_step(self, batch: tuple[Tensor, Tensor]) -> None:
-        self.net(batch[0])
+def around(self: Classifier, batch: tuple[Tensor, Tensor]) -> None:
+    """Call the network beside forward."""
+    self.net(batch[0])
 
 
-class Without(Classifier):
-    """Calls nothing."""
-
-    def test_step(self, batch: tuple[Tensor, Tensor]) -> None:
-        pass
+def without(self: Classifier, batch: tuple[Tensor, Tensor]) -> None:
+    """Call nothing."""
 
 
-class Failing(Classifier):
-    """Cannot take what is trained on."""
-
-    def test_step(self, batch: tuple[Tensor, Tensor]) -> None:
-        raise KeyError("no such column")
+def failing(self: Classifier, batch: tuple[Tensor, Tensor]) -> None:
+    """Take nothing of what is trained on."""
+    raise KeyError("no such column")
 
 
 @pytest.mark.parametrize(
-    ("kind", "message"),
+    ("step", "message"),
     [
-        (Around, "the test step calls net itself, not the forward that is exported"),
-        (Without, "the test step does not call the model's forward, which is what is exported"),
-        (Failing, "the test step fails on the run's training data: 'no such column'"),
+        (around, "the test step calls net itself, not the forward that is exported"),
+        (without, "the test step does not call the model's forward, which is what is exported"),
+        (failing, "the test step fails on the run's training data: 'no such column'"),
     ],
 )
 def test_a_step_that_says_nothing_of_forward_is_refused(
     command: Command,
     once: Callable[[str], Path],
     monkeypatch: pytest.MonkeyPatch,
-    kind: type[Classifier],
+    step: Callable[..., None],
     message: str,
 ) -> None:
     run = Path(shutil.copytree(once("digits_mlp"), "run"))
-    monkeypatch.setattr(Classifier, "test_step", kind.test_step)
+    monkeypatch.setattr(Classifier, "test_step", step)
     said = command("export", "run", "--format", "int8")
     assert said.status == 1
     assert said.err == f"lightning-prune: {message}; lightning_prune.export.to_int8 takes batches of your own\n"

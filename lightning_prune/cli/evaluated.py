@@ -12,6 +12,7 @@ from lightning_prune.cli import build, checkpoints, evaluation, trusted
 from lightning_prune.cli.averaged import weights_for
 from lightning_prune.cli.compressed import on_one_device
 from lightning_prune.cli.errors import UserError, printable
+from lightning_prune.cli.forward_inputs import forward_inputs
 from lightning_prune.cli.run_files import step_of
 from lightning_prune.cli.sweep import from_here
 from lightning_prune.report import percent
@@ -95,7 +96,7 @@ class Evaluator:
             raise UserError(
                 f"{run} has no {' and no '.join(stages)}: the task needs a {stages[0]}_step, the data a loader for it"
             )
-        self._stage: Stage = found[0]
+        self.stage: Stage = found[0]
 
     def __call__(self, file: Path) -> Evaluated:
         """Return what the weights in a file answer. Raises UserError if they are none of this run's model."""
@@ -109,13 +110,21 @@ class Evaluator:
             build.put(chosen, file, task)
         except UserError as error:
             raise UserError(f"{file}: {error}") from error
-        trainer = build.plain_trainer(on_one_device(self._config), task)
-        metrics = evaluation.metrics(trainer, replace(self._parts, task=task), self._stage)
+        metrics = self.metrics(task)
         if not metrics:
-            other = "validation" if self._stage == "test" else "test"
-            raise UserError(f"{self._run}: its {self._stage} has no metrics: try --stage {other}")
+            other = "validation" if self.stage == "test" else "test"
+            raise UserError(f"{self._run}: its {self.stage} has no metrics: try --stage {other}")
         zeros, values = _zeros(task.state_dict())
-        return Evaluated(file, self._step(content, file), which, zeros, values, self._stage, metrics)
+        return Evaluated(file, self._step(content, file), which, zeros, values, self.stage, metrics)
+
+    def metrics(self, task: Any) -> dict[str, float]:
+        """Return what a task of the run answers, as it is."""
+        trainer = build.plain_trainer(on_one_device(self._config), task)
+        return evaluation.metrics(trainer, replace(self._parts, task=task), self.stage)
+
+    def inputs(self, task: Any, examples: int) -> list[Any]:
+        """Return what the task's forward takes of the run's training data, for so many examples at least."""
+        return forward_inputs(on_one_device(self._config), self._parts.data, task, self.stage, examples)
 
     def _step(self, content: Any, file: Path) -> int | None:
         """Return the steps that a checkpoint names, or for the weights at the run's end its report."""

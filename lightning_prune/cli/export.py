@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lightning_prune.cli import trusted
 from lightning_prune.cli.errors import UserError
+from lightning_prune.cli.export_compact import COMPACT
 from lightning_prune.cli.export_onnx import ONNX
 from lightning_prune.cli.export_semi_structured import SEMI_STRUCTURED
 from lightning_prune.cli.exporting import Asked, Format, Option
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 FORMATS: dict[str, Format] = {
-    "2:4": SEMI_STRUCTURED,
+    "compact": COMPACT,
     "onnx": ONNX,
+    "2:4": SEMI_STRUCTURED,
 }
 """Each has a file of its own."""
 

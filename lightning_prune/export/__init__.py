@@ -1,5 +1,10 @@
-"""A pruned model in other formats: 2:4 for sparse tensor cores, and ONNX."""
+"""A pruned model in other formats: small files, `torch.export`, ONNX, 2:4 for sparse tensor cores."""
 
+from .compact import save_compact as save_compact
+from .compact_reading import load_compact as load_compact
+from .compact_reading import load_safetensors as load_safetensors
+from .compact_report import Compact as Compact
+from .compact_report import CompactTensor as CompactTensor
 from .onnx import to_onnx as to_onnx
 from .semi_structured import LayerExport as LayerExport
 from .semi_structured import SemiStructured as SemiStructured

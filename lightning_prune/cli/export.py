@@ -11,6 +11,7 @@ from lightning_prune.cli.errors import UserError
 from lightning_prune.cli.export_compact import COMPACT
 from lightning_prune.cli.export_onnx import ONNX
 from lightning_prune.cli.export_semi_structured import SEMI_STRUCTURED
+from lightning_prune.cli.export_torch import TORCH_EXPORT
 from lightning_prune.cli.exporting import Asked, Format, Option
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 FORMATS: dict[str, Format] = {
     "compact": COMPACT,
     "onnx": ONNX,
+    "torch-export": TORCH_EXPORT,
     "2:4": SEMI_STRUCTURED,
 }
 """Each has a file of its own."""

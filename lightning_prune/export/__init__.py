@@ -5,6 +5,8 @@ from .compact_reading import load_compact as load_compact
 from .compact_reading import load_safetensors as load_safetensors
 from .compact_report import Compact as Compact
 from .compact_report import CompactTensor as CompactTensor
+from .exported_program import Exported as Exported
+from .exported_program import to_exported_program as to_exported_program
 from .onnx import to_onnx as to_onnx
 from .semi_structured import LayerExport as LayerExport
 from .semi_structured import SemiStructured as SemiStructured

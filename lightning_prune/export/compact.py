@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lightning_prune.export.compact_report import Compact, CompactTensor
 from lightning_prune.export.encoding import VALUES, encoded
+from lightning_prune.export.tracing import unfinished
 from lightning_prune.ranking.float_keys import bits
 
 FORMAT, VERSION = "lightning-prune compact", 1
@@ -82,14 +83,12 @@ def save_compact(
         tensors.append(CompactTensor(name, tuple(tensor.shape), encoding, *sizes))
     facts: dict[str, Any] = {"version": VERSION, "tensors": about} | ({"extra": dict(extra)} if extra else {})
     file = Path(file)
-    unfinished = file.with_name(f".{file.name}.unfinished")
+    header = {FORMAT: json.dumps(facts)}  # one key: several have no order
     try:
-        safetensors.save_file(parts, unfinished, {FORMAT: json.dumps(facts)})  # one key: several have no order
-        os.replace(unfinished, file)
+        with unfinished(file) as place:
+            safetensors.save_file(parts, place, header)
     except SafetensorError as error:
         raise OSError(f"{file} cannot be written: {error}") from error
-    finally:
-        unfinished.unlink(missing_ok=True)
     return Compact(file, file.stat().st_size, tuple(tensors))
 
 

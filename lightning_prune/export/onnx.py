@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
-import logging
 import os
-import warnings
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_prune.coupling.example import answer, distance, example_of, tensors
+from lightning_prune.export.tracing import free, positional, quiet, unfinished
 
 _NEEDS = ("onnx", "onnxscript", "onnxruntime")
 
@@ -43,45 +40,25 @@ def to_onnx(
         importlib.import_module(name)
     made = copy.deepcopy(model).cpu().eval()
     example = example_of(made, example_inputs)
-    args, by_name = ((), example) if isinstance(example, dict) else (_positional(example), None)
-    file = Path(file)
-    unfinished = file.with_name(f".{file.name}.unfinished")
-    try:
-        with _quiet():
+    args, by_name = ((), example) if isinstance(example, dict) else (positional(example), None)
+    with unfinished(Path(file)) as place:
+        with quiet("torch.onnx"):
             torch.onnx.export(
                 made,
                 args,
-                unfinished,
+                place,
                 kwargs=by_name,
-                dynamic_shapes=_free(args if by_name is None else by_name),
+                dynamic_shapes=free(args if by_name is None else by_name),
                 dynamo=True,
                 external_data=False,
                 verbose=False,
             )
-        difference = distance(answer(made, example), _run(unfinished, example))[1]
+        difference = distance(answer(made, example), _run(place, example))[1]
         if not difference <= tolerance:
             raise ValueError(
                 f"outputs of the ONNX file differ by {difference:.2e} of the largest, more than {tolerance}"
             )
-        os.replace(unfinished, file)
-    finally:
-        unfinished.unlink(missing_ok=True)
     return difference
-
-
-def _positional(example: Any) -> tuple[Any, ...]:
-    return tuple(example) if isinstance(example, (tuple, list)) else (example,)
-
-
-def _free(value: Any) -> Any:
-    """Return the shape of example inputs for torch.export: the first dimension of every tensor free."""
-    if isinstance(value, Tensor):
-        return {0: torch.export.Dim.AUTO} if value.dim() else None
-    if isinstance(value, dict):
-        return {key: _free(part) for key, part in value.items()}
-    if isinstance(value, (tuple, list)):
-        return type(value)(_free(part) for part in value)
-    return None
 
 
 def _run(file: Path, example: Any) -> list[Tensor]:
@@ -89,19 +66,5 @@ def _run(file: Path, example: Any) -> list[Tensor]:
     runtime: Any = importlib.import_module("onnxruntime")
     session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
     names = [each.name for each in session.get_inputs()]
-    given = example if isinstance(example, dict) else dict(zip(names, tensors(_positional(example)), strict=True))
+    given = example if isinstance(example, dict) else dict(zip(names, tensors(positional(example)), strict=True))
     return [torch.from_numpy(out) for out in session.run(None, {name: given[name].numpy() for name in names})]
-
-
-@contextmanager
-def _quiet() -> Generator[None, None, None]:
-    """Leave out what torch says of its own insides."""
-    log = logging.getLogger("torch.onnx")
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(before)

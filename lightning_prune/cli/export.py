@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lightning_prune.cli import trusted
 from lightning_prune.cli.errors import UserError
 from lightning_prune.cli.export_compact import COMPACT
+from lightning_prune.cli.export_csr import CSR
 from lightning_prune.cli.export_onnx import ONNX
 from lightning_prune.cli.export_semi_structured import SEMI_STRUCTURED
 from lightning_prune.cli.export_torch import TORCH_EXPORT
@@ -22,6 +23,7 @@ FORMATS: dict[str, Format] = {
     "onnx": ONNX,
     "torch-export": TORCH_EXPORT,
     "2:4": SEMI_STRUCTURED,
+    "csr": CSR,
 }
 """Each has a file of its own."""
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lightning_prune.export.compact_report import Compact, CompactTensor
 from lightning_prune.export.encoding import VALUES, encoded
-from lightning_prune.export.tracing import unfinished
+from lightning_prune.export.whole_file import unfinished
 from lightning_prune.ranking.float_keys import bits
 
 FORMAT, VERSION = "lightning-prune compact", 1

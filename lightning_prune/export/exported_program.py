@@ -23,9 +23,9 @@ from lightning_prune.coupling.example import (
     with_batch,
 )
 from lightning_prune.coupling.full_precision import full_precision
-from lightning_prune.export.tracing import free, positional, quiet, unfinished
+from lightning_prune.export.onnx_file import arguments, free, quiet
+from lightning_prune.export.whole_file import unfinished
 
-_LOGGERS = ("torch.export", "torch._export", "torch.fx")
 _AUTO = "2.6"
 """The first torch that finds out by itself which dimensions can be free."""
 
@@ -96,10 +96,10 @@ def _answers(
     model: nn.Module, place: Path, traced: Any, dynamic: bool, inputs: Sequence[Any]
 ) -> list[tuple[list[Tensor], list[Tensor]]]:
     """Write a model's program to a place, and return what the model and the program answer to each of the inputs."""
-    args, by_name = ((), traced) if isinstance(traced, dict) else (positional(traced), None)
+    args, by_name = arguments(traced)
     shapes = free(args if by_name is None else by_name) if dynamic else None
     expected = [answer(model, each) for each in inputs]
-    with quiet(*_LOGGERS):
+    with quiet():
         program = torch.export.export(model, args, by_name, dynamic_shapes=shapes, strict=False)
         torch.export.save(program, place)
         loaded = torch.export.load(place).module()

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import os
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from lightning_prune.coupling.example import answer, distance, example_of, tensors
-from lightning_prune.export.tracing import free, positional, quiet, unfinished
-
-_NEEDS = ("onnx", "onnxscript", "onnxruntime")
+from lightning_prune.coupling.example import answer, distance, example_of
+from lightning_prune.export.onnx_file import check_installed, run, write
 
 
 def to_onnx(
@@ -36,35 +32,19 @@ def to_onnx(
         ModuleNotFoundError: one of onnx, onnxscript and onnxruntime is not installed.
         ValueError: the outputs differ by more, or there are no example inputs.
     """
-    for name in _NEEDS:
-        importlib.import_module(name)
+    check_installed()
     made = copy.deepcopy(model).cpu().eval()
     example = example_of(made, example_inputs)
-    args, by_name = ((), example) if isinstance(example, dict) else (positional(example), None)
-    with unfinished(Path(file)) as place:
-        with quiet("torch.onnx"):
-            torch.onnx.export(
-                made,
-                args,
-                place,
-                kwargs=by_name,
-                dynamic_shapes=free(args if by_name is None else by_name),
-                dynamo=True,
-                external_data=False,
-                verbose=False,
-            )
-        difference = distance(answer(made, example), _run(place, example))[1]
+    file = Path(file)
+    unfinished = file.with_name(f".{file.name}.unfinished")
+    try:
+        write(made, example, unfinished)
+        difference = distance(answer(made, example), run(unfinished, example))[1]
         if not difference <= tolerance:
             raise ValueError(
                 f"outputs of the ONNX file differ by {difference:.2e} of the largest, more than {tolerance}"
             )
+        os.replace(unfinished, file)
+    finally:
+        unfinished.unlink(missing_ok=True)
     return difference
-
-
-def _run(file: Path, example: Any) -> list[Tensor]:
-    """Return what onnxruntime makes of the example inputs."""
-    runtime: Any = importlib.import_module("onnxruntime")
-    session = runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    names = [each.name for each in session.get_inputs()]
-    given = example if isinstance(example, dict) else dict(zip(names, tensors(positional(example)), strict=True))
-    return [torch.from_numpy(out) for out in session.run(None, {name: given[name].numpy() for name in names})]

@@ -1,0 +1,104 @@
+"""What every ONNX export does: look what is installed, write the file, run it, keep torch's own talk out."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_prune.coupling.example import tensors
+
+_NEEDS = ("onnx", "onnxscript", "onnxruntime")
+_TALKERS = (
+    *("torch.onnx", "torch.export", "torch._export", "torch._export.non_strict_utils"),
+    *("torch.fx.experimental.symbolic_shapes", "torch.utils._pytree", "torchao"),
+)
+
+
+def check_installed() -> None:
+    """Raise a ModuleNotFoundError that names the first of onnx, onnxscript and onnxruntime that is not installed."""
+    for name in _NEEDS:
+        importlib.import_module(name)
+
+
+def write(model: nn.Module, example: Any, file: Path) -> None:
+    """Write a model as ONNX, the first dimension of each input free where the model allows it.
+
+    Args:
+        model: any module that torch can export.
+        example: what one forward takes.
+        file: where to.
+    """
+    args, by_name = arguments(example)
+    with quiet():
+        torch.onnx.export(
+            model,
+            args,
+            file,
+            kwargs=by_name,
+            dynamic_shapes=free(args if by_name is None else by_name),
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+
+
+def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any] | None]:
+    """Return example inputs as positional arguments, and as those by name, None where they are positional."""
+    if isinstance(example, dict):
+        return (), example
+    return (tuple(example) if isinstance(example, (tuple, list)) else (example,)), None
+
+
+def free(value: Any) -> Any:
+    """Return the shape of example inputs for torch.export: the first dimension of every tensor free."""
+    if isinstance(value, Tensor):
+        return {0: torch.export.Dim.AUTO} if value.dim() else None
+    if isinstance(value, dict):
+        return {key: free(part) for key, part in value.items()}
+    if isinstance(value, (tuple, list)):
+        return type(value)(free(part) for part in value)
+    return None
+
+
+def run(file: Path, example: Any) -> list[Tensor]:
+    """Return what onnxruntime makes of the example inputs, on the CPU."""
+    return ask(session(file), example)
+
+
+def session(file: Path) -> Any:
+    """Return onnxruntime's session of a file, on the CPU."""
+    runtime: Any = importlib.import_module("onnxruntime")
+    return runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
+
+
+def ask(session: Any, example: Any) -> list[Tensor]:
+    """Return what a session makes of what one forward takes."""
+    names = [each.name for each in session.get_inputs()]
+    given: Any = example
+    if not isinstance(given, dict) or given.keys() != set(names):  # an input that is an output, too, has another name
+        given = dict(zip(names, tensors(example), strict=True))
+    return [torch.from_numpy(out) for out in session.run(None, {name: given[name].numpy() for name in names})]
+
+
+@contextmanager
+def quiet() -> Generator[None, None, None]:
+    """Leave out what torch and torchao say of their own insides, for a while."""
+    loggers = [logging.getLogger(name) for name in _TALKERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -75,27 +75,30 @@ def test_outputs_agree_for_any_batch(tmp_path: Path, name: str) -> None:
         torch.testing.assert_close(program.module()(batch), net.eval()(batch), atol=1e-5, rtol=1e-4)
 
 
-class Two(nn.Module):
-    """Takes two inputs and gives two outputs."""
+class Blend(nn.Module):
+    """Takes two inputs of different kinds, and gives a list and a dict."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.layer = nn.Linear(4, 4)
+        self.table, self.layer = nn.Embedding(9, 4), nn.Linear(4, 4)
 
-    def forward(self, left: Tensor, right: Tensor) -> dict[str, Tensor]:
-        return {"sum": self.layer(left) + right, "difference": left - right}
+    def forward(self, codes: Tensor, x: Tensor) -> tuple[list[Tensor], dict[str, Tensor]]:
+        mixed = self.table(codes) + self.layer(x)
+        return [mixed, x * 2], {"codes": codes + 1}
 
 
 @pytest.mark.parametrize("by_name", [False, True])
 def test_takes_inputs_by_place_and_by_name(tmp_path: Path, by_name: bool) -> None:
-    net, left, right = Two(), torch.randn(2, 4), torch.randn(2, 4)
-    inputs: Any = {"right": right, "left": left} if by_name else (left, right)
-    found = to_exported_program(net, tmp_path / "two.pt2", inputs)
+    net, codes, x = Blend(), torch.randint(9, (2,)), torch.randn(2, 4)
+    inputs: Any = {"x": x, "codes": codes} if by_name else (codes, x)
+    found = to_exported_program(net, tmp_path / "blend.pt2", inputs)
     assert (found.batch, found.difference < 1e-6) == (None, True)
-    program: Any = torch.export.load(tmp_path / "two.pt2").module()
-    more = torch.randn(5, 4)
-    answer = program(left=more, right=more) if by_name else program(more, more)
-    assert torch.equal(answer["difference"], torch.zeros(5, 4))
+    program: Any = torch.export.load(tmp_path / "blend.pt2").module()
+    codes, x = torch.randint(9, (5,)), torch.randn(5, 4)
+    (mixed, twice), others = program(codes=codes, x=x) if by_name else program(codes, x)
+    torch.testing.assert_close(mixed, net(codes, x)[0][0])
+    assert torch.equal(twice, 2 * x)
+    assert torch.equal(others["codes"], codes + 1)
 
 
 class OfOneSize(nn.Module):

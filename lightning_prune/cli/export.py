@@ -60,6 +60,10 @@ def _owners() -> dict[Option, list[str]]:
     return owners
 
 
+def _title(names: list[str]) -> str:
+    return f"for --format {' or '.join(names)}"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "lightning-prune export",
@@ -76,9 +80,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", type=Path, help="other weights of this model, .pt, .ckpt or .safetensors")
     parser.add_argument("--json", action="store_true", help="print JSON in place of text")
     trusted.add_option(parser)
+    groups = {title: parser.add_argument_group(title) for title in map(_title, _owners().values())}
     for option, names in _owners().items():
-        group = parser.add_argument_group(f"for --format {' or '.join(names)}")
-        group.add_argument(option.flag, type=option.kind, choices=option.choices, help=option.help)
+        groups[_title(names)].add_argument(option.flag, type=option.kind, choices=option.choices, help=option.help)
     return parser
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_prune import saved
 from lightning_prune.export.compact_report import Compact, CompactTensor
 from lightning_prune.export.encoding import VALUES, encoded
 from lightning_prune.export.whole_file import unfinished
@@ -59,6 +60,24 @@ def save_compact(
     from safetensors import SafetensorError
 
     state = model.state_dict(keep_vars=True) if isinstance(model, nn.Module) else model
+    about, parts, tensors = _encoded(state, gaps=True)
+    if saved.claims_too_much(sum(each.dense_bytes for each in tensors), sum(each.bytes for each in tensors)):
+        about, parts, tensors = _encoded(state, gaps=False)  # so few bytes that nobody would read them
+    facts: dict[str, Any] = {"version": VERSION, "tensors": about} | ({"extra": dict(extra)} if extra else {})
+    file = Path(file)
+    header = {FORMAT: json.dumps(facts)}  # one key: several have no order
+    try:
+        with unfinished(file) as place:
+            safetensors.save_file(parts, place, header)
+    except SafetensorError as error:
+        raise OSError(f"{file} cannot be written: {error}") from error
+    return Compact(file, file.stat().st_size, tuple(tensors))
+
+
+def _encoded(
+    state: Mapping[str, Any], gaps: bool
+) -> tuple[dict[str, dict[str, Any]], dict[str, Tensor], list[CompactTensor]]:
+    """Return what the header says of each tensor, the tensors of the file, and what to say of them."""
     first: dict[Any, str] = {}
     about: dict[str, dict[str, Any]] = {}
     parts: dict[str, Tensor] = {}
@@ -70,7 +89,7 @@ def save_compact(
             about[name] = {"same_as": owner}
             tensors.append(CompactTensor(name, tuple(tensor.shape), owner, 0, 0, 0))
             continue
-        encoding, made = encoded(tensor)
+        encoding, made = encoded(tensor, gaps)
         about[name] = {"shape": list(tensor.shape), "dtype": name_of(tensor.dtype), "encoding": encoding}
         named = {f"{name}:{part}": each for part, each in made.items()} or {name: tensor.clone()}
         clash = next((part for part in named if part in parts), None)
@@ -81,15 +100,7 @@ def save_compact(
         taken = sum(each.nbytes for each in named.values())
         sizes = (values.numel(), tensor.nbytes, taken, _negative_zeros(values))
         tensors.append(CompactTensor(name, tuple(tensor.shape), encoding, *sizes))
-    facts: dict[str, Any] = {"version": VERSION, "tensors": about} | ({"extra": dict(extra)} if extra else {})
-    file = Path(file)
-    header = {FORMAT: json.dumps(facts)}  # one key: several have no order
-    try:
-        with unfinished(file) as place:
-            safetensors.save_file(parts, place, header)
-    except SafetensorError as error:
-        raise OSError(f"{file} cannot be written: {error}") from error
-    return Compact(file, file.stat().st_size, tuple(tensors))
+    return about, parts, tensors
 
 
 def importable() -> Any:

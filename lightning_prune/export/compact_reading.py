@@ -35,7 +35,7 @@ def load_compact(file: str | os.PathLike[str]) -> dict[str, Tensor]:
     """Return the tensors that `save_compact` wrote, by name, on the CPU: a state_dict.
 
     Nothing in the file is run. Nothing is made of the size that its header claims before the file was seen to hold as
-    much: a byte of it stands for at most 255 entries.
+    much: a byte of it stands for at most 255 entries, and all tensors take 1 GiB or 100 times the file at most.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -87,6 +87,11 @@ def _compact(file: str, content: Any, said: str) -> Content:
             raise ValueError(f"{file}: {name!r} has no part {part!r}: the file is damaged")
     if there - set(needed):
         raise ValueError(f"{file}: {min(there - set(needed))!r} is of no tensor that the header names")
+    size, claimed = Path(file).stat().st_size, {name: each.bytes for name, each in described.items()}
+    if saved.claims_too_much(sum(claimed.values()), size):
+        largest = max(claimed, key=lambda name: claimed[name])
+        said = f"{file}: {largest!r} claims {claimed[largest]:,} bytes, all tensors {sum(claimed.values()):,}"
+        raise ValueError(f"{said}, in a file of {size:,}: it is damaged, or made up")
     tensors = {name: each.read(file, content, name) for name, each in described.items()}
     return Content({name: tensors[tied.get(name, name)] for name in entries}, extra)
 
@@ -116,6 +121,8 @@ class _Described:
         if len(sizes) > MOST_DIMENSIONS:
             raise ValueError(f"{where}.shape has {len(sizes)} dimensions, more than {MOST_DIMENSIONS}")
         shape = tuple(saved.integer(f"{where}.shape: a size", size) for size in sizes)
+        if math.prod(shape) > saved.MOST:
+            raise ValueError(f"{where}.shape is {shape}: more entries than any tensor has")
         dtype = saved.text(f"{where}.dtype", saved.at(where, entry, "dtype"))
         if dtype not in DTYPES:
             raise ValueError(f"{where}.dtype is {dtype[:60]!r}; it must be one of {', '.join(DTYPES)}")
@@ -123,6 +130,11 @@ class _Described:
         if encoding not in (DENSE, BITMASK, GAPS):
             raise ValueError(f"{where}.encoding is {encoding[:60]!r}; it must be {DENSE}, {BITMASK} or {GAPS}")
         return _Described(shape, dtype, encoding)
+
+    @property
+    def bytes(self) -> int:
+        """What the tensor takes when it is dense."""
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
 
     def parts(self, name: str) -> tuple[str, ...]:
         """Return the tensors of the file that it is made of."""
@@ -141,8 +153,6 @@ class _Described:
         (mask,) = masks
         if name_of(mask.dtype) != "uint8" or mask.dim() != 1 or values.dim() != 1:
             raise ValueError(f"{where} has a {self.encoding} of {mask.dtype}; it must be uint8, all in one dimension")
-        if math.prod(self.shape) > saved.MOST:
-            raise ValueError(f"{where}.shape is {self.shape}: more entries than any tensor has")
         try:
             return decoded(self.encoding, mask, values, self.shape)
         except ValueError as error:

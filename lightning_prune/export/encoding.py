@@ -22,17 +22,19 @@ _ENTRY = 100
 _BITS = torch.arange(8, dtype=torch.uint8, device="cpu")
 
 
-def encoded(tensor: Tensor) -> tuple[str, dict[str, Tensor]]:
+def encoded(tensor: Tensor, gaps: bool = True) -> tuple[str, dict[str, Tensor]]:
     """Return the encoding that takes the fewest bytes, and its parts; the dense tensor itself has no parts.
 
     Args:
         tensor: dense and contiguous, on the CPU, of any dtype and shape.
+        gaps: whether runs of zeros will do. Without them no byte is of more than eight entries.
     """
     raw = bits(tensor).view(-1)
     there = raw != 0
     values = raw[there].view(tensor.dtype)
     best, parts, most = DENSE, dict[str, Tensor](), tensor.nbytes - values.nbytes - _ENTRY
-    for name, where, least in ((BITMASK, packed, _bytes_of(len(raw))), (GAPS, runs, len(values))):
+    ways = ((BITMASK, packed, _bytes_of(len(raw))), (GAPS, runs, len(values)))
+    for name, where, least in ways if gaps else ways[:1]:
         if least < most:
             found = where(there)
             if found.nbytes < most:

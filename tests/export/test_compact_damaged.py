@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from lightning_prune.export import load_compact, load_safetensors, save_compact
 from lightning_prune.export.compact import FORMAT
+from lightning_prune.saved import sane
 
 Parts = dict[str, Tensor]
 
@@ -93,9 +94,10 @@ DAMAGE: dict[str, tuple[Change, str]] = {
     "a size is negative": (says("gaps", "shape", [-40, -50]), "'gaps'.shape: a size is -40"),
     "a size is huge": (says("gaps", "shape", [10**30]), "'gaps'.shape: a size is an int beyond all counts"),
     "many dimensions": (says("gaps", "shape", [1] * 65), "'gaps'.shape has 65 dimensions"),
-    "more than memory": (says("gaps", "shape", [2**52, 2]), "'gaps': its gaps are of .* entries, and its shape says"),
-    "more than counts": (says("gaps", "shape", [2**53] * 64), "'gaps'.shape is .* more entries than any tensor has"),
-    "bits of more": (says("half", "shape", [2**40]), "'half': its bitmask has 250 bytes; 1099511627776 entries take"),
+    "more than memory": (says("gaps", "shape", [2**52, 2]), "'gaps' claims 36,028,797,018,963,968 bytes, all"),
+    "more than counts": (says("gaps", "shape", [2**53] * 64), "'gaps'.shape is .*: more entries than any tensor has"),
+    "gaps of more": (says("gaps", "shape", [2**27]), "'gaps': its gaps are of .* entries, and its shape says"),
+    "bits of more": (says("half", "shape", [2**27]), "'half': its bitmask has 250 bytes; 134217728 entries take"),
     "bits of fewer": (says("half", "shape", [1992]), "'half': its bitmask has 250 bytes; 1992 entries take 249"),
     "bits behind": (says("half", "shape", [1993]), "'half': its bitmask has a bit set behind its 1993 entries"),
     "gaps of fewer": (says("gaps", "shape", [100]), "'gaps': its gaps run to entry .*, past the end at 100"),
@@ -192,14 +194,31 @@ class Watched(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", ["half", "gaps"])
 def test_G35_what_a_header_claims_is_not_allocated_before_the_data_say_it(tmp_path: Path, name: str) -> None:
-    file = damaged(tmp_path / "net.safetensors", says(name, "shape", [2**33]))  # 32 GiB
-    with Watched() as made, pytest.raises(ValueError, match=f"'{name}': its"):
-        load_compact(file)
-    assert made.most < 10 * file.stat().st_size
+    for entries, said in ((2**33, "claims 34,359,738,368 bytes"), (2**27, "its (bitmask|gaps)")):
+        file = damaged(tmp_path / "net.safetensors", says(name, "shape", [entries]))
+        with Watched() as made, pytest.raises(ValueError, match=f"'{name}':? {said}"):
+            load_compact(file)
+        assert made.most < 10 * file.stat().st_size
+    file = tmp_path / "net.safetensors"
     damaged(file, lambda *_: None)
     with Watched() as made:
         load_compact(file)
     assert made.most >= 4 * 2000
+
+
+def test_G35_all_tensors_take_no_more_than_a_hundred_times_their_file_beyond_a_gibibyte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    zeros = {"large": torch.zeros(300, 1000), "small": torch.eye(2)}
+    save_compact(zeros, tmp_path / "few.safetensors")
+    assert load_compact(tmp_path / "few.safetensors")["large"].shape == (300, 1000)
+    monkeypatch.setattr(sane, "_ALWAYS", 1000)
+    with pytest.raises(ValueError, match="'large' claims 1,200,000 bytes, all tensors 1,200,016, in a file of"):
+        load_compact(tmp_path / "few.safetensors")
+    found = save_compact(zeros, tmp_path / "more.safetensors")  # what is written is always read
+    assert [each.encoding for each in found.tensors] == ["bitmask", "dense"]
+    back = load_compact(tmp_path / "more.safetensors")
+    assert all(torch.equal(back[name], tensor) for name, tensor in zeros.items())
 
 
 @pytest.fixture(scope="module")

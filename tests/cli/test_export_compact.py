@@ -25,27 +25,37 @@ CHANNELS = ("pruner/pattern=channel", "pruner.schedule.final_sparsity=0.5")
 COMPACT = "model.compact.safetensors"
 
 
-@pytest.fixture(scope="module")
-def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with a sparse run, `run`, and one whose model is shrunk, `channels`."""
-    folder = tmp_path_factory.mktemp("compact")
+def left_by(folder: Path, *lines: str) -> Path:
+    """Return a folder in which these commands were run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert main(["train", "-cn", "digits_mlp", *SHORT, "hydra.run.dir=run"]) == 0
-        assert main(["export", "run", "--format", "compact"]) == 0
-        assert main(["train", "-cn", "digits_cnn", *SHORT, *CHANNELS, "hydra.run.dir=channels"]) == 0
-        assert main(["shrink", "channels"]) == 0
+        for line in lines:
+            assert main(line.split()) == 0
     return folder
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    train = f"train -cn digits_mlp {' '.join(SHORT)} hydra.run.dir=run"
+    return left_by(tmp_path_factory.mktemp("compact"), train, "export run --format compact")
+
+
+@pytest.fixture(scope="module")
+def shrunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    train = f"train -cn digits_cnn {' '.join((*SHORT, *CHANNELS))} hydra.run.dir=channels"
+    return left_by(tmp_path_factory.mktemp("shrunk"), train, "shrink channels")
+
+
+@pytest.fixture(autouse=True)
+def run(command: Command, once: Path) -> None:
+    """Put a sparse run, with a compact file of its model, where the test is."""
+    shutil.copytree(once / "run", "run")
+
+
 @pytest.fixture
-def there(command: Command, once: Path) -> None:
-    """Copy both runs to where the test is."""
-    for name in ("run", "channels"):
-        shutil.copytree(once / name, name)
-
-
-pytestmark = pytest.mark.usefixtures("there")
+def channels(command: Command, shrunk: Path) -> None:
+    """Put a run whose model was shrunk where the test is."""
+    shutil.copytree(shrunk / "channels", "channels")
 
 
 def test_writes_the_model_in_few_bytes_and_says_how_few(command: Command) -> None:
@@ -81,6 +91,7 @@ def test_eval_answers_the_same(command: Command) -> None:
     assert metrics[0]["zeros"] == metrics[1]["zeros"] > 0
 
 
+@pytest.mark.slow
 def test_train_starts_with_it_and_holds_its_zeros(command: Command) -> None:
     hold = ("pruner/schedule=hold", f"weights=run/{COMPACT}", "hydra.run.dir=held")
     said = command("train", "-cn", "digits_mlp", *SHORT, *hold)
@@ -109,6 +120,8 @@ def test_the_weights_of_every_other_command(command: Command) -> None:
     assert sorted(path.name for path in Path("run").glob("*.safetensors")) == [COMPACT]
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("channels")
 def test_a_shrunk_model_brings_its_shapes_along_wherever_the_file_lies(command: Command) -> None:
     said = command("export", "channels", "--format", "compact", "--weights", "channels/shrunk/model.safetensors")
     assert (said.status, said.err) == (0, "")
@@ -135,6 +148,8 @@ def test_a_shrunk_model_brings_its_shapes_along_wherever_the_file_lies(command: 
     assert len(json.loads(said.out)["tensors"]) == len(expected)
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("channels")
 def test_its_own_shapes_count_and_not_those_beside_it(command: Command) -> None:
     words = (
         "--format",
@@ -153,6 +168,8 @@ def test_its_own_shapes_count_and_not_those_beside_it(command: Command) -> None:
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("channels")
 def test_a_shrunk_folder_may_hold_a_compact_file(command: Command) -> None:
     command("export", "channels", "--format", "compact", "--weights", "channels/shrunk/model.safetensors")
     expected = load_file("channels/shrunk/model.safetensors")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,16 +12,26 @@ import pytest
 import torch
 
 from lightning_prune import export
+from lightning_prune.cli import main
 from lightning_prune.cli.export import trained
 from lightning_prune.export import CsrLinear, load_csr
 
 from .conftest import SHORT, Command
 
 
+@pytest.fixture(scope="module")
+def once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("csr")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert main(["train", "-cn", "digits_mlp", *SHORT, "hydra.run.dir=run"]) == 0
+    return folder
+
+
 @pytest.fixture
-def run(command: Command) -> Path:
-    assert command("train", "-cn", "digits_mlp", *SHORT, "hydra.run.dir=run").status == 0
-    return Path("run")
+def run(command: Command, once: Path) -> Path:
+    """Put a sparse run where the test is, a copy for each."""
+    return Path(shutil.copytree(once / "run", "run"))
 
 
 def test_writes_weights_and_layers_where_the_model_gains(

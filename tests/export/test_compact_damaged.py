@@ -192,6 +192,14 @@ class Watched(TorchDispatchMode):
         return found
 
 
+def test_G35_a_tensor_that_torch_cannot_hold_is_named(tmp_path: Path) -> None:
+    table = json.dumps({"w": {"dtype": "F6_E2M3", "shape": [4], "data_offsets": [0, 3]}}).encode()
+    file = tmp_path / "net.safetensors"
+    file.write_bytes(len(table).to_bytes(8, "little") + table + bytes(3))
+    with pytest.raises(ValueError, match=r"net\.safetensors(: 'w': 'w' cannot be read| is no safetensors file)"):
+        load_safetensors(file)  # older versions of safetensors do not know the dtype
+
+
 @pytest.mark.parametrize("name", ["half", "gaps"])
 def test_G35_what_a_header_claims_is_not_allocated_before_the_data_say_it(tmp_path: Path, name: str) -> None:
     for entries, said in ((2**33, "claims 34,359,738,368 bytes"), (2**27, "its (bitmask|gaps)")):

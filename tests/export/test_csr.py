@@ -209,6 +209,8 @@ def test_batch_and_threads_are_those_asked_for() -> None:
     result = to_csr(net(), torch.randn(1, 12), batch=7, threads=2, timer=timer)
     assert (result.batch, result.threads, set(seen), torch.get_num_threads()) == (7, 2, {2}, threads)
     assert "batches of 7, on 2 threads" in result.table()
+    result = to_csr(net(), torch.randn(4, 12), batch=1, threads=1, timer=timer)
+    assert (result.batch, result.threads) == (1, 1)
     for words in ({"batch": 0}, {"threads": 0}):
         with pytest.raises(ValueError, match=r"=0 must be at least 1"):
             to_csr(net(), torch.randn(1, 12), timer=timer, **words)

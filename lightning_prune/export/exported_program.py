@@ -1,4 +1,4 @@
-"""A model as a file of `torch.export` that gives the same outputs, for AOTInductor, ExecuTorch and others."""
+"""A model as a file of `torch.export` that gives the same outputs, and runs without the model's code."""
 
 from __future__ import annotations
 

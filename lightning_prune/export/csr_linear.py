@@ -13,8 +13,8 @@ from torch import Tensor, nn
 class CsrLinear(nn.Module):
     """`nn.Linear` for inference on the CPU, with a CSR weight.
 
-    The weight is the left factor, W xᵀ. `F.linear` multiplies x Wᵀ, which takes two to three times as long for batches of
-    64, and fails in inference mode.
+    The weight is the left factor, W xᵀ. `F.linear` multiplies x Wᵀ, which takes two to three times as long for batches
+    of 64, and fails in inference mode.
 
     Args:
         weight: CSR, (outputs, inputs).

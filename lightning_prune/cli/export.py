@@ -46,6 +46,7 @@ def main(argv: list[str]) -> int:
         options.json,
         {option.name: value for option, value in given.items()},
         lambda: trained(options.run, options.weights, trust),
+        trust,
     )
     chosen.write(asked)
     return 0

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
+    from lightning_prune.cli.trusted import Trust
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -23,6 +25,7 @@ class Asked:
         as_json: print JSON in place of text.
         own: what was given of the format's own options, by name; those that were not given are left out.
         load: returns the model with its weights, on the CPU; it builds the run's task.
+        trust: what else of the run may be built.
     """
 
     run: Path
@@ -31,6 +34,7 @@ class Asked:
     as_json: bool
     own: Mapping[str, Any]
     load: Callable[[], nn.Module]
+    trust: Trust
 
     def say(self, text: str, facts: Mapping[str, Any]) -> None:
         """Print the result: the text for people, or the facts as JSON."""

@@ -23,7 +23,7 @@ from lightning_prune.coupling.example import (
     with_batch,
 )
 from lightning_prune.coupling.full_precision import full_precision
-from lightning_prune.export.onnx_file import arguments, free, quiet
+from lightning_prune.export.onnx_file import arguments, free, quiet, reason
 from lightning_prune.export.whole_file import unfinished
 
 _AUTO = "2.6"
@@ -88,8 +88,7 @@ def _of_one_size(model: nn.Module, place: Path, example: Any) -> list[tuple[list
     try:
         return _answers(model, place, example, False, [example])
     except Exception as error:  # torch's and the model's own
-        words = " ".join(str(error).split())[:300]
-        raise ValueError(f"torch.export cannot export {type(model).__name__}: {words}") from error
+        raise ValueError(f"torch.export cannot export {type(model).__name__}: {reason(error)[:300]}") from error
 
 
 def _answers(
@@ -101,9 +100,18 @@ def _answers(
     expected = [answer(model, each) for each in inputs]
     with quiet():
         program = torch.export.export(model, args, by_name, dynamic_shapes=shapes, strict=False)
+        _forget_origins(program)
         torch.export.save(program, place)
         loaded = torch.export.load(place).module()
         return [(one, _run(loaded, each)) for one, each in zip(expected, inputs, strict=True)]
+
+
+def _forget_origins(program: torch.export.ExportedProgram) -> None:
+    """Take out of a program in which source a node was made: paths of this machine."""
+    for module in program.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            for node in module.graph.nodes:
+                node.meta.pop("stack_trace", None)
 
 
 def _run(program: nn.Module, inputs: Any) -> list[Tensor]:

@@ -30,7 +30,7 @@ def to_onnx(
 
     Raises:
         ModuleNotFoundError: one of onnx, onnxscript and onnxruntime is not installed.
-        ValueError: the outputs differ by more, or there are no example inputs.
+        ValueError: torch cannot write the model as ONNX, the outputs differ by more, or there are no example inputs.
     """
     check_installed()
     made = copy.deepcopy(model).cpu().eval()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import warnings
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -35,19 +36,40 @@ def write(model: nn.Module, example: Any, file: Path) -> None:
         model: any module that torch can export.
         example: what one forward takes.
         file: where to.
+
+    Raises:
+        ValueError: torch cannot take the model apart, or has no ONNX for something that it does.
     """
     args, by_name = arguments(example)
-    with quiet():
-        torch.onnx.export(
-            model,
-            args,
-            file,
-            kwargs=by_name,
-            dynamic_shapes=free(args if by_name is None else by_name),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )
+    try:
+        with silent():
+            torch.onnx.export(
+                model,
+                args,
+                file,
+                kwargs=by_name,
+                dynamic_shapes=free(args if by_name is None else by_name),
+                dynamo=True,
+                external_data=False,
+                verbose=False,
+            )
+    except Exception as error:  # whatever torch raises, and there are many
+        raise ValueError(f"torch cannot write it as ONNX: {reason(error)}") from error
+    _forget_origins(file)
+
+
+def _forget_origins(file: Path) -> None:
+    """Take out of a file where in which source a node was made: paths of this machine, and much of a small file."""
+    onnx: Any = importlib.import_module("onnx")
+    model = onnx.load(file)
+    graphs = [model.graph, *model.functions]
+    while graphs:
+        graph = graphs.pop()
+        for node in graph.node:
+            graphs.extend(attribute.g for attribute in node.attribute if attribute.HasField("g"))
+        for each in (graph, *graph.node, *graph.value_info):
+            del each.metadata_props[:]
+    onnx.save(model, file)
 
 
 def arguments(example: Any) -> tuple[tuple[Any, ...], dict[str, Any] | None]:
@@ -86,6 +108,21 @@ def ask(session: Any, example: Any) -> list[Tensor]:
     if not isinstance(given, dict) or given.keys() != set(names):  # an input that is an output, too, has another name
         given = dict(zip(names, tensors(example), strict=True))
     return [torch.from_numpy(out) for out in session.run(None, {name: given[name].numpy() for name in names})]
+
+
+def reason(error: BaseException) -> str:
+    """Return the line of an error of torch's exporter that says what is wrong."""
+    text = str(error)
+    lines = [" ".join(line.split()) for line in text.rpartition("## Exception summary")[2].splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__).rstrip(".")
+
+
+@contextmanager
+def silent() -> Generator[None, None, None]:
+    """Leave out what torch and torchao print, too: of a program that fails, all that there is."""
+    nowhere = io.StringIO()
+    with quiet(), redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
 
 
 @contextmanager

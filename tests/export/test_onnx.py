@@ -39,6 +39,40 @@ def test_outputs_agree_for_any_batch(tmp_path: Path, name: str) -> None:
     )
 
 
+def test_nothing_in_the_file_says_where_it_was_made(tmp_path: Path) -> None:
+    make, inputs = NETS["conv"]
+    to_onnx(make(), tmp_path / "net.onnx", inputs)
+    content = (tmp_path / "net.onnx").read_bytes()
+    assert str(Path(torch.__file__).parent).encode() not in content
+    assert b"site-packages" not in content
+
+
+class Sorting(nn.Module):
+    """Does what torch has no ONNX for."""
+
+    def forward(self, batch: Tensor) -> Tensor:
+        return batch.sort(dim=1, stable=True).values
+
+
+class Choosing(nn.Module):
+    """Looks at values to choose its way."""
+
+    def forward(self, batch: Tensor) -> Tensor:
+        return batch + 1 if batch.sum() > 0 else batch
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("net", "what"), [(Sorting(), r"aten\.sort"), (Choosing(), "data-dependent|guard")])
+def test_what_has_no_onnx_is_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], net: nn.Module, what: str
+) -> None:
+    with pytest.raises(ValueError, match=f"torch cannot write it as ONNX: .*({what})") as raised:
+        to_onnx(net, tmp_path / "net.onnx", torch.randn(2, 4))
+    assert "\n" not in str(raised.value)
+    assert capfd.readouterr() == ("", "")
+    assert not list(tmp_path.iterdir())
+
+
 class Two(nn.Module):
     """Takes two inputs and gives two outputs."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,15 @@ def test_outputs_agree_for_any_batch(tmp_path: Path, name: str) -> None:
     assert (zeros > 0) == (name == "pruned")
     for batch in (torch.cat([inputs] * 3), inputs[:1]):
         torch.testing.assert_close(program.module()(batch), net.eval()(batch), atol=1e-5, rtol=1e-4)
+
+
+def test_nothing_in_the_file_says_where_it_was_made(tmp_path: Path) -> None:
+    to_exported_program(conv(), tmp_path / "net.pt2", torch.randn(2, 3, 8, 8))
+    with zipfile.ZipFile(tmp_path / "net.pt2") as archive:
+        content = b"".join(archive.read(name) for name in archive.namelist())
+    assert b"conv2d" in content
+    assert str(Path(torch.__file__).parent).encode() not in content
+    assert b"site-packages" not in content
 
 
 class Blend(nn.Module):

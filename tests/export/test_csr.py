@@ -218,6 +218,22 @@ def test_batch_and_threads_are_those_asked_for() -> None:
         to_csr(net(), timer=timer)
 
 
+@pytest.mark.parametrize("shape", [(12,), (3, 5, 12)], ids=str)
+def test_a_layer_is_timed_on_the_rows_that_it_reads(shape: tuple[int, ...]) -> None:
+    x, dense = torch.randn(shape), net()
+    shapes: list[tuple[int, ...]] = []
+
+    def timer(calls: Calls) -> list[float]:
+        shapes.extend(tuple(found.shape) for call in calls if isinstance(found := call(), Tensor))
+        return [2.0, 1.0]
+
+    result = to_csr(dense, x, timer=timer)
+    rows = x.numel() // 12
+    assert shapes[:6] == [(rows, 30)] * 2 + [(rows, 20)] * 2 + [(rows, 4)] * 2
+    assert shapes[6:] == [(*shape[:-1], 4)] * 2
+    torch.testing.assert_close(result.model(x), dense(x))
+
+
 def test_a_copy_and_a_pickle_answer_the_same() -> None:
     x, result = torch.randn(6, 12), to_csr(net(), torch.randn(6, 12), timer=FASTER)
     file = io.BytesIO()

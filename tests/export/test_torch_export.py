@@ -155,6 +155,13 @@ def test_a_program_that_differs_is_not_left_behind(tmp_path: Path, monkeypatch: 
     assert file.read_text(encoding="utf-8") == "the one before"
 
 
+def test_an_older_torch_is_told_what_it_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch.export.Dim, "AUTO")
+    with pytest.raises(RuntimeError, match=r"needs torch 2\.6 or later; this is "):
+        to_exported_program(nn.Linear(6, 3), tmp_path / "net.pt2", torch.randn(2, 6))
+    assert not list(tmp_path.iterdir())
+
+
 class Asks(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         return super().forward(input) if float(input.sum()) > 0 else input

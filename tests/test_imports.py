@@ -25,7 +25,7 @@ PUBLIC = {
     "lightning_prune.dynamic": "DynamicGates put_gates Counting",
     "lightning_prune.pruning": "Pruner",
     "lightning_prune.cost": "count latency compare",
-    "lightning_prune.export": "to_int8 to_onnx to_semi_structured",
+    "lightning_prune.export": "to_onnx to_int8 to_exported_program to_semi_structured to_csr save_compact load_compact",
     # the long forms that configs use
     "lightning_prune.schedule.polynomial": "Polynomial",
     "lightning_prune.criterion.magnitude": "Magnitude",

@@ -128,7 +128,7 @@ def put(content: Any, file: Path, task: pl.LightningModule) -> None:
 
     Args:
         content: what was read from the file.
-        file: where it lies: shrunk.json beside it says the shapes, or a checkpoint does itself.
+        file: where it lies, for `recipes_of`.
         task: of the run.
 
     Raises:
@@ -136,14 +136,30 @@ def put(content: Any, file: Path, task: pl.LightningModule) -> None:
     """
     try:
         state = _state_dict(content, task)
-        beside = file.parent / RECIPE
-        for recipe in [saved.load_json(beside)] if beside.is_file() else recipes_in(content):
+        for recipe in recipes_of(content, file):
             rebuild(task, recipe)
         if gates_in(state):
             put_gates(task, state)
         task.load_state_dict(state)
     except (RuntimeError, ValueError) as error:
         raise UserError(message(error)) from error
+
+
+def recipes_of(content: dict[str, Any], file: Path) -> list[dict[str, Any]]:
+    """Return the recipes of a smaller model: shrunk.json beside a file, or those in it; none of one in full size.
+
+    Args:
+        content: what was read from the file.
+        file: where it lies. Of a compact file only its own count, wherever that lies.
+
+    Raises:
+        ValueError: they are damaged.
+    """
+    own = recipes_in(content)
+    beside = file.parent / RECIPE
+    if beside.is_file() and not (own and file.suffix == ".safetensors"):
+        return [saved.load_json(beside)]
+    return own
 
 
 def _state_dict(content: Any, task: pl.LightningModule) -> dict[str, Any]:

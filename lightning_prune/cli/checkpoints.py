@@ -42,7 +42,7 @@ def load(file: Path, trusted: bool = False, way_out: str = "") -> Any:
     """Return what a checkpoint holds, on the CPU.
 
     Args:
-        file: .ckpt, .pt, .pth or .safetensors.
+        file: .ckpt, .pt, .pth or .safetensors, plain or compact.
         trusted: run the code in it, if there is any.
         way_out: what else can be done with a file that one trusts.
 
@@ -52,13 +52,12 @@ def load(file: Path, trusted: bool = False, way_out: str = "") -> Any:
     if not file.is_file():
         raise UserError(f"{file}: there is no such file")
     if file.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from lightning_prune.shrink import from_safetensors
 
         try:
-            return load_file(file)
-        except SafetensorError as error:
-            raise UserError(f"{file} is no safetensors file: {message(error)}") from error
+            return from_safetensors(file)
+        except ValueError as error:
+            raise UserError(message(error)) from error
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols and the like, of files that may be no checkpoints

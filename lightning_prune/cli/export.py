@@ -8,18 +8,24 @@ from typing import TYPE_CHECKING
 
 from lightning_prune.cli import trusted
 from lightning_prune.cli.errors import UserError
+from lightning_prune.cli.export_compact import COMPACT
+from lightning_prune.cli.export_csr import CSR
 from lightning_prune.cli.export_int8 import INT8
 from lightning_prune.cli.export_onnx import ONNX
 from lightning_prune.cli.export_semi_structured import SEMI_STRUCTURED
+from lightning_prune.cli.export_torch import TORCH_EXPORT
 from lightning_prune.cli.exporting import Asked, Format, Option
 
 if TYPE_CHECKING:
     from torch import nn
 
 FORMATS: dict[str, Format] = {
-    "2:4": SEMI_STRUCTURED,
+    "compact": COMPACT,
     "onnx": ONNX,
     "int8": INT8,
+    "torch-export": TORCH_EXPORT,
+    "2:4": SEMI_STRUCTURED,
+    "csr": CSR,
 }
 """Each has a file of its own."""
 
@@ -57,6 +63,10 @@ def _owners() -> dict[Option, list[str]]:
     return owners
 
 
+def _title(names: list[str]) -> str:
+    return f"for --format {' or '.join(names)}"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         "lightning-prune export",
@@ -73,9 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--weights", type=Path, help="other weights of this model, .pt, .ckpt or .safetensors")
     parser.add_argument("--json", action="store_true", help="print JSON in place of text")
     trusted.add_option(parser)
+    groups = {title: parser.add_argument_group(title) for title in map(_title, _owners().values())}
     for option, names in _owners().items():
-        group = parser.add_argument_group(f"for --format {' or '.join(names)}")
-        group.add_argument(option.flag, type=option.kind, choices=option.choices, help=option.help)
+        groups[_title(names)].add_argument(option.flag, type=option.kind, choices=option.choices, help=option.help)
     return parser
 
 

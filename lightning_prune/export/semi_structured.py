@@ -121,7 +121,7 @@ def check_gpu(model: nn.Module | None = None) -> None:
 def convert_layers(model: nn.Module, tolerance: float, only: Collection[str] | None) -> SemiStructured:
     """Convert a model in place; arguments as for `to_semi_structured`, names too."""
     model.eval().requires_grad_(False)
-    owners = _owners(model)
+    owners = owners_of(model)
     layers: list[LayerExport] = []
     for name, layer in model.named_modules():
         weight = getattr(layer, "weight", None)
@@ -172,7 +172,7 @@ def _check_converted(result: SemiStructured, only: Collection[str] | None) -> No
         raise ValueError(f"{what} to 2:4: {said or 'there is no linear layer'}")
 
 
-def _owners(model: nn.Module) -> dict[Tensor, list[str]]:
+def owners_of(model: nn.Module) -> dict[Tensor, list[str]]:
     """Return the names of each parameter, one for each module that holds it."""
     owners: dict[Tensor, list[str]] = {}
     for name, module in model.named_modules():

@@ -35,6 +35,11 @@ def check_tensors(file: Path, content: Any) -> None:
             nodes += [(f"{key}{name}.", depth + 1, value) for name, value in _items(node) if _large(value)]
 
 
+def claims_too_much(claimed: int, size: int) -> bool:
+    """Return whether so many bytes of tensors cannot have come of a file of this size."""
+    return claimed > max(_ALWAYS, _TIMES * size)
+
+
 def _items(node: Any) -> Iterable[tuple[Any, Any]]:
     return node.items() if isinstance(node, Mapping) else enumerate(node)
 
@@ -49,6 +54,6 @@ def _why_not(tensor: Tensor, size: int) -> str | None:
     if tensor.is_nested:
         return "is a nested tensor: what was pruned of it cannot be told"
     claimed = tensor.numel() * tensor.element_size()
-    if claimed > max(_ALWAYS, _TIMES * size):
+    if claims_too_much(claimed, size):
         return f"claims {tensor.numel():,} values, {claimed:,} bytes, in a file of {size:,}: it is damaged, or made up"
     return None

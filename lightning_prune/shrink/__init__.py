@@ -9,8 +9,10 @@ from .shrink import check_shrinkable as check_shrinkable
 from .shrink import shrink as shrink
 from .shrink import shrink_ as shrink_
 from .stored import RECIPE as RECIPE
+from .stored import SHRUNK as SHRUNK
 from .stored import WEIGHTS as WEIGHTS
 from .stored import Shrunk as Shrunk
+from .stored import from_safetensors as from_safetensors
 from .stored import load_shrunk as load_shrunk
 from .stored import rebuild as rebuild
 from .stored import recipe_of as recipe_of

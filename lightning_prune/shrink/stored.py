@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from lightning_prune import saved
 from lightning_prune.coupling.remove import Attributes, put, set_attributes
 from lightning_prune.coupling.units import tensors_of
+from lightning_prune.export import load_safetensors
 from lightning_prune.shrink.recipe_schema import check_recipe, check_weights
 from lightning_prune.shrink.report import ShrinkReport
 from lightning_prune.shrink.taken import Taken, take_out
@@ -22,6 +23,8 @@ from lightning_prune.targets import plain_name
 
 RECIPE_VERSION = 2  # 2 says which entries were taken out; 1 says the shapes alone
 WEIGHTS, RECIPE = "model.safetensors", "shrunk.json"
+SHRUNK = "shrunk"
+"""The key of recipes in checkpoints and in compact files."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,8 @@ def load_shrunk(plain_model: nn.Module, folder: str | Path) -> nn.Module:
 
     Args:
         plain_model: the model as its class makes it, not shrunk.
-        folder: where `save_shrunk` wrote; or a Lightning checkpoint of a run with `PruningCallback(shrink=True)`.
+        folder: where `save_shrunk` wrote; or a Lightning checkpoint of a run with `PruningCallback(shrink=True)`; or a
+            compact file of a shrunk model that `lightning-prune export` wrote.
 
     Raises:
         FileNotFoundError: there is no such folder or file.
@@ -151,7 +155,8 @@ def load_shrunk(plain_model: nn.Module, folder: str | Path) -> nn.Module:
     """
     path = Path(folder)
     if path.is_file():
-        checkpoint = saved.mapping(str(path), saved.load(path))
+        read = from_safetensors if path.suffix == ".safetensors" else saved.load
+        checkpoint = saved.mapping(str(path), read(path))
         recipes = recipes_in(checkpoint, str(path))
         if not recipes:
             raise ValueError(f"{path} holds no recipe of a shrunk model: {_why_none(checkpoint, path)}")
@@ -167,14 +172,8 @@ def load_shrunk(plain_model: nn.Module, folder: str | Path) -> nn.Module:
     for name in (WEIGHTS, RECIPE):
         if not (path / name).is_file():
             raise FileNotFoundError(f"{path / name} is missing: save_shrunk(shrunk, folder) writes it")
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     recipe = saved.load_json(path / RECIPE)
-    try:
-        loaded = load_file(path / WEIGHTS)
-    except SafetensorError as error:
-        raise ValueError(f"{path / WEIGHTS} is no safetensors file, or damaged: {error}") from error
+    loaded = load_safetensors(path / WEIGHTS).tensors
     _check(plain_model, recipe, str(path / WEIGHTS), loaded, every=False)
     target = _saved(rebuild(plain_model, recipe))
     with torch.no_grad():
@@ -192,7 +191,21 @@ def _check(model: nn.Module, recipe: Mapping[str, Any], where: str, weights: Any
 def recipes_in(checkpoint: Mapping[str, Any], where: str = "the checkpoint") -> list[dict[str, Any]]:
     """Return the recipes in a Lightning checkpoint, in the order in which they were followed; none if not shrunk."""
     states = saved.mapping(f"{where}: callbacks", checkpoint.get("callbacks", {})).values()
-    return [state["shrunk"] for state in states if isinstance(state, Mapping) and "shrunk" in state]
+    return [state[SHRUNK] for state in states if isinstance(state, Mapping) and SHRUNK in state]
+
+
+def from_safetensors(file: Path) -> dict[str, Any]:
+    """Return what a .safetensors file holds: its tensors, or a checkpoint of these and of the recipes kept beside them.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged.
+    """
+    content = load_safetensors(file)
+    if SHRUNK not in content.extra:
+        return dict(content.tensors)
+    recipes = saved.sequence(f"{file}: {SHRUNK}", content.extra[SHRUNK])
+    return {"state_dict": content.tensors, "callbacks": {str(i): {SHRUNK: each} for i, each in enumerate(recipes)}}
 
 
 def _why_none(checkpoint: Mapping[str, Any], path: Path) -> str:

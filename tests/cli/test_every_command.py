@@ -97,6 +97,9 @@ def test_json_is_all_that_stands_on_stdout(command: Command) -> None:
         ("bench run --batches 1 --threads 1", "timings"),
         ("shrink run", "cost"),
         ("export run --format onnx", "difference"),
+        ("export run --format compact", "times_smaller"),
+        ("export run --format torch-export", "batch"),
+        ("export run --format csr", "layers"),
     ):
         said = command(*line.split(), "--json")
         if key is None:

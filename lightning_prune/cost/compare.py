@@ -16,6 +16,9 @@ from lightning_prune.report import columns
 from lightning_prune.shown import frame, html_table, new_figure
 from lightning_prune.shown.picture import BLUE, plain_spines
 
+_TOO_GOOD = 2.0
+"""How many times the predicted speed-up a measured one may be before it is doubted."""
+
 
 @dataclass(frozen=True)
 class CostReport:
@@ -24,7 +27,7 @@ class CostReport:
     Attributes:
         dense: cost of the dense model.
         smaller: cost of the smaller one, whose layers keep their names.
-        dense_ms: median milliseconds of a forward of the dense model.
+        dense_ms: milliseconds of a forward of the dense model, as `latency` measures them.
         smaller_ms: the same of the smaller one, timed in turn with it.
         repeats: how many forwards of each were timed.
         device: where, with the number of threads on a CPU.
@@ -128,9 +131,11 @@ class CostReport:
         return rows
 
     def _speedup(self) -> str:
+        busy = self.measured_speedup > _TOO_GOOD * self.predicted_speedup
+        doubt = "; that is more than the MACs explain: was the machine busy? lightning-prune bench measures again"
         return (
             f"speed-up: {self.predicted_speedup:.2f} predicted from MACs, {self.measured_speedup:.2f} measured "
-            f"(median of {self.repeats} forwards, in turn, on {self.device})"
+            f"({self.repeats} forwards, in turn, on {self.device}){doubt if busy else ''}"
         )
 
 

@@ -70,7 +70,7 @@ def costs(run: Run) -> tuple[list[Cost], str]:
     if "latency_ms" in seen:
         found.append(Cost("latency", seen["latency_ms"], seen["latency_ms"], "ms"))
     note = "The model has kept its shapes, and so the dense one's file and latency: zeros alone make neither less."
-    timed = f" Latency: the median of {seen['repeats']:.0f} forwards, timed once." if "repeats" in seen else ""
+    timed = f" Latency: {seen['repeats']:.0f} forwards, timed once." if "repeats" in seen else ""
     return found, note + timed if found else ""
 
 
@@ -88,7 +88,7 @@ def _smaller(cost: Mapping[str, Any]) -> tuple[list[Cost], str]:
         if _number(dense.get(key)) and _number(smaller.get(key))
     ]
     note = (
-        "The smaller model is dense: its dead units are gone. Latency: the median of "
+        "The smaller model is dense: its dead units are gone. Latency: "
         f"{cost.get('repeats')} forwards of each, in turn, on {cost.get('device')}."
     )
     return found, note

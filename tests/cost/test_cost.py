@@ -245,8 +245,18 @@ def test_tables_show_layers_and_the_whole() -> None:
     assert lines[4].split() == ["c", "none", "1", "none", "2"]
     assert "file, bytes  1,500    1,000        1.50" in lines
     assert "latency, ms  4.000    2.000        2.00" in lines
-    assert lines[-1].startswith("speed-up: 4.00 predicted from MACs, 2.00 measured (median of 30 forwards, in turn, on")
+    assert lines[-1].startswith(
+        "speed-up: 4.00 predicted from MACs, 2.00 measured (30 forwards, in turn, on cpu with 1 thread)"
+    )
+    assert "was the machine busy?" not in lines[-1]
     assert report.dense.table().splitlines()[-2].split() == ["all", "25", "100", "2,010"]
+
+
+@pytest.mark.parametrize(("dense_ms", "doubted"), [(7.9, True), (2.1, False)])
+def test_a_speed_up_that_macs_do_not_explain_is_doubted(dense_ms: float, doubted: bool) -> None:
+    dense, smaller = (Cost([LayerCost("a", "Linear", 1, 4, macs)], 10) for macs in (400, 100))
+    said = CostReport(dense, smaller, dense_ms, 0.5, 30, "cpu").table().splitlines()[-1]
+    assert said.endswith("lightning-prune bench measures again") is doubted
 
 
 def test_a_model_without_products_has_no_bound_on_its_speed_up() -> None:

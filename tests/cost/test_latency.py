@@ -45,6 +45,25 @@ def test_a_warm_up_is_not_measured(repeats: int, monkeypatch: pytest.MonkeyPatch
     assert found == pytest.approx([2.0, 2.0])
 
 
+class Busy(nn.Module):
+    """Two thirds of its forwards are slow, in long stretches, as beside another program."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.clock, self.calls = clock, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.clock.now += 0.2 if self.calls % 30 < 20 else 0.002
+        self.calls += 1
+        return x
+
+
+def test_a_machine_that_is_busy_most_of_the_time_is_seen_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(sys.modules["lightning_prune.cost.latency"], "time", clock)
+    assert latency([Busy(clock)], torch.zeros(1, 1), 30) == pytest.approx([2.0])
+
+
 class Waited:
     """Stands for a device's module, and for torch.accelerator."""
 

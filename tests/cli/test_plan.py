@@ -114,5 +114,6 @@ def test_without_the_data_the_schedule_is_in_shares(command: Command, recipe: st
     assert "length is not known" in said.out
     assert "not found in" in said.out
     ends = {"cifar10_pruning": "100,000", "cifar10_pruning_short": r"66\.7 %", "cifar10_resnet20": r"50\.0 %"}
+    ends |= {"criteria_compare_cifar10": "20"}  # in steps: they are so few
     end = ends.get(recipe.removesuffix("_full"), r"40\.0 %")
     assert re.search(rf"{end} +(50|71|75|80|90|98)\.00 %$", said.out.rstrip())

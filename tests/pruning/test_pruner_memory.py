@@ -27,7 +27,7 @@ def bytes_of_tensors() -> int:
     gc.collect()
     storages = {}
     for found in gc.get_objects():
-        if type(found) in (Tensor, nn.Parameter):
+        if type(found) in (Tensor, nn.Parameter) and found.layout == torch.strided:
             storages[found.untyped_storage().data_ptr()] = found.untyped_storage().nbytes()
     return sum(storages.values())
 

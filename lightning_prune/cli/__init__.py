@@ -24,7 +24,7 @@ usage: lightning-prune COMMAND ...
   diff A B                            two checkpoints or runs: sparsity, overlap of masks, what moved, by layer
   strip FILE                          a checkpoint from the midst of a run as plain weights, masks folded in
   bench RUN                           a run's model beside the dense one: latency by batch and threads, size, MACs
-  export RUN --format compact|onnx    a run's model in a small file, as ONNX, or for sparse tensor cores
+  export RUN --format compact|onnx    a run's model in another format: small file, ONNX, 8 bits, torch.export, 2:4, CSR
   shrink RUN                          a run's model without its dead units, smaller and dense
   threshold-sweep RUN                 learned masks: accuracy and size for other thresholds, without training
   completion bash|zsh|fish            what a shell needs to complete all this on Tab

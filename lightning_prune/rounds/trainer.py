@@ -40,13 +40,12 @@ def new_trainer(make: MakeTrainer, model: LightningModule) -> Trainer:
 
 
 def train(trainer: Trainer, model: LightningModule, data: LightningDataModule | None) -> dict[str, float]:
-    """Fit, and return the trainer's metrics and those of a test. Raises KeyboardInterrupt where the fit broke off.
+    """Fit, and return the trainer's metrics and those of a test. Raises KeyboardInterrupt where either broke off.
 
     A model that the trainer's strategy has taken apart over ranks is a plain one again after it.
     """
     trainer.fit(model, datamodule=data)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    _stop_if_told(trainer)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     return metrics | evaluate(trainer, model, data, ("test",))
 
@@ -68,8 +67,15 @@ def evaluate(
             whole_again(model)
             for metrics in run(model, datamodule=data, verbose=False):
                 found |= {name: float(value) for name, value in metrics.items()}
+            _stop_if_told(trainer)
     whole_again(model)
     return found
+
+
+def _stop_if_told(trainer: Trainer) -> None:
+    """Raise KeyboardInterrupt if the trainer was told to stop: a SIGTERM in a last batch it takes, and goes on."""
+    if trainer.interrupted or getattr(trainer, "received_sigterm", False):
+        raise KeyboardInterrupt
 
 
 def is_first_rank(model: Any) -> bool:

@@ -43,3 +43,23 @@ def test_the_last_batch_is_no_place_to_miss_it(
     assert report["steps"] == 36
     if sweep:
         assert "stopped before the end" in said.out
+
+
+@pytest.mark.parametrize("stage", LAST)
+def test_rounds_end_too(command: Command, monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    before = getattr(Classifier, stage)
+    seen: list[str] = []
+
+    @functools.wraps(before)
+    def told(task: Any, *args: Any) -> Any:
+        seen.append(stage)
+        if len(seen) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return before(task, *args)
+
+    monkeypatch.setattr(Classifier, stage, told)
+    one = ["trainer.max_epochs=1", "trainer.limit_train_batches=1", "data.batch_size=1000", "first=null"]
+    said = command("train", "-cn", "digits_cnn_iterative", "hydra.run.dir=runs/0", *one)
+    assert said.status == 130, said.err
+    assert len(seen) == 1
+    assert "interrupted in round" in said.out

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -11,8 +10,8 @@ from torch import Tensor
 
 from lightning_prune.criterion.protocol import Observed, Site, check_window, doubled, variances, wide
 
-_AT_A_TIME = 1 << 22
-"""Norms that are worked out at a time."""
+_AT_A_TIME = 1 << 18
+"""Norms that are worked out at a time, or values that are looked at: so few that they stay in a core's cache."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +51,20 @@ class Inbound:
         (groups, 1, inputs) where a link is one weight: the norms are |w| times those. Else (groups, outputs, inputs).
         """
         kernel = weight[0, 0].numel()
-        patches = doubled(seen).flatten(3, weight.dim()).flatten(4) if weight.dim() > 2 else None
-        if patches is None or kernel == 1:
+        if weight.dim() <= 2 or kernel == 1:
             squares = doubled(seen).flatten(3).square().sum(3)[:, :, None]
             return _sums(squares.sqrt().sum(0), squares.sum(0), len(seen))
         links = doubled(weight.detach()).flatten(2).unflatten(0, (seen.shape[1], -1))
+        # ||W * X||^2 = w^T (sum over positions of x x^T) w, and that matrix has the same numbers on either side
+        row, column = torch.triu_indices(kernel, kernel, device=links.device)
+        pairs = links[..., row] * links[..., column] * torch.where(row == column, 1.0, 2.0).to(links)
         norms, squares = (links.new_zeros(links.shape[:3]) for _ in range(2))
-        for some in patches.split(max(1, _AT_A_TIME // max(1, math.prod(links.shape[:3])))):
-            # ||W * X||^2 = w^T (sum over positions of x x^T) w
-            grams = torch.einsum("ngskl,ngsml->ngskm", some, some)
-            each = torch.einsum("gtsk,ngskm,gtsm->ngts", links, grams, links).clamp(min=0.0)
-            norms += each.sqrt().sum(0)
+        for some in seen.split(max(1, _AT_A_TIME // max(1, links[..., 0].numel(), seen[:1].numel()))):
+            patches = doubled(some.contiguous()).flatten(3, weight.dim()).flatten(4)
+            grams = (patches @ patches.mT)[..., row, column]
+            each = torch.einsum("gtsp,ngsp->ngts", pairs, grams).clamp(min=0.0)
             squares += each.sum(0)
+            norms += each.sqrt_().sum(0)
         return _sums(norms, squares, len(seen))
 
     def __call__(self, weight: Tensor, grad: Tensor | None) -> Tensor:

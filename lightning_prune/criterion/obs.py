@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -14,6 +14,8 @@ from lightning_prune.criterion.protocol import Observed, Site, check_window, rem
 
 _BLOCKS = 1 << 14
 """Blocks that are inverted at a time."""
+_FEW = 8
+"""Gradients that are kept before they become a matrix, where a window is longer than a block."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,9 @@ class OBS:
         block: weights a block.
         damping: what is added to the diagonal of F, as a share of the diagonal's mean over the weight.
         window: how many steps before each update are looked at; None for all.
-        memory: of one weight, set by the pruner: `block` floats a weight, so 128 bytes at 32.
+        memory: of one weight, set by the pruner: a float a weight and observed step while the window is no longer than
+            a block, so 128 bytes at 32; F costs a step more than the gradients that it is made of. Beyond, F, of
+            `block` floats a weight, and up to 8 gradients.
         name: of the weight, set by the pruner.
 
     Raises:
@@ -45,6 +49,7 @@ class OBS:
     name: str = field(default="", repr=False)
 
     observes: ClassVar[Observed] = "gradient"
+    by_step: ClassVar[tuple[str, ...]] = ("gradient",)
 
     def __post_init__(self) -> None:
         check_window(self.window)
@@ -57,10 +62,22 @@ class OBS:
         """Return the criterion with that weight's memory."""
         return replace(self, memory=site.memory, name=site.name)
 
+    @property
+    def most_steps(self) -> int:
+        """How many gradients are kept before they become F: all of the window, where they take no more room."""
+        few = self.window is not None and self.window <= self.block
+        return self.window if few and self.window is not None else min(_FEW, self.block)
+
     def observe(self, weight: Tensor, seen: Tensor) -> dict[str, Tensor]:
-        """Return g g^T of each block, (blocks, block, block), and 1."""
+        """Return the gradient by blocks, (blocks, block), and 1."""
         blocks = self._blocks(wide(seen))
-        return {"fisher": blocks[:, :, None] * blocks[:, None, :], "count": blocks.new_ones(())}
+        own = blocks.clone() if blocks.data_ptr() == seen.data_ptr() else blocks
+        return {"gradient": own, "count": blocks.new_ones(())}
+
+    def folded(self, seen: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+        """Return the sum over steps of g g^T of each block, (blocks, block, block)."""
+        rows = torch.stack([step["gradient"] for step in seen], 1)
+        return {"fisher": rows.mT @ rows}
 
     def __call__(self, weight: Tensor, grad: Tensor | None) -> Tensor:
         """Return w^2 / (2 [F^-1]_kk)."""
@@ -73,7 +90,7 @@ class OBS:
 
     def corrected(self, weight: Tensor, keep: Tensor) -> Tensor:
         """Return the weight with what makes up for the entries that are not kept."""
-        blocks, stay = self._blocks(wide(weight)), self._blocks(keep.to(wide(weight).dtype))
+        blocks, stay = self._blocks(wide(weight)).clone(), self._blocks(keep.to(wide(weight).dtype))
         for some, fisher in self._fishers():
             kept, gone = stay[some], blocks[some] * (1.0 - stay[some])
             pull = kept * torch.einsum("bij,bj->bi", fisher, gone)
@@ -83,13 +100,21 @@ class OBS:
         return blocks.flatten()[: weight.numel()].view(weight.shape).to(weight.dtype)
 
     def _blocks(self, tensor: Tensor) -> Tensor:
-        flat = tensor.flatten()
-        return functional.pad(flat, (0, -flat.numel() % self.block)).view(-1, self.block)
+        flat, missing = tensor.flatten(), -tensor.numel() % self.block
+        return (functional.pad(flat, (0, missing)) if missing else flat).view(-1, self.block)
 
     def _fishers(self) -> Iterator[tuple[slice, Tensor]]:
-        sums = remembered(self.memory, "fisher", self.name)
-        mean = sums.diagonal(dim1=1, dim2=2).mean() / self.memory["count"]
-        added = torch.where(mean > 0, self.damping * mean, 1.0) * torch.eye(self.block).to(sums)
-        for start in range(0, len(sums), _BLOCKS):
+        count = remembered(self.memory, "count", self.name)
+        sums = self.memory.get("fisher")
+        steps = [kept for key, kept in self.memory.items() if key.partition("/")[0] == "gradient"]
+        first = steps[0] if sums is None else sums
+        squares = sum(step.square().sum() for step in steps)
+        total = squares if sums is None else squares + sums.diagonal(dim1=1, dim2=2).sum()
+        mean = total / (len(first) * self.block * count)
+        added = torch.where(mean > 0, self.damping * mean, 1.0) * torch.eye(self.block).to(first)
+        for start in range(0, len(first), _BLOCKS):
             some = slice(start, start + _BLOCKS)
-            yield some, sums[some] / self.memory["count"] + added
+            fisher = first.new_zeros(()) if sums is None else sums[some]
+            if steps:
+                fisher = fisher + self.folded([{"gradient": step[some]} for step in steps])["fisher"]
+            yield some, fisher / count + added

@@ -95,7 +95,9 @@ class ObservingCriterion(Protocol):
     What it sees in a step becomes sums: those of a layer's values are added up over ranks, and all go into the memory
     that `at(site)` gets, which is saved with the pruner. The memory is emptied after each update, unless `window` is
     None or `decay`, below 1, makes it a running mean. One with `rows = ("key", ...)` has these put one below the
-    other instead of added. Below, of a weight (outputs, inputs, ...):
+    other instead of added. One with `by_step = ("key", ...)` has these kept by themselves, under "key/0", "key/1" and
+    so on; when there are `most_steps` of them and one more comes, its `folded` is given a mapping for each, in order,
+    and what it returns is added to the memory in their place. Below, of a weight (outputs, inputs, ...):
 
     - "gradient": the weight's gradient, complete, with neither regularizer nor masks in it, in the weight's shape;
     - "input": what the weight multiplies, (examples, groups, inputs, ..., positions), see `observing.inputs_of`;

@@ -198,6 +198,7 @@ class Observation:
         """Add sums to a memory; those that are not finite are left out where a loss scaler leaves the step out."""
         decay: float = getattr(self._criterion, "decay", 1.0)
         rows: Sequence[str] = getattr(self._criterion, "rows", ())
+        by_step: Sequence[str] = getattr(self._criterion, "by_step", ())
         good = None
         if guarded and sums:
             good = torch.stack([torch.isfinite(some).all() for some in sums.values()]).all()
@@ -208,11 +209,24 @@ class Observation:
             if key in rows:
                 weight.memory[own + key] = some if old is None else torch.cat([old, some])
                 continue
+            if key in by_step:
+                self._keep(weight.memory, own, key, some if good is None else some.where(good, 0.0))
+                continue
             old = weight.memory[own + key] = torch.zeros_like(some) if old is None else old
             if good is not None:
                 old.copy_(torch.where(good, _add(old.clone(), some, decay), old))
             else:
                 _add(old, some, decay)
+
+    def _keep(self, memory: dict[str, Tensor], own: str, key: str, seen: Tensor) -> None:
+        """Keep what was seen of this step by itself; what has been kept before becomes sums where it is enough."""
+        kept = [name for name in memory if name.startswith(f"{own}{key}/")]
+        if len(kept) >= self._criterion.most_steps:
+            for summed, some in self._criterion.folded([{key: memory.pop(name)} for name in kept]).items():
+                old = memory.get(own + summed)
+                memory[own + summed] = some if old is None else old.add_(some)
+            kept = []
+        memory[f"{own}{key}/{len(kept)}"] = seen
 
     def ready(self, step: int, due: int) -> bool:
         """Return whether all was seen that the update that is due needs.

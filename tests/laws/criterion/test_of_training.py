@@ -150,14 +150,16 @@ def test_snip_movement_and_fisher_are_sums_over_the_steps(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
-def test_obs_inverts_the_fisher_of_each_block(name: str) -> None:
-    pruner, record = train(OBS(block=4, damping=0.1, window=WINDOW))
+@pytest.mark.parametrize("block", [4, 2, 1])  # gradients are kept to the end; two, then one at a time become F
+def test_obs_inverts_the_fisher_of_each_block(name: str, block: int) -> None:
+    pruner, record = train(OBS(block=block, damping=0.1, window=WINDOW))
+    assert ("fisher" in pruner.masks[name].memory) == (block < WINDOW)
     weight = record.weights[-1][name].flatten()
     gradients = [g[name].flatten() for g in record.gradients]
-    diagonal = sum((g**2).sum() for g in gradients) / WINDOW / (math.ceil(len(weight) / 4) * 4)
+    diagonal = sum((g**2).sum() for g in gradients) / WINDOW / (math.ceil(len(weight) / block) * block)
     expected = torch.zeros_like(weight)
-    for start in range(0, len(weight), 4):
-        some = slice(start, start + 4)
+    for start in range(0, len(weight), block):
+        some = slice(start, start + block)
         size = len(weight[some])
         fisher = 0.1 * diagonal * torch.eye(size, dtype=torch.float64)
         for gradient in gradients:

@@ -168,6 +168,31 @@ def test_obs_inverts_the_fisher_of_each_block(name: str, block: int) -> None:
     close(scored(pruner, name).flatten(), expected)
 
 
+@pytest.mark.parametrize("size", [8, 7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_obs_keeps_a_gradient_apart_from_the_one_that_it_is_shown(size: int, dtype: torch.dtype) -> None:
+    seen = torch.ones(size, dtype=dtype)
+    found = OBS(block=4).observe(seen, seen)["gradient"]
+    seen.zero_()  # as an optimizer's zero_grad(set_to_none=False)
+    assert float(found.sum()) == size
+
+
+def test_obs_keeps_gradients_where_they_take_no_more_room_than_their_products() -> None:
+    kept = {window: OBS(block=16, window=window).most_steps for window in (1, 16, 17, None)}
+    assert kept == {1: 1, 16: 16, 17: 8, None: 8}
+    assert OBS(block=3, window=None).most_steps == 3
+
+
+def test_obs_refuses_blocks_and_dampings_that_make_no_sense() -> None:
+    bad: Any
+    for bad in (0, -1, 2.0, True):
+        with pytest.raises(ValueError, match=f"block={bad!r} must be an int of at least 1"):
+            OBS(block=bad)
+    for bad in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match=f"damping={bad} must be above 0"):
+            OBS(damping=bad)
+
+
 def patches(layer: Any, x: Tensor) -> Tensor:
     """Return (examples, entries of a filter, positions) of each group of a convolution, or of a linear layer."""
     if isinstance(layer, nn.Linear):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lightning_prune.criterion.protocol import Observed, Site, check_window, remembered, wide
+from lightning_prune.criterion.protocol import Observed, Site, check_window, doubled, remembered, wide
 
 _BLOCKS = 1 << 14
 """Blocks that are inverted at a time."""
@@ -27,7 +27,7 @@ class OBS:
     a block take the values that minimise d^T F d / 2 with the others at zero: d_stay = F_stay,stay^-1 F_stay,go w_go;
     for a single weight that goes it is Hassibi's -w_k / [F^-1]_kk F^-1 e_k. Scores are of single weights. Sources:
     Hassibi & Stork 1993 (Optimal Brain Surgeon); Kurtic et al. 2022 (oBERT, arXiv 2203.07259), which inverts by
-    rank-one updates what is solved for here.
+    rank-one updates what is solved for here, in as many unknowns as there are steps where these are few.
 
     Args:
         block: weights a block.
@@ -84,8 +84,7 @@ class OBS:
         blocks = self._blocks(wide(weight))
         scores = torch.empty_like(blocks)
         for some, fisher in self._fishers():
-            inverse = torch.linalg.inv(fisher).diagonal(dim1=1, dim2=2)
-            scores[some] = blocks[some].square() / (2.0 * inverse)
+            scores[some] = blocks[some].square() / (2.0 * fisher.inverse_diagonal())
         return scores.flatten()[: weight.numel()].view(weight.shape)
 
     def corrected(self, weight: Tensor, keep: Tensor) -> Tensor:
@@ -93,17 +92,14 @@ class OBS:
         blocks, stay = self._blocks(wide(weight)).clone(), self._blocks(keep.to(wide(weight).dtype))
         for some, fisher in self._fishers():
             kept, gone = stay[some], blocks[some] * (1.0 - stay[some])
-            pull = kept * torch.einsum("bij,bj->bi", fisher, gone)
-            # rows and columns of what goes are those of the identity: the system of what stays is left
-            system = fisher * kept[:, :, None] * kept[:, None, :] + torch.diag_embed(1.0 - kept)
-            blocks[some] = (blocks[some] + torch.linalg.solve(system, pull)) * kept
+            blocks[some] = (blocks[some] + fisher.made_up(kept, gone)) * kept
         return blocks.flatten()[: weight.numel()].view(weight.shape).to(weight.dtype)
 
     def _blocks(self, tensor: Tensor) -> Tensor:
         flat, missing = tensor.flatten(), -tensor.numel() % self.block
         return (functional.pad(flat, (0, missing)) if missing else flat).view(-1, self.block)
 
-    def _fishers(self) -> Iterator[tuple[slice, Tensor]]:
+    def _fishers(self) -> Iterator[tuple[slice, _Matrices | _Gradients]]:
         count = remembered(self.memory, "count", self.name)
         sums = self.memory.get("fisher")
         steps = [kept for key, kept in self.memory.items() if key.partition("/")[0] == "gradient"]
@@ -111,10 +107,63 @@ class OBS:
         squares = sum(step.square().sum() for step in steps)
         total = squares if sums is None else squares + sums.diagonal(dim1=1, dim2=2).sum()
         mean = total / (len(first) * self.block * count)
-        added = torch.where(mean > 0, self.damping * mean, 1.0) * torch.eye(self.block).to(first)
+        added = torch.where(mean > 0, self.damping * mean, 1.0).to(first)
         for start in range(0, len(first), _BLOCKS):
             some = slice(start, start + _BLOCKS)
+            seen = [{"gradient": step[some]} for step in steps]
+            if sums is None and 2 * len(steps) <= self.block:
+                yield some, _Gradients(torch.stack([step["gradient"] for step in seen], 1) / count.sqrt(), added)
+                continue
             fisher = first.new_zeros(()) if sums is None else sums[some]
-            if steps:
-                fisher = fisher + self.folded([{"gradient": step[some]} for step in steps])["fisher"]
-            yield some, fisher / count + added
+            fisher = fisher + self.folded(seen)["fisher"] if seen else fisher
+            yield some, _Matrices(fisher / count + added * torch.eye(self.block).to(first))
+
+
+@dataclass(frozen=True)
+class _Matrices:
+    """F as it is, (blocks, block, block)."""
+
+    fisher: Tensor
+
+    def inverse_diagonal(self) -> Tensor:
+        """Return the diagonals of the inverses, (blocks, block)."""
+        return torch.linalg.inv(self.fisher).diagonal(dim1=1, dim2=2)
+
+    def made_up(self, kept: Tensor, gone: Tensor) -> Tensor:
+        """Return by how much what is kept moves, 0 elsewhere.
+
+        Args:
+            kept: 1 for the entries that stay, 0 for the others.
+            gone: the values of the others, 0 for those that stay.
+        """
+        pull = kept * torch.einsum("bij,bj->bi", self.fisher, gone)
+        # rows and columns of what goes are those of the identity: the system of what stays is left
+        system = self.fisher * kept[:, :, None] * kept[:, None, :] + torch.diag_embed(1.0 - kept)
+        return torch.linalg.solve(system, pull)
+
+
+@dataclass(frozen=True)
+class _Gradients:
+    """F = R^T R + added I, by the few rows of R, (blocks, rows, block): solved in as many unknowns as there are rows.
+
+    In double precision, as 1 - R (..)^-1 R^T is a difference of like numbers.
+    """
+
+    rows: Tensor
+    added: Tensor
+
+    def inverse_diagonal(self) -> Tensor:
+        """Return what `_Matrices` does, by Woodbury's identity."""
+        rows = doubled(self.rows)
+        halves = torch.linalg.solve_triangular(torch.linalg.cholesky(self._small(rows)), rows, upper=False)
+        return ((1.0 - halves.square().sum(1)) / self.added.to(rows)).to(self.rows)
+
+    def made_up(self, kept: Tensor, gone: Tensor) -> Tensor:
+        """Return what `_Matrices` does: (R^T R + a I)^-1 R^T = R^T (R R^T + a I)^-1."""
+        rows = doubled(self.rows)
+        pull = torch.einsum("bmj,bj->bm", rows, gone.to(rows))
+        rows = rows * kept.to(rows)[:, None, :]
+        return torch.einsum("bmj,bm->bj", rows, torch.linalg.solve(self._small(rows), pull)).to(self.rows)
+
+    def _small(self, rows: Tensor) -> Tensor:
+        return rows @ rows.mT + self.added.to(rows) * torch.eye(rows.shape[1]).to(rows)

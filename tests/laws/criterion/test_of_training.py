@@ -150,7 +150,9 @@ def test_snip_movement_and_fisher_are_sums_over_the_steps(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
-@pytest.mark.parametrize("block", [4, 2, 1])  # gradients are kept to the end; two, then one at a time become F
+@pytest.mark.parametrize(
+    "block", [8, 4, 2, 1]
+)  # three unknowns; kept to the end; folded by two, by one
 def test_obs_inverts_the_fisher_of_each_block(name: str, block: int) -> None:
     pruner, record = train(OBS(block=block, damping=0.1, window=WINDOW))
     assert ("fisher" in pruner.masks[name].memory) == (block < WINDOW)
@@ -166,6 +168,25 @@ def test_obs_inverts_the_fisher_of_each_block(name: str, block: int) -> None:
             fisher += torch.outer(gradient[some], gradient[some]) / WINDOW
         expected[some] = weight[some] ** 2 / (2 * torch.linalg.inv(fisher).diagonal())
     close(scored(pruner, name).flatten(), expected)
+
+
+@pytest.mark.parametrize("damping", [1.0, 0.01, 1e-6])
+def test_obs_of_few_steps_is_that_of_their_products(damping: float) -> None:
+    """Three gradients of blocks of 16 are solved for as three unknowns; their products, as 16."""
+    generator = torch.Generator().manual_seed(2)
+    w = torch.randn(5, 16, dtype=torch.float64, generator=generator)
+    gradients = [torch.randn(5, 16, dtype=torch.float64, generator=generator) for _ in range(3)]
+    keep = torch.rand(5, 16, generator=generator) > 0.4
+    keep[0], keep[1] = False, True
+    criterion = OBS(block=16, damping=damping)
+    few = {f"gradient/{n}": gradient for n, gradient in enumerate(gradients)}
+    few["count"] = torch.tensor(3.0, dtype=torch.float64)
+    sums = criterion.folded([{"gradient": gradient} for gradient in gradients]) | {"count": few["count"]}
+    for memory in (few, {key: value.float() for key, value in few.items()}):
+        one, other = criterion.at(Site("w", 0, memory)), criterion.at(Site("w", 0, sums))
+        close = {"rtol": 1e-9 / damping} if memory is few else {"rtol": 1e-4}
+        torch.testing.assert_close(one(w, None), other(w, None), **close, atol=1e-9, check_dtype=False)
+        torch.testing.assert_close(one.corrected(w, keep), other.corrected(w, keep), **close, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [8, 7])

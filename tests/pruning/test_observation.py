@@ -220,6 +220,21 @@ def test_a_loss_scale_is_taken_out_and_a_step_that_overflows_is_not_seen() -> No
         assert same(*found), criterion
 
 
+def test_a_gradient_that_overflows_is_kept_as_zeros_and_not_counted() -> None:
+    model, pruner = net(), pruner_of(OBS(block=4), OneShot(0.5, 3))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    pruner.attach(model, STEPS)
+    x, y = batch(1)
+    for loss in (functional.cross_entropy(model(x), y) * 256.0, functional.cross_entropy(model(x), y) * torch.inf):
+        optimizer.zero_grad()
+        loss.backward()
+        pruner.before_step(optimizer, grad_scale=256.0)
+    for memory in seen(pruner).values():
+        assert memory["count"] == 1
+        assert memory["gradient/0"].any()
+        assert not memory["gradient/1"].any()
+
+
 def test_movement_sums_from_the_first_step_to_the_last_update() -> None:
     model, pruner = net(), pruner_of(Movement(), Polynomial(0.5, 3, 9, 3))
     optimizer = torch.optim.SGD(model.parameters(), 0.1)

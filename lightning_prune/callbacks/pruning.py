@@ -98,6 +98,7 @@ class PruningCallback(Callback, InNotebooks):
         self._step = 0  # optimizer steps completed at the end of the batch before
         self._rewinder: Rewinder | None = None
         self._rewinder_state: dict[str, Any] = {}
+        self._own_pattern: Any = None  # the pruner's, as it was given
         self._pace: RunPace | None = None
         self._pace_state: dict[str, int] = {}
         self._resumed_data = ResumedData()
@@ -132,6 +133,8 @@ class PruningCallback(Callback, InNotebooks):
             left = self.state_dict() if goes_on else {}
             self._fitted, self._rewinder, self._rewinder_state = id(pl_module), None, {}
             self._pace, self._pace_state = None, {}
+            if self._own_pattern is not None:  # one with examples of other data may stand in its place
+                self.pruner.pattern = self._own_pattern  # pyright: ignore
             if left:  # the same trainer fits the same model further
                 self.load_state_dict(left)
             if not self._idle:
@@ -157,6 +160,7 @@ class PruningCallback(Callback, InNotebooks):
     def _attach(self, trainer: pl.Trainer) -> None:
         others = {c.tag: c.pruner for c in trainer.callbacks if isinstance(c, PruningCallback) and c is not self}  # pyright: ignore
         check_apart(trainer, self.pruner)
+        self._own_pattern = getattr(self.pruner, "pattern", None)
         given = (self.pruner, self._pace_state, others, self.tag, self.rewind, self._rewinder_state, self.shrink)
         self._pace, self._rewinder = put_on(trainer, self._title, *given)
         self._rewinder_state = {}

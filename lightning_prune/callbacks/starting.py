@@ -10,6 +10,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from lightning_prune import families
 from lightning_prune.callbacks.agreement import check_overlap, on_ranks
 from lightning_prune.callbacks.ending import example_of
+from lightning_prune.callbacks.first_examples import described, first_examples, needed, with_examples
 from lightning_prune.callbacks.loss_scale import plain_optimizer
 from lightning_prune.callbacks.own_processes import check_shapes_come_back
 from lightning_prune.callbacks.rewind import Rewind, Rewinder, check_optimizers
@@ -101,6 +102,13 @@ def put_on(
         rank_zero_info(f"{title}: resumed; {pruner.saved_window}")
     trial = trial or (pace is not None and pace.guesses(length, pruner))
 
+    if isinstance(pruner, Pruner) and needed(pruner, module):
+        inputs = on_ranks(trainer, title, lambda: first_examples(trainer, module))
+        pruner.pattern = with_examples(pruner.pattern, inputs)
+        rank_zero_info(
+            f"{title}: {type(module).__name__} has no example_input_array, so its graph is traced with the first "
+            f"examples of the training data, {described(inputs)}"
+        )
     if isinstance(pruner, Pruner) and pruner.measures and trainer.world_size > 1:
         one, its = pruner, trained(trainer, module)  # all go by what the first rank has measured
         found = on_ranks(trainer, title, lambda: one.measure(module, its) if trainer.is_global_zero else None)

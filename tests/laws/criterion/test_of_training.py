@@ -150,9 +150,7 @@ def test_snip_movement_and_fisher_are_sums_over_the_steps(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WEIGHTS)
-@pytest.mark.parametrize(
-    "block", [8, 4, 2, 1]
-)  # three unknowns; kept to the end; folded by two, by one
+@pytest.mark.parametrize("block", [8, 4, 2, 1])  # three unknowns; kept to the end; folded by two, by one
 def test_obs_inverts_the_fisher_of_each_block(name: str, block: int) -> None:
     pruner, record = train(OBS(block=block, damping=0.1, window=WINDOW))
     assert ("fisher" in pruner.masks[name].memory) == (block < WINDOW)
@@ -184,9 +182,9 @@ def test_obs_of_few_steps_is_that_of_their_products(damping: float) -> None:
     sums = criterion.folded([{"gradient": gradient} for gradient in gradients]) | {"count": few["count"]}
     for memory in (few, {key: value.float() for key, value in few.items()}):
         one, other = criterion.at(Site("w", 0, memory)), criterion.at(Site("w", 0, sums))
-        close = {"rtol": 1e-9 / damping} if memory is few else {"rtol": 1e-4}
-        torch.testing.assert_close(one(w, None), other(w, None), **close, atol=1e-9, check_dtype=False)
-        torch.testing.assert_close(one.corrected(w, keep), other.corrected(w, keep), **close, atol=1e-6)
+        rtol = 1e-9 / damping if memory is few else 1e-4
+        torch.testing.assert_close(one(w, None), other(w, None), rtol=rtol, atol=1e-9, check_dtype=False)
+        torch.testing.assert_close(one.corrected(w, keep), other.corrected(w, keep), rtol=rtol, atol=1e-6)
 
 
 @pytest.mark.parametrize("size", [8, 7])

@@ -149,7 +149,8 @@ def _take(argv: Sequence[str], *flags: str) -> tuple[str | None, list[str]]:
         elif equals:
             value = behind
         else:
-            has_value = words and not words[0].startswith("-") and (flag == "-cd" or "=" not in words[0])
+            given = words and not words[0].startswith("-")
+            has_value = given and (flag == "-cd" or "=" not in words[0] or Path(words[0]).is_dir())
             value = words.pop(0) if has_value else ""
     return value, rest
 

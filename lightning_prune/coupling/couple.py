@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
@@ -10,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from lightning_prune.coupling.example import example_of, in_full
+from lightning_prune.coupling.example import copy_of, example_of, in_full
 from lightning_prune.coupling.graph import groups_of
 from lightning_prune.coupling.heads import heads_of
 from lightning_prune.coupling.reach import both_ways, unreached, widths_unread
@@ -98,7 +97,7 @@ def plain_copy(model: nn.Module) -> nn.Module:
         for name in ("_trainer", "_fabric"):
             if name in model.__dict__:
                 model.__dict__[name] = None
-        return copy.deepcopy(model).requires_grad_(True)
+        return copy_of(model).requires_grad_(True)
     finally:
         for name, value in (("_trainer", trainer), ("_fabric", fabric)):
             if name in model.__dict__:

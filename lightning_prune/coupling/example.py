@@ -33,11 +33,20 @@ def example_of(model: nn.Module, given: Any = None) -> Any:
     return _to(found, parameter.device, parameter.dtype)
 
 
+def copy_of(model: nn.Module) -> nn.Module:
+    """Return a deep copy, also of a module that has kept a result of its last forward: torch copies none with a graph.
+
+    In the copy such a result has none.
+    """
+    kept = [t for module in model.modules() for t in tensors(dict(vars(module))) if t.grad_fn is not None]
+    return copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in kept})
+
+
 def in_full(model: nn.Module, example_inputs: Any) -> tuple[nn.Module, Any]:
     """Return model and inputs for comparing outputs: themselves, or in float32 where rounding is too coarse."""
     if not any(p.dtype in (torch.float16, torch.bfloat16) for p in model.parameters()):
         return model, example_inputs
-    return copy.deepcopy(model).float(), _to(example_inputs, None, torch.float32)
+    return copy_of(model).float(), _to(example_inputs, None, torch.float32)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ The graph of a model is found by rules of thumb. What is pruned by it must not r
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_prune.coupling.example import answer, distance
+from lightning_prune.coupling.example import answer, copy_of, distance
 from lightning_prune.coupling.remove import remove
 from lightning_prune.coupling.scramble import level, scramble
 from lightning_prune.coupling.shown import changes
@@ -79,7 +78,7 @@ def removable(
 
 
 def _draw(model: nn.Module, example_inputs: Any, modes: tuple[bool, ...], seed: int = 0) -> _Drawn:
-    scrambled = copy.deepcopy(model)
+    scrambled = copy_of(model)
     scramble(scrambled, seed)
     level(scrambled, example_inputs)
     return _Drawn(scrambled, example_inputs, modes)
@@ -168,7 +167,7 @@ def _mistake(drawn: _Drawn, groups: Sequence[Group]) -> str | None:
     mean shows in the second: the zeros count there.
     """
     keeps = [_some(group.units) for group in groups]
-    smaller = copy.deepcopy(drawn.model)
+    smaller = copy_of(drawn.model)
     try:
         remove(smaller, groups, keeps)
         left = drawn.answers(smaller)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection
 from contextlib import ExitStack
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from lightning_prune.coupling.example import (
     answer,
     call,
+    copy_of,
     distance,
     example_of,
     examples_in,
@@ -58,7 +58,7 @@ def to_csr(
     for name, value in (("batch", batch), ("threads", threads)):
         if value is not None and value < 1:
             raise ValueError(f"{name}={value} must be at least 1")
-    root = nn.ModuleDict({"model": copy.deepcopy(model).cpu().eval().requires_grad_(False)})
+    root = nn.ModuleDict({"model": copy_of(model).cpu().eval().requires_grad_(False)})
     inputs = example_of(root["model"], example_inputs)
     inputs = inputs if batch is None else with_batch(inputs, batch)
     size, before = examples_in(inputs), torch.get_num_threads()
@@ -67,7 +67,7 @@ def to_csr(
         layers = _Conversion(root, inputs, tolerance, timer).layers()
         times: list[float | None] = [None, None]
         if any(layer.reason is None for layer in layers):
-            dense = copy.deepcopy(model).cpu().eval()
+            dense = copy_of(model).cpu().eval()
             with torch.inference_mode(), own_randomness():
                 times = list(timer([lambda each=each: call(each, inputs) for each in (dense, root["model"])]))
     finally:

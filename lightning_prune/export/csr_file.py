@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import os
 
 from torch import nn
 
 from lightning_prune import saved
+from lightning_prune.coupling.example import copy_of
 from lightning_prune.export.compact import save_compact
 from lightning_prune.export.compact_reading import load_safetensors
 from lightning_prune.export.compact_report import Compact
@@ -56,6 +56,6 @@ def load_csr(model: nn.Module, file: str | os.PathLike[str]) -> nn.Module:
     facts = saved.mapping(f"{file}: {_KEY}", saved.at(f"{file}", content.extra, _KEY))
     where = f"{file}: {_KEY}.layers"
     names = saved.sequence(where, saved.at(f"{file}: {_KEY}", facts, "layers"))
-    made = copy.deepcopy(model).cpu()
+    made = copy_of(model).cpu()
     made.load_state_dict(content.tensors)
     return convert_named(made, [saved.text(f"{where}: a name", name) for name in names])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from lightning_prune.coupling.example import (
     answer,
     call,
+    copy_of,
     distance,
     example_of,
     examples_in,
@@ -65,7 +65,7 @@ def to_exported_program(
     """
     if not hasattr(torch.export.Dim, "AUTO"):
         raise RuntimeError(f"torch.export with a free batch needs torch {_AUTO} or later; this is {torch.__version__}")
-    made = copy.deepcopy(model).cpu().eval()
+    made = copy_of(model).cpu().eval()
     example = example_of(made, example_inputs)
     batch = examples_in(example)
     traced = max(2, batch)  # torch takes a size of 1 for a constant

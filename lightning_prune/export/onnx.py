@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from lightning_prune.coupling.example import answer, distance, example_of
-from lightning_prune.export.onnx_file import check_installed, run, write
+from lightning_prune.coupling.example import answer, copy_of, distance, example_of, examples_in, with_batch
+from lightning_prune.export.onnx_file import ask, check_installed, say_fixed, session, tried_on, write
 
 
 def to_onnx(
@@ -18,8 +17,9 @@ def to_onnx(
 ) -> float:
     """Write a model as ONNX and return by how much onnxruntime's outputs differ on the example inputs.
 
-    The first dimension of each input is free where the model allows it. Zeros stay in place, so prune units and shrink
-    the model first to make it smaller. Needs `pip install 'lightning-prune[export]'`.
+    The first dimension of each input is free where the model allows it: outputs are compared on the example inputs and
+    on a batch of another size. Where it does not, a warning says which size the file takes. Zeros stay in place, so
+    prune units and shrink the model first to make it smaller. Needs `pip install 'lightning-prune[export]'`.
 
     Args:
         model: any module that torch can export; it stays as it is.
@@ -33,13 +33,17 @@ def to_onnx(
         ValueError: torch cannot write the model as ONNX, the outputs differ by more, or there are no example inputs.
     """
     check_installed()
-    made = copy.deepcopy(model).cpu().eval()
+    made = copy_of(model).cpu().eval()
     example = example_of(made, example_inputs)
     file = Path(file)
     unfinished = file.with_name(f".{file.name}.unfinished")
+    batch = examples_in(example)
+    inputs, free = tried_on(made, example)
     try:
-        write(made, example, unfinished)
-        difference = distance(answer(made, example), run(unfinished, example))[1]
+        # torch takes a size of 1 for a constant
+        write(made, with_batch(example, max(2, batch)) if free else example, unfinished, free)
+        running = session(unfinished)
+        difference = max(distance(answer(made, each), ask(running, each))[1] for each in inputs)
         if not difference <= tolerance:
             raise ValueError(
                 f"outputs of the ONNX file differ by {difference:.2e} of the largest, more than {tolerance}"
@@ -47,4 +51,6 @@ def to_onnx(
         os.replace(unfinished, file)
     finally:
         unfinished.unlink(missing_ok=True)
+    if not free:
+        say_fixed(file, batch)
     return difference

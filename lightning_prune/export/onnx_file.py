@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import logging
+import sys
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -14,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lightning_prune.coupling.example import tensors
+from lightning_prune.coupling.example import answer, examples_in, tensors, with_batch
 
 _NEEDS = ("onnx", "onnxscript", "onnxruntime")
 _TALKERS = (
@@ -29,26 +30,28 @@ def check_installed() -> None:
         importlib.import_module(name)
 
 
-def write(model: nn.Module, example: Any, file: Path) -> None:
-    """Write a model as ONNX, the first dimension of each input free where the model allows it.
+def write(model: nn.Module, example: Any, file: Path, any_batch: bool = True) -> None:
+    """Write a model as ONNX.
 
     Args:
         model: any module that torch can export.
         example: what one forward takes.
         file: where to.
+        any_batch: leave the first dimension of each input free; else it is the example's.
 
     Raises:
         ValueError: torch cannot take the model apart, or has no ONNX for something that it does.
     """
     args, by_name = arguments(example)
+    keywords_last = bool(args) and isinstance(args[-1], dict)  # torch takes a dict that comes last for keywords
     try:
         with silent():
             torch.onnx.export(
                 model,
-                args,
+                (*args, {}) if keywords_last else args,
                 file,
                 kwargs=by_name,
-                dynamic_shapes=free(args if by_name is None else by_name),
+                dynamic_shapes=free(args if by_name is None else by_name) if any_batch else None,
                 dynamo=True,
                 external_data=False,
                 verbose=False,
@@ -90,15 +93,53 @@ def free(value: Any) -> Any:
     return None
 
 
-def run(file: Path, example: Any) -> list[Tensor]:
-    """Return what onnxruntime makes of the example inputs, on the CPU."""
-    return ask(session(file), example)
+def tried_on(model: nn.Module, example: Any) -> tuple[list[Any], bool]:
+    """Return what a file is tried on beside the model, and whether it takes batches of any number of examples."""
+    several = max(2, examples_in(example))  # torch takes a size of 1 for a constant
+    other = with_batch(example, several + 1)
+    try:
+        answer(model, other)
+    except Exception:  # the model's own code, at a batch that it was not made for
+        return [example], False
+    return ([example, other], True) if _takes_any_batch(model, with_batch(example, several)) else ([example], False)
+
+
+def _takes_any_batch(model: nn.Module, example: Any) -> bool:
+    """Return whether torch can trace a model for batches of any number of examples.
+
+    Its exporter to ONNX declares the first dimensions free, and forgets what it found out about them: that a loop over
+    examples was written out, say, or that another branch would be taken from five on.
+    """
+    args, by_name = arguments(example)
+    try:
+        with silent():
+            shapes = free(args if by_name is None else by_name)
+            program = torch.export.export(model, args, by_name, dynamic_shapes=shapes, strict=False)
+    except Exception:  # the exporter to ONNX says what is the matter, if it cannot do it in another way
+        return False
+    inputs = {spec.arg.name for spec in program.graph_signature.input_specs if spec.kind.name == "USER_INPUT"}
+    seen = [n.meta.get("val") for n in program.graph.nodes if n.op == "placeholder" and n.name in inputs]
+    sizes = [value.shape[0] for value in seen if isinstance(value, Tensor) and value.dim()]
+    if not all(isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None for size in sizes):
+        return False
+    return all(int(r.lower) <= 2 and bool(r.upper > sys.maxsize // 2) for r in program.range_constraints.values())
+
+
+def say_fixed(file: Path, batch: int) -> None:
+    """Warn that a file takes batches of one size alone."""
+    warnings.warn(
+        f"{file.name}: torch can trace the model for {batch} examples at a time alone, so that is what the file takes",
+        stacklevel=3,
+    )
 
 
 def session(file: Path) -> Any:
-    """Return onnxruntime's session of a file, on the CPU."""
+    """Return onnxruntime's session of a file, on the CPU. Raises ValueError where it has no kernel for something."""
     runtime: Any = importlib.import_module("onnxruntime")
-    return runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    try:
+        return runtime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its own, which share no class
+        raise ValueError(f"onnxruntime cannot run it on the CPU: {' '.join(str(error).split())[:200]}") from error
 
 
 def ask(session: Any, example: Any) -> list[Tensor]:
@@ -131,7 +172,7 @@ def quiet() -> Generator[None, None, None]:
     loggers = [logging.getLogger(name) for name in _TALKERS]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
-        logger.setLevel(logging.ERROR)
+        logger.setLevel(logging.CRITICAL)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

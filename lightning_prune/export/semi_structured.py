@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.sparse import to_sparse_semi_structured
 
-from lightning_prune.coupling.example import distance
+from lightning_prune.coupling.example import copy_of, distance
 from lightning_prune.report import columns
 
 _CAPABILITY = (8, 0)
@@ -92,7 +91,7 @@ def to_semi_structured(
         ValueError: no layer can be converted, or `only` names one that cannot; with the reasons.
     """
     check_gpu(model)
-    return convert_layers(copy.deepcopy(model), tolerance, only)
+    return convert_layers(copy_of(model), tolerance, only)
 
 
 def holds_two_of_four(weight: Tensor) -> bool:

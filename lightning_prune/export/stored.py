@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_prune import saved
+from lightning_prune.coupling.example import copy_of
 from lightning_prune.export.semi_structured import SemiStructured, check_gpu, convert_layers
 
 _WEIGHTS, _LAYERS = "model.pt", "semi_structured.json"
@@ -53,7 +53,7 @@ def load_semi_structured(
     facts = saved.load_json(folder / _LAYERS)
     layers = saved.sequence(f"{folder / _LAYERS}: layers", saved.at(str(folder / _LAYERS), facts, "layers"))
     state = saved.load(folder / _WEIGHTS)
-    made = copy.deepcopy(model)
+    made = copy_of(model)
     made.load_state_dict(state, assign=True)  # with the dtypes of the file
     made.to(device)
     check_gpu(made)

@@ -4,6 +4,7 @@
 takes them off again. Who looks at what, and when, is a matter of pruning/observed.py.
 """
 
+from .as_written import as_written as as_written
 from .seen import channels_of as channels_of
 from .seen import inputs_of as inputs_of
 from .seen import outputs_of as outputs_of

@@ -17,7 +17,8 @@ class Watch:
     """Watches one layer: hands over its first input, its output, or its first input times the gradient of the loss.
 
     Forwards count in training alone: not in evaluation, not without gradients, and not the second ones that activation
-    checkpointing makes in the backward. Copies and pickles of the model do not watch.
+    checkpointing makes in the backward; reentrant checkpointing makes its first ones without gradients, and then the
+    second ones do. Copies and pickles of the model do not watch.
 
     Args:
         module: the layer.
@@ -29,6 +30,7 @@ class Watch:
     def __init__(self, module: nn.Module, kind: Kind, see: Callable[..., None], compiled: bool = False) -> None:
         self._kind = kind
         self._see = see
+        self._owed = 0  # forwards without gradients, which may be made again in the backward
         disable: Any = torch.compiler.disable if compiled else lambda act: act
         act = _Hook(disable(self._before if kind != "output" else self._after))
         self._handle = (
@@ -42,7 +44,7 @@ class Watch:
         self._handle.remove()
 
     def _before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not _counts(module):
+        if not self._counts(module):
             return
         x = args[0] if args else next(iter(kwargs.values()))
         if self._kind == "input":
@@ -61,8 +63,22 @@ class Watch:
         self._see(kept._replace(data=product) if packed else product)
 
     def _after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        if _counts(module):
+        if self._counts(module):
             self._see(output.detach())
+
+    def _counts(self, module: nn.Module) -> bool:
+        in_backward = torch._C._current_graph_task_id() != -1  # pyright: ignore
+        if not module.training:
+            return False
+        if not torch.is_grad_enabled():
+            self._owed += not in_backward
+            return False
+        if not in_backward:
+            self._owed = 0  # what was forwarded without gradients before is of another pass
+            return True
+        again = self._owed > 0
+        self._owed -= again
+        return again
 
 
 class _Hook:
@@ -83,8 +99,3 @@ class _Hook:
 
 def _nothing(*_: Any) -> None:
     """Do nothing."""
-
-
-def _counts(module: nn.Module) -> bool:
-    in_backward = torch._C._current_graph_task_id() != -1  # pyright: ignore
-    return module.training and torch.is_grad_enabled() and not in_backward

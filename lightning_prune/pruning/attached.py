@@ -82,6 +82,7 @@ class Attached:
         self._budget, self._asked = ideas.budget, ideas.schedule  # as far as nothing is measured
         self._priced = False
         self._at = 0  # how many optimizer steps are completed
+        self._stride: int | None = None  # how many more there are each time: as many as optimizers step in a batch
         self.telling: Telling | None = None
         self.measured: Measured | None = None
         schedules = self._resolve(length)
@@ -191,7 +192,7 @@ class Attached:
         self._look()
 
     def _look(self) -> None:
-        self._looking.look(self.schedule, self._at, self.step)
+        self._looking.look(self.schedule, self._at + (self._stride or 1) - 1, self.step)
 
     def observe(self, weights: Sequence[MaskedWeight] | None, grad_scale: float) -> None:
         """Have the criterion see what a step has brought: gradients are complete, and not masked yet.
@@ -226,6 +227,10 @@ class Attached:
         """Update the masks if an update is due, and return whether one was."""
         stepping = tuple(optimizers)
         woken = self._chosen.look(stepping) and self._go_on()
+        if self._stride is None:  # the first step comes from anywhere
+            self._stride = max(1, len(stepping))
+        elif step > self._at:
+            self._stride = step - self._at
         due, self._at = self.schedule.last_update(step), step
         if self.telling is not None and self.telling.owes:
             if getattr(self.schedule, "back", False):
@@ -323,7 +328,7 @@ class Attached:
             "thresholds": {name: float(weight.threshold) for name, weight in self.masks.items()},
             "memory": {name: whole_memory(w, self._criterion) for name, w in self.masks.items() if w.memory},
         }
-        state |= self._looking.state_dict(self._at)
+        state |= self._looking.state_dict(self._at, self._stride)
         if self.telling is not None:
             state["told"] = self.telling.state_dict()
         going = self._regularizing.state_dict(self.masks)
@@ -377,6 +382,6 @@ class Attached:
             self._set_up_updates(self._by_rule())
         self._regularizing.load_state_dict(state.get("going", {}), self.masks)
         self.step = state["last_update"]
-        self._at = state.get("step", self.step or 0)
+        self._at, self._stride = state.get("step", self.step or 0), state.get("stride")
         self._looking.load_state_dict(state)
         self._look()

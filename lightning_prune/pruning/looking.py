@@ -61,7 +61,13 @@ class Looking:
             self._regrowing.check()
 
     def look(self, schedule: Schedule, step: int, last: int | None) -> None:
-        """Look at the step that follows `step` completed ones, or not; `last` is the step of the latest update."""
+        """Look at what follows, or not.
+
+        Args:
+            schedule: in whole steps.
+            step: how many steps are completed when the last of those begins that come until the pruner is asked again.
+            last: the step of the latest update.
+        """
         if self._observation is not None:
             self._observation.look(self._observation.due(schedule, step, last))
         if self._regrowing is not None:
@@ -114,12 +120,13 @@ class Looking:
         """Return what the plan says of it."""
         return [] if self._regrowing is None else [self._regrowing.note(schedule)]
 
-    def state_dict(self, step: int) -> dict[str, Any]:
+    def state_dict(self, step: int, stride: int | None = None) -> dict[str, Any]:
         """Return what a resumed run needs, beside the memories, to go on between a step and its update."""
         if self._observation is None and self._regrowing is None:
             return {}
         sums = {} if self._regrowing is None else self._regrowing.state_dict()
-        return {"step": step} | ({"returning": sums} if sums else {})
+        paced = {} if stride is None or stride == 1 else {"stride": stride}
+        return {"step": step} | paced | ({"returning": sums} if sums else {})
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state."""

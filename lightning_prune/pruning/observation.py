@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lightning_prune import observing, shards
 from lightning_prune.criterion import ObservingCriterion
 from lightning_prune.masks import MaskedWeight
-from lightning_prune.observing import Watch, compiled
+from lightning_prune.observing import Watch, as_written, compiled
 from lightning_prune.pruning.asking import at_once, seen_of
 from lightning_prune.pruning.observed import Observed, check_seen
 from lightning_prune.pruning.patience import PATIENCE, Patience
@@ -115,12 +115,14 @@ class Observation:
     def _see(self, place: Observed, module: nn.Module, x: Any) -> None:
         if not self._on:
             return
-        if place.read is not None:
-            seen = place.units(module, x)
-            seen = seen * seen.shape[0] if self._criterion.observes == "saliency" else seen
-        else:
-            seen = _VIEWS[self._criterion.observes](module, x)
-        for key, sums in self._criterion.observe(place.values(self._criterion), seen).items():
+        with as_written(place.watched.values):
+            if place.read is not None:
+                seen = place.units(module, x)
+                seen = seen * seen.shape[0] if self._criterion.observes == "saliency" else seen
+            else:
+                seen = _VIEWS[self._criterion.observes](module, x)
+            found = self._criterion.observe(place.values(self._criterion), seen)
+        for key, sums in found.items():
             place.pending.setdefault(key, []).append(sums)
         place.pending.setdefault(EXAMPLES, []).append(seen.new_tensor(len(seen), dtype=torch.float32))
 
@@ -132,8 +134,12 @@ class Observation:
             weights: those whose optimizer is about to step.
             grad_scale: the factor on the gradients by a loss scaler, which may leave the step out if they overflow.
         """
-        if not self._on:
+        if not self._on or not self._places:
             return
+        with as_written(self._places[0].weight.values):  # a training step of manual optimization is under autocast
+            self._step(weights, grad_scale)
+
+    def _step(self, weights: Iterable[MaskedWeight], grad_scale: float) -> None:
         if self._hooked:
             self._add_up(grad_scale)
             return

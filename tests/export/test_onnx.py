@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_prune.export import onnx, to_onnx
+from lightning_prune.export import onnx, onnx_file, to_onnx
 
 onnxruntime: Any = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -84,6 +84,81 @@ class Two(nn.Module):
         return {"sum": self.layer(left) + right, "difference": left - right}
 
 
+class OfOneSize(nn.Module):
+    """Says of batches what its example cannot show: `List` writes out a loop, `Branch` has another way from 6 on."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind = kind
+        self.layer, self.other = nn.Linear(8, 4), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kind == "loop":
+            return torch.stack([self.layer(row) for row in x])
+        if self.kind == "branch":
+            return self.layer(x) if x.shape[0] <= 5 else self.other(x)
+        return self.layer(x.view(4, -1, 8))
+
+
+@pytest.mark.parametrize("kind", ["loop", "branch", "view"])
+def test_a_model_for_batches_of_one_size_gives_a_file_for_that_size_and_a_warning(tmp_path: Path, kind: str) -> None:
+    file = tmp_path / "net.onnx"
+    with pytest.warns(UserWarning, match=r"net\.onnx: torch can trace the model for 4 examples at a time alone"):
+        assert to_onnx(OfOneSize(kind), file, torch.randn(4, 8)) < 1e-5
+    session = onnx_file.session(file)
+    assert session.get_inputs()[0].shape == [4, 8]
+    with pytest.raises(Exception, match="Got: 9 Expected: 4"):
+        onnx_file.ask(session, torch.randn(9, 8))
+
+
+@pytest.mark.parametrize("examples", [1, 4])
+def test_any_other_takes_batches_of_any_size(tmp_path: Path, examples: int) -> None:
+    file, net = tmp_path / "net.onnx", nn.Sequential(nn.Linear(8, 6), nn.BatchNorm1d(6), nn.ReLU()).eval()
+    to_onnx(net, file, torch.randn(examples, 8))
+    for size in (1, 2, 9):
+        x = torch.randn(size, 8)
+        torch.testing.assert_close(onnx_file.ask(onnx_file.session(file), x)[0], net(x).detach())
+
+
+class OfADict(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 4)
+
+    def forward(self, batch: dict[str, Tensor]) -> Tensor:
+        return self.layer(batch["x"])
+
+
+def test_an_argument_may_be_a_dict(tmp_path: Path) -> None:
+    assert to_onnx(OfADict(), tmp_path / "net.onnx", ({"x": torch.randn(4, 8)},)) < 1e-5
+
+
+def test_what_onnxruntime_has_no_kernel_for_is_one_line_and_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"onnxruntime cannot run it on the CPU: .*Gemm") as raised:
+        to_onnx(nn.Linear(8, 4).bfloat16(), tmp_path / "net.onnx", torch.randn(4, 8, dtype=torch.bfloat16))
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
+class Keeping(nn.Module):
+    """Keeps a result of its last forward, as for an auxiliary loss: torch copies no tensor with a graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.out = nn.Linear(8, 6), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.kept = {"features": [torch.relu(self.layer(x))]}
+        return self.out(self.kept["features"][0])
+
+
+def test_a_module_that_keeps_a_result_is_exported(tmp_path: Path) -> None:
+    net = Keeping()
+    net(torch.randn(4, 8))
+    assert to_onnx(net, tmp_path / "net.onnx", torch.randn(4, 8)) < 1e-5
+    assert net.kept["features"][0].grad_fn is not None
+
+
 @pytest.mark.parametrize("by_name", [False, True])
 def test_takes_inputs_by_place_and_by_name(tmp_path: Path, by_name: bool) -> None:
     left, right = torch.randn(2, 4), torch.randn(2, 4)
@@ -95,10 +170,10 @@ def test_a_file_that_differs_is_not_left_behind(tmp_path: Path, monkeypatch: pyt
     file = tmp_path / "net.onnx"
     file.write_text("the one before", encoding="utf-8")
 
-    def wrong(*_: Any) -> list[Tensor]:
-        return [torch.ones(2, 3)]
+    def wrong(session: Any, inputs: Tensor) -> list[Tensor]:
+        return [torch.ones(len(inputs), 3)]
 
-    monkeypatch.setattr(onnx, "run", wrong)
+    monkeypatch.setattr(onnx, "ask", wrong)
     with pytest.raises(ValueError, match="outputs of the ONNX file differ by"):
         to_onnx(nn.Linear(6, 3), file, torch.randn(2, 6))
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]

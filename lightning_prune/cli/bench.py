@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_prune.cli import trusted
+from lightning_prune.cli.as_json import as_json
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
     if options.json:
         names = ("parameters", "macs", "file_bytes")
         facts = {key: {name: getattr(cost, name) for name in names} for key, cost in _named(costs).items()}
-        print(json.dumps(facts | {"timings": [timing.facts() for timing in timings]}, indent=2))
+        print(as_json(facts | {"timings": [timing.facts() for timing in timings]}))
         return 0
     print(f"{_sizes(costs)}\n\n{_table(timings)}")
     print(f"the least of {_BLOCKS} medians of short blocks, both models in turn in this process, on the CPU")

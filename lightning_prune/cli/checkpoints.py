@@ -17,6 +17,7 @@ from lightning_prune.cli.errors import UserError, message, printable
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net", "params", "weights")
 """Keys under which checkpoints keep their weights, the likeliest first."""
+_CERTAIN = ("state_dict", "model_state_dict")
 _OF_RUN = ("model.pt", "shrunk/model.safetensors", "checkpoints/last.ckpt")
 """Where a run's folder has its weights, the latest first."""
 
@@ -83,11 +84,19 @@ def load(file: Path, trusted: bool = False, way_out: str = "") -> Any:
 def tensors(content: Any) -> Iterator[tuple[str, Tensor]]:
     """Yield the weights of a checkpoint by dotted name, leaving out optimizers and the like."""
     while isinstance(content, Mapping):
-        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
-        if inner is None or not any(True for _ in _flat(inner)):
+        name = next((key for key in _WRAPPERS if isinstance(content.get(key), Mapping)), None)
+        if name is None or not any(True for _ in _flat(content[name])) or _one_of_several(name, content):
             break
-        content = inner
+        content = content[name]
     yield from _flat(content)
+
+
+def _one_of_several(name: str, content: Mapping[Any, Any]) -> bool:
+    """Return whether a mapping of weights is one network of several, as those of a GAN, and not all there is."""
+    if name in _CERTAIN:
+        return False
+    beside = {key: value for key, value in content.items() if key != name and isinstance(value, Mapping)}
+    return any("ema" not in str(key).lower() for key, value in beside.items() if any(True for _ in _flat({key: value})))
 
 
 def _flat(node: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:

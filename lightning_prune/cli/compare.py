@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import sys
 from collections import Counter
@@ -12,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from lightning_prune.cli.as_json import as_json
 from lightning_prune.cli.curves import Curve, Curves, deviation, group, mean
 from lightning_prune.cli.errors import UserError, printable
 from lightning_prune.cli.runs import Run, Unfit, find
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
     if options.wandb:
         files["wandb"] = _log(table, files["picture"], out)
     if options.json:
-        print(json.dumps({"runs": table, "files": {name: str(file) for name, file in files.items()}}, indent=2))
+        print(as_json({"runs": table, "files": {name: str(file) for name, file in files.items()}}))
         return 0
     for name, file in files.items():
         print(f"{name:<8} {from_here(file)}")

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_prune.cli.as_json import as_json
 from lightning_prune.cli.errors import UserError, printable
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def main(argv: list[str]) -> int:
     metrics = _metrics(options.a, files[0]), _metrics(options.b, files[1])
     if options.json:
         facts = {"files": [str(file) for file in files], "metrics": [dict(each) for each in metrics]}
-        print(json.dumps(facts | found.facts(), indent=2))
+        print(as_json(facts | found.facts()))
         return 0
     print(f"{printable(str(files[0]))}, then {printable(str(files[1]))}\n\n{found.table()}")
     shared = [name for name in metrics[0] if name in metrics[1]]

@@ -74,7 +74,8 @@ class Difference:
 
 def difference(name: str, a: Tensor, b: Tensor) -> Difference:
     """Return how two tensors of one shape differ."""
-    first, second = a.double(), b.double()
+    wide = torch.complex128 if a.is_complex() or b.is_complex() else torch.float64
+    first, second = a.to(wide), b.to(wide)
     kept, keeps = first != 0, second != 0
     both = kept & keeps
     before, change = first[both], (second - first)[both]
@@ -85,7 +86,7 @@ def difference(name: str, a: Tensor, b: Tensor) -> Difference:
         int(both.sum()),
         int((kept & ~keeps).sum()),
         int((keeps & ~kept).sum()),
-        (float(before.square().sum()), float(change.square().sum())),
+        (float(before.abs().square().sum()), float(change.abs().square().sum())),
     )
 
 

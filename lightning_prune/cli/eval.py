@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
         "a checkpoint, or of each new checkpoint while the run is going on. Pruned weights are zero in all of these. "
         "Where the run averages weights, the average answers, masked. Nothing is trained and nothing is written. A "
         "run's folder is read as shrink reads one: of other packages nothing is called unless trusted.",
-        epilog="exit status: 0 when all was evaluated; 1 for an error, or a run that was stopped before its end",
+        epilog="exit status: 0 when all was evaluated; 1 for an error, or a run that was followed and stopped early",
     )
     parser.add_argument("path", type=Path, metavar="RUN|FILE", help="a run's folder, or a file of its weights")
     parser.add_argument("--run", type=Path, metavar="RUN", help="the run that FILE is of, where it lies elsewhere")

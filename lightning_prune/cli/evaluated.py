@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from lightning_prune.cli import build, checkpoints, evaluation, trusted
+from lightning_prune.cli.as_json import as_json
 from lightning_prune.cli.averaged import weights_for
 from lightning_prune.cli.compressed import on_one_device
 from lightning_prune.cli.errors import UserError, printable
@@ -69,7 +70,7 @@ class Evaluated:
             "stage": self.stage,
             "metrics": dict(self.metrics),
         }
-        return json.dumps(facts)
+        return as_json(facts, indent=None)
 
 
 class Evaluator:

@@ -41,6 +41,8 @@ def main(argv: list[str]) -> int:
         if option not in chosen.own:
             raise UserError(f"{option.flag}={value} belongs to --format {' or '.join(_owners()[option])}")
     weights = options.weights or options.run / "model.pt"
+    if options.out is not None and options.out.is_dir():
+        raise UserError(f"--out={options.out} is a folder: name a file in it")
     asked = Asked(
         options.run,
         weights,

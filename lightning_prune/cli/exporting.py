@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lightning_prune.cli.as_json import as_json
+from lightning_prune.cli.trusted import Trust
+
 if TYPE_CHECKING:
     from torch import nn
-
-    from lightning_prune.cli.trusted import Trust
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Asked:
 
     def say(self, text: str, facts: Mapping[str, Any]) -> None:
         """Print the result: the text for people, or the facts as JSON."""
-        print(json.dumps(facts, indent=2) if self.as_json else text)
+        print(as_json(facts) if self.as_json else text)
 
 
 @dataclass(frozen=True)

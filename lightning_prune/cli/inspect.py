@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from lightning_prune import saved
 from lightning_prune.cli import checkpoints
+from lightning_prune.cli.as_json import as_json
 from lightning_prune.cli.errors import UserError, one_line, printable
 from lightning_prune.pruning.state_schema import check_header
 from lightning_prune.report import columns, percent
@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
         else:
             said.append(f"{printable(str(found.file))}\n\n{_text(found)}" if several or path.is_dir() else _text(found))
     if options.json:
-        print(json.dumps(said if several else said[0], indent=2))
+        print(as_json(said if several else said[0]))
     else:
         print("\n\n".join(said))
     return int(not sound)

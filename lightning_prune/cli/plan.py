@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from lightning_prune.cli.arguments import listing, read
+from lightning_prune.cli.as_json import as_json
 from lightning_prune.cli.errors import one_line
 from lightning_prune.cli.quiet import quiet
 from lightning_prune.report import columns, percent
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> int:
     if "-h" in argv or "--help" in argv:
         print(HELP + listing(argv))
         return 0
-    as_json = "--json" in argv
+    machine = "--json" in argv
     arguments = read([word for word in argv if word != "--json"])
     from lightning_prune.cli import compose, family
 
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
         if config.get("rounds") is not None:
             from lightning_prune.cli import rounds
 
-            print(json.dumps(rounds.plan_facts(parts), indent=2) if as_json else rounds.plan(parts))
+            print(as_json(rounds.plan_facts(parts)) if machine else rounds.plan(parts))
             return 0
         build.load_weights(config, parts.task)
         try:
@@ -59,8 +59,8 @@ def main(argv: list[str]) -> int:
             parts.prune.pruner.attach(parts.task, _PARTS, trial=True)
             parts.prune.pruner.strip()
     pruner, report = parts.prune.pruner, parts.prune.pruner.report()
-    if as_json:
-        print(json.dumps(_facts(report, pruner, steps), indent=2))
+    if machine:
+        print(as_json(_facts(report, pruner, steps)))
         return 0
     if pruner.schedule is None:  # pyright: ignore[reportUnnecessaryComparison]
         print(f"{report.plan()}\n\nno sparsity is asked for: {pruner.selection} decides at the end")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
+from lightning_prune.cli.as_json import as_json
 from lightning_prune.cli.errors import UserError, printable
 from lightning_prune.cli.runs import below
 from lightning_prune.cli.sweep import from_here
@@ -39,7 +39,7 @@ def main(argv: list[str]) -> int:
     file = report_page(*folders, out=options.out, title=options.title)
     runs = [read_run(folder) for folder in folders]
     if options.json:
-        print(json.dumps({"page": str(file), "runs": [_said(run) for run in runs]}, indent=2))
+        print(as_json({"page": str(file), "runs": [_said(run) for run in runs]}))
         return 0
     for run in runs:
         print(printable("".join(text for text, _ in sentence(run))))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_prune.cli import trusted
+from lightning_prune.cli.as_json import as_json
 from lightning_prune.cli.errors import UserError
 from lightning_prune.cli.quiet import quiet
 
@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
     picture = save_picture(result, out / "sensitivity.png", f"{source.weights}: each layer pruned alone")
     command = sensitivity_plan.command(plan)
     if options.json:
-        print(json.dumps(result.facts() | {"plan_file": str(plan), "command": command}, indent=2))
+        print(as_json(result.facts() | {"plan_file": str(plan), "command": command}))
     else:
         print(f"{result.text()}\n\n{picture}\ntrain with these sparsities, from these weights:\n{command}")
     return 0
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         "curves, is the run's config with them, and the command that is printed last trains by it.",
     )
     parser.add_argument("run", type=Path, metavar="RUN", help="a run's folder; or with -cn a checkpoint")
-    parser.add_argument("words", nargs="*", metavar="key=value", help="with -cn: overrides, as for train")
+    parser.add_argument("words", nargs="*", default=[], metavar="key=value", help="with -cn: overrides, as for train")
     parser.add_argument("-cn", "--config-name", metavar="RECIPE", help="whose task and data a checkpoint is of")
     parser.add_argument("-cd", "--config-dir", metavar="FOLDER", help="your own recipes, with -cn")
     parser.add_argument("--sparsity", type=float, help="the wanted one in all; by default the run's own, else 0.9")

@@ -42,6 +42,8 @@ class Template:
             raise UserError(f"prune.pruner is not ${{pruner}}, so the plan would have no effect; {_TOO}")
         if "LearnedMasks" in str(OmegaConf.select(config, "pruner._target_")):
             raise UserError(f"its masks are learned, and take no sparsities by layer; {_TOO}")
+        if "DynamicGates" in str(OmegaConf.select(config, "pruner._target_")):
+            raise UserError(f"its gates leave out channels of each example, and take no sparsities by layer; {_TOO}")
         schedule = OmegaConf.select(config, "pruner.schedule")
         if schedule is None or "final_sparsity" not in schedule:
             raise UserError(f"pruner.schedule has no final_sparsity that could be set; {_TOO}")

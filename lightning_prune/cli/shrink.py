@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from lightning_prune.cli import trusted
+from lightning_prune.cli.as_json import as_json
 from lightning_prune.cli.errors import UserError
 
 
@@ -34,6 +34,9 @@ def main(argv: list[str]) -> int:
     from lightning_prune.cli.export import trained
     from lightning_prune.shrink import save_shrunk, shrink
 
+    out = options.out or options.run / "shrunk"
+    if (out / "config.yaml").is_file():
+        raise UserError(f"--out={out} is the folder of a run, whose model.pt would no longer fit: choose another")
     model = trained(options.run, options.weights, trust)
     shrunk = shrink(model, tolerance=options.tolerance)
     if all(group.before == group.after for group in shrunk.report.groups):
@@ -45,11 +48,10 @@ def main(argv: list[str]) -> int:
         raise UserError(
             f"{options.run}: no unit is dead, so there is nothing to take out; train with pruner/pattern=channel"
         )
-    out = options.out or options.run / "shrunk"
     save_shrunk(shrunk, out)
     compared = cost.compare(model, shrunk.model)
     if options.json:
-        print(json.dumps({"folder": str(out), "shrink": shrunk.report.to_dict(), "cost": compared.to_dict()}, indent=2))
+        print(as_json({"folder": str(out), "shrink": shrunk.report.to_dict(), "cost": compared.to_dict()}))
     else:
         print(f"{shrunk.report.table()}\n\n{compared.table()}\n\n{out} holds the smaller model")
     return 0

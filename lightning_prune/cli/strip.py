@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import Any
 
+from lightning_prune.cli.as_json import as_json
 from lightning_prune.cli.errors import UserError
 
 
@@ -18,6 +18,8 @@ def main(argv: list[str]) -> int:
     out: Path = options.out or file.with_name(f"{file.stem}.stripped.pt")
     if out.exists() and not options.force:
         raise UserError(f"{out} is there already: choose another --out, or replace it with --force")
+    if out.is_dir():
+        raise UserError(f"--out={out} is a folder: name a file in it")
     if file.is_dir():
         raise UserError(f"{file} is a folder: name one of its files, such as {file / 'checkpoints' / 'last.ckpt'}")
 
@@ -37,16 +39,20 @@ def main(argv: list[str]) -> int:
         if not isinstance(content, dict) or "pytorch-lightning_version" not in content:
             raise UserError(f"{file}: --checkpoint needs a checkpoint of Lightning's, and this is none")
         plain = {key: content[key] for key in KEPT if key in content} | {"state_dict": plain}
+    before = file.stat().st_size  # it may be the file that is replaced
     out.parent.mkdir(parents=True, exist_ok=True)
     new = out.with_name(f"{out.name}.new")
-    torch.save(plain, new)
-    os.replace(new, out)
+    try:
+        torch.save(plain, new)
+        os.replace(new, out)
+    finally:
+        new.unlink(missing_ok=True)
     zeros, values = sum(found.zeros.values()), sum(found.weights[name].numel() for name in found.zeros)
     sparsity = zeros / values if values else 0.0
-    before, after = file.stat().st_size, out.stat().st_size
+    after = out.stat().st_size
     if options.json:
         facts = {"file": str(out), "masks": found.masks, "zeros": zeros, "values": values, "sparsity": sparsity}
-        print(json.dumps(facts | {"weights": dict(found.zeros), "bytes": [before, after]}, indent=2))
+        print(as_json(facts | {"weights": dict(found.zeros), "bytes": [before, after]}))
     else:
         print(
             f"{out}: {len(found.zeros)} masks of {found.masks} folded in, {zeros:,} of {values:,} entries are zero "

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lightning_prune.cli import trusted
+from lightning_prune.cli.as_json import as_json
 from lightning_prune.cli.errors import UserError
 from lightning_prune.cli.quiet import quiet
 
@@ -69,7 +70,7 @@ def main(argv: list[str]) -> int:
     )
     save_picture(shown, run / "threshold_sweep.png", f"{run.name}: units with p > T")
     if options.json:
-        print(json.dumps([asdict(point) for point in shown], indent=2))
+        print(as_json([asdict(point) for point in shown]))
         return 0
     print(f"{table(shown)}\n\n{run / 'threshold_sweep.png'}")
     if options.extract is not None:

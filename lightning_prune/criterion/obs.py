@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -55,8 +56,9 @@ class OBS:
         check_window(self.window)
         if isinstance(self.block, bool) or not isinstance(self.block, int) or self.block < 1:
             raise ValueError(f"block={self.block!r} must be an int of at least 1")
-        if not self.damping > 0.0:
-            raise ValueError(f"damping={self.damping} must be above 0")
+        number: Any = self.damping
+        if not isinstance(number, (int, float)) or not 0.0 < number < math.inf:
+            raise ValueError(f"damping={self.damping!r} must be a finite number above 0")
 
     def at(self, site: Site) -> OBS:
         """Return the criterion with that weight's memory."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from lightning_prune import steps
 
@@ -59,6 +59,10 @@ class AccuracyBudget:
             raise ValueError(f"metric={self.metric!r} must be the name of what validation logs, such as 'val/accuracy'")
         if isinstance(self.drop, bool) or not isinstance(self.drop, (int, float)) or not 0 <= self.drop < math.inf:
             raise ValueError(f"drop={self.drop!r} must be a number of at least 0, in the metric's own units")
+        if self.reference is not None and not _is_finite(self.reference):
+            raise ValueError(
+                f"reference={self.reference!r} must be a finite number, in the metric's own units, or None"
+            )
         if self.mode not in ("max", "min"):
             raise ValueError(f"mode={self.mode!r} must be 'max' or 'min'")
         steps.check_window(self.begin_step, self.end_step)
@@ -186,3 +190,7 @@ class Told:
     def closed(self) -> Told:
         """Return the schedule of a run that ends with what was good."""
         return replace(self, levels=(*self.levels[:-1], (self.levels[-1][0], self.good_sparsity)), done=True)
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

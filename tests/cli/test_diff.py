@@ -103,3 +103,26 @@ def test_what_cannot_be_compared_is_named(command: Command) -> None:
     assert "nowhere.pt: there is no such file" in command("diff", "a.pt", "nowhere.pt").err
     torch.save({"epoch": 3}, "empty.pt")
     assert "empty.pt: there is no tensor in it" in command("diff", "a.pt", "empty.pt").err
+
+
+def test_complex_numbers_are_compared_as_a_whole(command: Command) -> None:
+    zero, one = torch.zeros(2, 2), torch.ones(2, 2)
+    write("a.pt", c=torch.complex(one, zero), j=torch.complex(zero, one))
+    write("b.pt", c=torch.complex(one, 5 * one), j=torch.complex(zero, one))
+    said = command("diff", "a.pt", "b.pt", "--json")
+    assert said.err == ""
+    c, j = json.loads(said.out)["tensors"]
+    assert (c["moved"], j["moved"]) == (5.0, 0.0)
+    assert c["sparsity"] == j["sparsity"] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_json_has_null_where_a_number_is_not_finite(command: Command, value: float) -> None:
+    write("a.pt", w=torch.full((2, 2), value))
+    write("b.pt", w=torch.ones(2, 2))
+
+    def no_constant(name: str) -> object:
+        raise AssertionError(name)
+
+    found = json.loads(command("diff", "a.pt", "b.pt", "--json").out, parse_constant=no_constant)
+    assert found["tensors"][0]["moved"] is None

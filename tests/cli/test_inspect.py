@@ -193,3 +193,17 @@ def test_refuses_what_is_no_checkpoint(command: Command, content: bytes, suffix:
 def test_says_that_there_are_no_tensors(command: Command) -> None:
     torch.save({"epoch": 3}, "file.pt")
     assert command("inspect", "file.pt").err == "lightning-prune: file.pt: there is no tensor in it\n"
+
+
+@pytest.mark.parametrize("names", [("net", "disc"), ("generator", "discriminator"), ("weights", "critic")])
+def test_of_several_networks_all_are_counted(command: Command, names: tuple[str, str]) -> None:
+    torch.save({name: {"w": torch.full((4, 4), float(i))} for i, name in enumerate(names)}, "gan.pt")
+    found = json.loads(command("inspect", "gan.pt", "--json").out)
+    assert [tensor["name"] for tensor in found["tensors"]] == [f"{name}.w" for name in names]
+    assert (found["values"], found["zeros"]) == (32, 16)
+
+
+def test_an_average_or_an_optimizer_beside_a_model_is_not_counted(command: Command) -> None:
+    w = torch.ones(4, 4)
+    torch.save({"model": {"w": w}, "model_ema": {"w": w}, "optimizer": {"state": {0: {"exp_avg": w}}}}, "run.pt")
+    assert json.loads(command("inspect", "run.pt", "--json").out)["values"] == 16

@@ -153,6 +153,7 @@ WRONG: dict[tuple[str, ...], str] = {
     ("RUN.pt", "task.lr=1"): "task.lr=1 goes with a recipe: -cn RECIPE",
     ("RUN.pt", "-cn", "digits_cnn_iterative"): "rounds is set: it prunes in rounds",
     ("RUN.pt", "-cn", "digits_mlp", "pruner=learned"): "its masks are learned",
+    ("RUN.pt", "-cn", "digits_cnn_dynamic"): "its gates leave out channels of each example",
     ("RUN.pt", "-cn", "digits_mlp", "pruner/schedule=hold"): "has no final_sparsity",
     ("RUN.pt", "-cn", "digits_mlp", "pruner/schedule=accuracy_budget"): "has no final_sparsity",
     (*MLP_WORDS, "pruner/pattern=channel", "pruner/budget=macs"): "a share of .*MACs: give that of .* by --sparsity",

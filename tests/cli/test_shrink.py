@@ -70,6 +70,7 @@ def test_a_shrunk_run_is_exported_by_other_commands(command: Command) -> None:
         (("nowhere",), "nowhere is no run's folder"),
         (("run",), "no unit is dead"),
         (("run", "--weights", "nothing.pt"), "nothing.pt: there is no such file"),
+        (("run", "--out", "run"), "--out=run is the folder of a run, whose model.pt would no longer fit"),
     ],
 )
 def test_what_cannot_be_shrunk_is_one_line(command: Command, argv: tuple[str, ...], words: str) -> None:

@@ -204,3 +204,20 @@ def test_files_that_are_there_are_not_replaced_unless_told(command: Command) -> 
     assert "is a folder: name one of its files" in command("strip", ".", "--out", "x.pt").err
     torch.save({"state_dict": {"a_orig": torch.ones(2), "a_mask": torch.ones(2)}}, "torch.ckpt")
     assert "--checkpoint needs a checkpoint of Lightning's" in command("strip", "torch.ckpt", "--checkpoint").err
+
+
+def test_a_file_may_be_replaced_by_itself_and_its_size_before_is_told(command: Command) -> None:
+    trained(PruningCallback(Pruner(SCHEDULE, scope=Uniform())))
+    before = Path("mid.ckpt").stat().st_size
+    said = command("strip", "mid.ckpt", "--out", "mid.ckpt", "--force", "--json")
+    assert json.loads(said.out)["bytes"] == [before, Path("mid.ckpt").stat().st_size]
+    assert Path("mid.ckpt").stat().st_size < before
+
+
+def test_a_folder_is_not_replaced(command: Command) -> None:
+    trained(PruningCallback(Pruner(SCHEDULE, scope=Uniform())))
+    Path("there").mkdir()
+    before = set(Path().iterdir())
+    said = command("strip", "mid.ckpt", "--out", "there", "--force")
+    assert (said.status, said.err) == (1, "lightning-prune: --out=there is a folder: name a file in it\n")
+    assert set(Path().iterdir()) == before

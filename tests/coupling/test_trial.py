@@ -147,3 +147,21 @@ def test_the_reason_of_a_residual_stream_behind_a_norm_of_its_own_is_the_norm() 
     for name in ("blocks.0.mlp.fc2.weight", "blocks.1.mlp.fc2.weight", "wte.weight"):
         assert coupling.refused[name].endswith("normalises over its channels"), coupling.refused[name]
     assert {"blocks.0.attn.c_attn.weight", "blocks.1.mlp.fc1.weight"} <= {group.name for group in coupling.groups}
+
+
+def test_a_module_that_keeps_a_result_of_its_forward_is_coupled_and_pruned() -> None:
+    class Keeping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(8, 8), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.features = {"relu": [torch.relu(self.a(x))]}
+            return self.b(self.features["relu"][0])
+
+    net, x = Keeping(), torch.randn(2, 8)
+    found = couple(net, x)
+    assert [group.name for group in found.groups] == ["a.weight"]
+    net(x)
+    assert [group.name for group in couple(net, x).groups] == ["a.weight"], "also where the model itself has kept one"
+    assert net.features["relu"][0].grad_fn is not None

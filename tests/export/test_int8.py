@@ -350,3 +350,17 @@ def test_a_file_that_differs_or_loses_a_zero_is_not_left_behind(
         to_int8(net, file, [batch])
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
     assert file.read_text(encoding="utf-8") == "the one before"
+
+
+def test_a_model_for_batches_of_one_size_gives_a_file_for_that_size_and_a_warning(tmp_path: Path) -> None:
+    class Loop(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(16, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack([self.layer(row) for row in x])
+
+    with pytest.warns(UserWarning, match=r"net\.onnx: torch can trace the model for 4 examples at a time alone"):
+        to_int8(Loop(), tmp_path / "net.onnx", [torch.randn(4, 16)])
+    assert onnx_file.session(tmp_path / "net.onnx").get_inputs()[0].shape == [4, 16]

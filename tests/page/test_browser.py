@@ -31,7 +31,7 @@ SHORT = (
     "callbacks=none",
 )
 CHANNELS = ("pruner/pattern=channel", "prune.shrink=true", "pruner.schedule.final_sparsity=0.6")
-PAGES = ("weights", "channels", "both", "unfinished")
+PAGES = ("weights", "channels", "both", "unfinished", "long names")
 DESK, PHONE = (1280, 900), (390, 844)
 
 
@@ -47,6 +47,9 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     (killed / "report.json").unlink()
     made = {name: folder / name / "report.html" for name in ("weights", "channels")}
     made["both"] = report_page(folder / "weights", folder / "channels")
+    names = (f"pruner.criterion=magnitude,pruner.schedule.final_sparsity=0.9,seed={n}" for n in (0, 1))
+    long = [shutil.copytree(folder / "weights", folder / name) for name in (*names, 120 * "x")]
+    made["long names"] = report_page(*long, out=folder / "long.html")
     return made | {"unfinished": report_page(killed)}
 
 

@@ -12,9 +12,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from lightning_prune.criterion import OBS, ActivationTaylor, APoZ, Fisher, MeanActivation, Movement, Taylor, Wanda
+from lightning_prune.criterion import (
+    OBS,
+    ActivationTaylor,
+    APoZ,
+    Fisher,
+    Magnitude,
+    MeanActivation,
+    Movement,
+    OutputVariance,
+    Snip,
+    Taylor,
+    Wanda,
+)
 from lightning_prune.pattern import Channel, Element
 from lightning_prune.pruning import Pruner
+from lightning_prune.reconstruction import Greedy, Lasso, ReduceReuse, SparseGPT
 from lightning_prune.regularizer import Growing
 from lightning_prune.rounds import PruningRounds
 from lightning_prune.schedule import OneShot, Polynomial
@@ -372,3 +385,90 @@ def test_G16_a_copy_in_the_window_goes_on_alike(criterion: Any, way: str) -> Non
     masks = [{name: weight.mask for name, weight in some[1].masks.items()} for some in (together, copied)]
     assert same(*masks)
     assert pruner.report().sparsity > 0.4
+
+
+def lowered(criterion: Any) -> list[torch.dtype]:
+    """Return the types of a criterion's sums after a step of which forward and `before_step` are under autocast."""
+    model, pruner = net_for(criterion), pruner_of(criterion, OneShot(0.5, 3))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    pruner.attach(model, STEPS)
+    for step in (1, 2):
+        x, y = batch(step)
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):  # manual optimization: all of a training step
+            functional.cross_entropy(model(x).float(), y).backward()
+            pruner.before_step(optimizer)
+    return [value.dtype for memory in seen(pruner).values() for value in memory.values()]
+
+
+@pytest.mark.parametrize("criterion", [*criteria_of_training(), OBS(block=4, window=None)])
+def test_sums_are_worked_out_outside_of_autocast(criterion: Any) -> None:
+    assert torch.bfloat16 not in lowered(criterion)
+
+
+@pytest.mark.parametrize("reconstruction", [SparseGPT(), ReduceReuse(), Greedy(), Lasso()])
+def test_sums_of_reconstructions_are_too(reconstruction: Any) -> None:
+    pattern = Element() if isinstance(reconstruction, SparseGPT) else Channel(example_inputs=EXAMPLE)
+    model, pruner = net(), Pruner(OneShot(0.5, 3), pattern=pattern, reconstruction=reconstruction)
+    pruner.attach(model, STEPS)
+    with torch.autocast("cpu", torch.bfloat16):
+        x, y = batch(1)
+        functional.cross_entropy(model(x).float(), y).backward()
+        pruner.before_step()
+    found = [value for memory in seen(pruner).values() for value in memory.values()]
+    assert found
+    assert all(value.dtype != torch.bfloat16 for value in found)
+
+
+@pytest.mark.parametrize("criterion", [Wanda(window=1), Snip(window=1), Movement(window=2)])
+def test_where_two_optimizers_step_in_a_batch_windows_lie_before_the_same_updates(criterion: Any) -> None:
+    """The pruner is asked once a batch, when two steps more are completed."""
+
+    def updates(criterion: Any) -> list[int]:
+        model = net()
+        halves = [torch.optim.SGD(model[:2].parameters(), 0.1), torch.optim.SGD(model[2:].parameters(), 0.1)]
+        pruner, found = Pruner(Polynomial(0.6, 4, 18, 2), criterion), list[int]()
+        pruner.attach(model, 20)
+        pruner.update(0, halves)
+        for step in range(2, 21, 2):
+            x, y = batch(step)
+            for optimizer in halves:
+                optimizer.zero_grad()
+            functional.cross_entropy(model(x), y).backward()
+            for optimizer in halves:
+                pruner.before_step(optimizer)
+                optimizer.step()
+            if pruner.update(step, halves):
+                found.append(step)
+        return found
+
+    assert updates(criterion) == updates(Magnitude()) == list(range(4, 19, 2))
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad")
+@pytest.mark.parametrize("criterion", [Wanda(window=2), OutputVariance(window=2)])
+def test_reentrant_checkpointing_is_seen_once_as_is_any_other(criterion: Any) -> None:
+    class Checkpointed(nn.Module):
+        def __init__(self, reentrant: bool | None) -> None:
+            super().__init__()
+            self.net, self.reentrant = net(), reentrant
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(self.net[0](x))
+            part = self.net[2:]
+            return part(x) if self.reentrant is None else checkpoint(part, x, use_reentrant=self.reentrant)
+
+    def sums(reentrant: bool | None) -> dict[str, dict[str, Tensor]]:
+        model, pruner = Checkpointed(reentrant), Pruner(OneShot(0.5, 2), criterion)
+        pruner.attach(model, STEPS)
+        with torch.no_grad():  # as a teacher's, or a first look: never made again
+            model(batch(9)[0])
+        for step in (1, 2):
+            x, y = batch(step)
+            functional.cross_entropy(model(x), y).backward()
+            pruner.before_step()
+        return seen(pruner)
+
+    plain = sums(None)
+    assert same(plain, sums(False))
+    assert same(plain, sums(True))

@@ -111,3 +111,9 @@ def test_what_is_out_of_range_is_named(key: str, value: Any) -> None:
         AccuracyBudget("", 0.1)
     with pytest.raises(ValueError, match=r"least=0\.9 and most=0\.5"):
         AccuracyBudget("a", 0.1, least=0.9, most=0.5)
+
+
+@pytest.mark.parametrize("reference", ["0.9", math.nan, math.inf, True, [0.9]])
+def test_G13_a_reference_that_is_no_number_is_refused(reference: Any) -> None:
+    with pytest.raises(ValueError, match=r"reference=.* must be a finite number"):
+        AccuracyBudget("a", 0.01, reference=reference)

@@ -74,6 +74,8 @@ def _remedy(pruner: Pruner | LearnedMasks) -> str:
 
 def _why_less(pruner: Pruner | LearnedMasks) -> str:
     schedule, last = pruner.resolved_schedule, pruner.last_update
+    if isinstance(pruner, Pruner) and pruner.put_off:
+        return pruner.put_off
     if last is None or last < schedule.end_step:
         return f"the run ended before end_step={schedule.end_step}"
     if not getattr(pruner.selection, "exact", True):

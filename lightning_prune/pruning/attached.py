@@ -262,6 +262,14 @@ class Attached:
         self._look()
         return True
 
+    @property
+    def put_off(self) -> str:
+        """Why an update that was due has not been made; empty where none was put off."""
+        due = self.schedule.last_update(self._at)
+        if due is None or (self.step is not None and due <= self.step) or not self._looking.lacking:
+            return ""
+        return f"the update of step {due} was not made, since {self._looking.lacking}"
+
     def _decide(self, step: int, exchanges: bool = False) -> list[Decision]:
         remembered = self._memories()
         try:

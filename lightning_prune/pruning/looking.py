@@ -90,6 +90,11 @@ class Looking:
         seen = self._observation is None or self._observation.ready(step, due)
         return seen and (self._regrowing is None or not new or self._regrowing.ready(step, due))
 
+    @property
+    def lacking(self) -> str:
+        """What an update that is due waits for; empty where none waits."""
+        return "" if self._observation is None else self._observation.lacking
+
     def exchanged(self, decisions: list[Decision], step: int) -> list[Decision]:
         """Return the masks with what returns in the place of as many others."""
         return decisions if self._regrowing is None else self._regrowing.exchanged(decisions, step)

@@ -51,6 +51,7 @@ class Observation:
         self._layers: list[nn.Module] = []
         self._on = False
         self._patience = Patience()
+        self.lacking = ""  # what an update that is due waits for
         if self._hooked and self._steady:
             self._put()
 
@@ -241,15 +242,16 @@ class Observation:
             ValueError: something still was not after `PATIENCE` steps; the message names it.
         """
         unseen = self._unseen()
+        names = ", ".join(f"'{name}'" for name in unseen)
+        self.lacking = f"{self._criterion} has seen no {self._criterion.observes} of {names}" if unseen else ""
         if not unseen:
             return True
         if self._patience.lasts(step):
             return False
-        names = ", ".join(f"'{name}'" for name in unseen)
         raise ValueError(
-            f"{self._criterion} has seen no {self._criterion.observes} of {names} in {PATIENCE} steps, and the update "
-            f"of step {due} needs it: leave out what the forward does not reach in training mode by "
-            "Targets(exclude=...), and call before_step(optimizer) after each backward"
+            f"{self.lacking} in {PATIENCE} steps, and the update of step {due} needs it: leave out what the "
+            "forward does not reach in training mode by Targets(exclude=...), and call before_step(optimizer) after "
+            "each backward"
         )
 
     def _unseen(self) -> list[str]:

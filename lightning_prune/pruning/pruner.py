@@ -87,6 +87,7 @@ class Pruner(Engine[Attached]):
         self.budget = budget
         self.units_found: UnitsFound | None = None
         self.measured: dict[str, Any] | None = None
+        self.put_off = ""  # why the update that was due when it was stripped had not been made
         self.reconstruction = reconstruction
         self.regrowth = regrowth
         super().__init__(name)
@@ -205,6 +206,7 @@ class Pruner(Engine[Attached]):
                 self._final_report = on_model.with_speedup(self._final_report)
             size, share = self._final_report.size, 100 * self._final_report.sparsity
             log.info("%s: %d values, %.2f %% zeros", self.name, size, share)
+            self.put_off = on_model.put_off
             self._left = on_model.header() if split else self.state_dict()
             self._later = on_model.state_dict if split else None
             if not (resumable or self._unfinished):

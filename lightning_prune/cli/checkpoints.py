@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,19 @@ def tensors(content: Any) -> Iterator[tuple[str, Tensor]]:
             break
         content = content[name]
     yield from _flat(content)
+
+
+def tied(named: Iterable[tuple[str, Tensor]]) -> dict[str, str]:
+    """Return the names of tensors that are others over again, each with that of the first of them."""
+    first: dict[Any, str] = {}
+    found: dict[str, str] = {}
+    for name, tensor in named:
+        if tensor.layout == torch.strided and tensor.numel() and tensor.device.type != "meta":
+            place = tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tensor.shape, tensor.stride()
+            known = first.setdefault(place, name)
+            if known != name:
+                found[name] = known
+    return found
 
 
 def _one_of_several(name: str, content: Mapping[Any, Any]) -> bool:

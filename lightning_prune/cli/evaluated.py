@@ -140,5 +140,6 @@ class Evaluator:
 
 
 def _zeros(state: Mapping[str, Tensor]) -> tuple[int, int]:
-    large = [tensor for tensor in state.values() if tensor.dim() >= 2]
+    again = checkpoints.tied(state.items())
+    large = [tensor for name, tensor in state.items() if tensor.dim() >= 2 and name not in again]
     return sum(t.numel() - int(t.count_nonzero()) for t in large), sum(t.numel() for t in large)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,13 @@ from lightning_prune.report import columns, percent
 
 @dataclass(frozen=True)
 class Count:
-    """The zeros of one tensor."""
+    """The zeros of one tensor; one that is tied to another before is not counted again."""
 
     name: str
     shape: tuple[int, ...]
     size: int
     zeros: int
+    tied_to: str = ""
 
     @property
     def sparsity(self) -> float:
@@ -97,7 +98,9 @@ class _Found:
 
 def _found(file: Path, trusted: bool) -> _Found:
     content = checkpoints.load(file, trusted, "inspect it with --trust, or ")
-    counts = [_count(printable(name), tensor) for name, tensor in checkpoints.tensors(content)]
+    named = list(checkpoints.tensors(content))
+    again = checkpoints.tied(named)
+    counts = [replace(_count(printable(n), tensor), tied_to=printable(again.get(n, ""))) for n, tensor in named]
     if not counts:
         raise UserError(f"{file}: there is no tensor in it")
     states = list(prunings(content))
@@ -149,14 +152,21 @@ def _split(counts: list[Count]) -> tuple[list[Count], list[Count]]:
 
 
 def _total(name: str, counts: list[Count]) -> Count:
-    return Count(name, (), sum(c.size for c in counts), sum(c.zeros for c in counts))
+    once = [count for count in counts if not count.tied_to]
+    return Count(name, (), sum(c.size for c in once), sum(c.zeros for c in once))
+
+
+def _title(count: Count) -> str:
+    return f"{count.name} (tied to {count.tied_to})" if count.tied_to else count.name
 
 
 def _text(found: _Found) -> str:
     content, counts = found.content, found.counts
     large, small = _split(counts)
     rows = [("tensor", "shape", "values", "zeros", "sparsity")]
-    rows += [(c.name, "x".join(map(str, c.shape)), f"{c.size:,}", f"{c.zeros:,}", percent(c.sparsity)) for c in large]
+    rows += [
+        (_title(c), "x".join(map(str, c.shape)), f"{c.size:,}", f"{c.zeros:,}", percent(c.sparsity)) for c in large
+    ]
     total = _total("of two or more dimensions", large)
     rows.append((total.name, "", f"{total.size:,}", f"{total.zeros:,}", percent(total.sparsity)))
     if small:

@@ -207,3 +207,13 @@ def test_an_average_or_an_optimizer_beside_a_model_is_not_counted(command: Comma
     w = torch.ones(4, 4)
     torch.save({"model": {"w": w}, "model_ema": {"w": w}, "optimizer": {"state": {0: {"exp_avg": w}}}}, "run.pt")
     assert json.loads(command("inspect", "run.pt", "--json").out)["values"] == 16
+
+
+def test_tied_tensors_are_counted_once_and_named(command: Command) -> None:
+    w = torch.ones(4, 5)
+    w[:2] = 0
+    torch.save({"emb.weight": w, "part.weight": w[2:], "head.weight": w}, "tied.pt")
+    found = json.loads(command("inspect", "tied.pt", "--json").out)
+    assert (found["values"], found["zeros"]) == (30, 10), "a part of another is a tensor of its own"
+    assert [tensor["tied_to"] for tensor in found["tensors"]] == ["", "", "emb.weight"]
+    assert "head.weight (tied to emb.weight)" in command("inspect", "tied.pt").out

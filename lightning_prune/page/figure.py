@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -111,7 +112,9 @@ class Canvas:
         """Return the picture, in the page's colours, without names that another picture may have."""
         stream = io.BytesIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        self.figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from")  # text stays text: the reader's fonts have it
+            self.figure.savefig(stream, format="svg", transparent=True, metadata=nothing)
         return _of_the_page(stream.getvalue().decode())
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lightning_prune.page import report_page
+from lightning_prune.page.figure import canvas, drawing
 from lightning_prune.page.run import read_run
 from lightning_prune.page.story import sentence
 from tests.page.runs import write
@@ -178,3 +179,10 @@ def test_more_layers_than_lines_can_show_become_a_map_and_more_than_fit_are_coun
     assert "pale is 0, full is 10.00 %" in text
     assert "<image" in page.read_text(encoding="utf-8")
     assert len(page.read_bytes()) < 500_000
+
+
+def test_names_that_no_font_here_has_stay_text_for_the_readers_fonts() -> None:
+    with drawing():
+        on = canvas(200, 100, (40, 10, 20, 20))
+        on.axis.set_title("層.重み")
+        assert "層.重み" in on.svg()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 Curves = dict[str, list[tuple[int, float]]]
@@ -10,13 +11,25 @@ Curves = dict[str, list[tuple[int, float]]]
 
 
 def read_metrics(folder: Path) -> Curves:
-    """Return the curves in `metrics.csv`, none if there is no such file."""
+    """Return the curves in `metrics.csv`, none if there is no such file.
+
+    A last line that was cut, as of a run that was killed while it wrote, is left out.
+
+    Raises:
+        ValueError: another line is damaged.
+    """
     path = folder / "metrics.csv"
     curves: Curves = {}
-    if path.is_file():
-        with path.open(encoding="utf-8", newline="") as stream:
-            for row in csv.DictReader(stream):
-                for name, value in row.items():
-                    if value and name not in ("step", "epoch"):
-                        curves.setdefault(name, []).append((int(row["step"]), float(value)))
+    if not path.is_file():
+        return curves
+    with path.open(encoding="utf-8", newline="") as stream:
+        text = stream.read()
+    whole = io.StringIO(text[: text.rfind("\n") + 1], newline="")
+    for row in csv.DictReader(whole):
+        for name, value in row.items():
+            if not value or name in ("step", "epoch"):
+                continue
+            if row.get("step") is None:
+                raise ValueError(f"{path}: a line is shorter than its header")
+            curves.setdefault(name, []).append((int(row["step"]), float(value)))
     return curves

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_prune.page import report_page
+from lightning_prune.page import read_metrics, report_page
 from lightning_prune.page.figure import canvas, drawing
 from lightning_prune.page.run import read_run
 from lightning_prune.page.story import sentence
@@ -186,3 +186,15 @@ def test_names_that_no_font_here_has_stay_text_for_the_readers_fonts() -> None:
         on = canvas(200, 100, (40, 10, 20, 20))
         on.axis.set_title("層.重み")
         assert "層.重み" in on.svg()
+
+
+@pytest.mark.parametrize("cut", ["1", "12", "12,", "12,0.", "12,0.7"])
+def test_a_last_line_that_was_cut_is_left_out(tmp_path: Path, cut: str) -> None:
+    (tmp_path / "metrics.csv").write_bytes(f"step,val/accuracy\r\n5,0.5\r\n10,0.6\r\n{cut}".encode())
+    assert read_metrics(tmp_path) == {"val/accuracy": [(5, 0.5), (10, 0.6)]}
+
+
+def test_another_damaged_line_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("val/accuracy,step\n0.5\n0.6,10\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="a line is shorter than its header"):
+        read_metrics(tmp_path)

@@ -50,7 +50,9 @@ def first_examples(trainer: pl.Trainer, module: pl.LightningModule) -> Any:
     remedy = "set self.example_input_array in the module, or pass Channel(example_inputs=...)"
     defined_in = str(getattr(type(module).forward, "__module__", ""))
     if any(defined_in.startswith(f"{package}.") for package in ("torch", *families.NAMES)):
-        raise ValueError(f"{kind} has no forward to trace its graph through: define one, and {remedy}")
+        raise ValueError(
+            f"{kind} has no example inputs to trace its graph with, and no forward: define one, and {remedy}"
+        )
     try:
         with own_randomness():
             inputs = _inputs(module, _batch(_loader(trainer)))

@@ -34,7 +34,9 @@ def main(argv: list[str]) -> int:
         "left, the exit status is 1. Files are read as plain values; nothing in them is run.",
     )
     parser.add_argument("folders", type=Path, nargs="+", metavar="FOLDER", help="a run, or a folder with runs below it")
-    parser.add_argument("--out", type=Path, help="the folder to write into; by default, the one that all the runs share")
+    parser.add_argument(
+        "--out", type=Path, help="the folder to write into; by default, the one that all the runs share"
+    )
     parser.add_argument("--title", help="stands above the picture")
     parser.add_argument("--wandb", action="store_true", help="log table and picture as a run of wandb, offline")
     parser.add_argument("--json", action="store_true", help="print JSON, a row a run, in place of tables")

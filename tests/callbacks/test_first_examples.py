@@ -256,7 +256,7 @@ def broken(index: int) -> Any:
         (Net, lambda: loader(Items(broken), shuffle=False), r"the training data gives none \(no example 0\)"),
         (Net, lambda: loader(Items(lambda i: ("a", i))), r"a batch is \(tuple, Tensor\), and forward takes x: "),
         (Unnamed, KINDS["names"][1], r"a batch has x, y, id, and forward takes pixels: "),
-        (NoForward, pairs, r"NoForward has no forward to trace its graph through: define one"),
+        (NoForward, pairs, r"NoForward has no example inputs .*, and no forward: define one"),
     ],
 )
 def test_what_gives_no_examples_is_refused_with_the_remedy(

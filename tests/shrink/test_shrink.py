@@ -141,10 +141,11 @@ def test_G11_a_run_that_broke_off_is_stripped_and_not_shrunk() -> None:
 def test_G13_a_module_without_example_inputs_is_refused_before_training() -> None:
     model = ConvNet(example=False)
     before = copy.deepcopy(model.state_dict())
+    in_order = list(data())  # no data set that could be asked for an example
     for pruner in (Pruner(Polynomial(0.5, 2, 10, 2)), Pruner(Polynomial(0.5, 2, 10, 2), pattern=Channel())):
         run = trainer(callbacks=[PruningCallback(pruner, shrink=True)], max_epochs=2)
         with pytest.raises(ValueError, match=r"ConvNet has no example inputs.*example_input_array"):
-            run.fit(model, data())
+            run.fit(model, in_order)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 

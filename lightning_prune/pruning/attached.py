@@ -227,8 +227,8 @@ class Attached:
         """Update the masks if an update is due, and return whether one was."""
         stepping = tuple(optimizers)
         woken = self._chosen.look(stepping) and self._go_on()
-        if self._stride is None:  # the first step comes from anywhere
-            self._stride = max(1, len(stepping))
+        if self._stride is None:  # a first step may come from anywhere, but for that of a run
+            self._stride = 1 if step else max(1, len(stepping))
         elif step > self._at:
             self._stride = step - self._at
         due, self._at = self.schedule.last_update(step), step

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from dataclasses import is_dataclass, replace
+from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -31,11 +31,6 @@ def needed(pruner: Any, module: pl.LightningModule) -> bool:
     return is_dataclass(pattern) and getattr(module, "example_input_array", None) is None
 
 
-def with_examples(pattern: Any, inputs: Any) -> Any:
-    """Return a coupled pattern that traces with these inputs; with None, with the module's own."""
-    return replace(pattern, example_inputs=inputs)
-
-
 def first_examples(trainer: pl.Trainer, module: pl.LightningModule) -> Any:
     """Return what the module's forward takes, made of the first two examples of the data that the trainer trains on.
 
@@ -46,22 +41,17 @@ def first_examples(trainer: pl.Trainer, module: pl.LightningModule) -> Any:
     Raises:
         ValueError: that cannot be done; the message says why, and what to do instead.
     """
-    kind = type(module).__name__
+    none = f"{type(module).__name__} has no example inputs to trace its graph with"
     remedy = "set self.example_input_array in the module, or pass Channel(example_inputs=...)"
     defined_in = str(getattr(type(module).forward, "__module__", ""))
     if any(defined_in.startswith(f"{package}.") for package in ("torch", *families.NAMES)):
-        raise ValueError(
-            f"{kind} has no example inputs to trace its graph with, and no forward: define one, and {remedy}"
-        )
+        raise ValueError(f"{none}, and no forward: define one, and {remedy}")
     try:
         with own_randomness():
-            inputs = _inputs(module, _batch(_loader(trainer)))
+            return _inputs(module, _batch(_loader(trainer)))
     except Exception as error:  # whatever a data set or collate function of the user's own raises
         why = str(error) or type(error).__name__
-        raise ValueError(
-            f"{kind} has no example inputs to trace its graph with, and the training data gives none ({why}): {remedy}"
-        ) from error
-    return inputs
+        raise ValueError(f"{none}, and the training data gives none ({why}): {remedy}") from error
 
 
 def described(inputs: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from lightning_utilities.core.rank_zero import rank_zero_info
@@ -10,7 +11,7 @@ from lightning_utilities.core.rank_zero import rank_zero_info
 from lightning_prune import families
 from lightning_prune.callbacks.agreement import check_overlap, on_ranks
 from lightning_prune.callbacks.ending import example_of
-from lightning_prune.callbacks.first_examples import described, first_examples, needed, with_examples
+from lightning_prune.callbacks.first_examples import described, first_examples, needed
 from lightning_prune.callbacks.loss_scale import plain_optimizer
 from lightning_prune.callbacks.own_processes import check_shapes_come_back
 from lightning_prune.callbacks.rewind import Rewind, Rewinder, check_optimizers
@@ -104,7 +105,8 @@ def put_on(
 
     if isinstance(pruner, Pruner) and needed(pruner, module):
         inputs = on_ranks(trainer, title, lambda: first_examples(trainer, module))
-        pruner.pattern = with_examples(pruner.pattern, inputs)
+        pattern: Any = pruner.pattern
+        pruner.pattern = replace(pattern, example_inputs=inputs)
         rank_zero_info(
             f"{title}: {type(module).__name__} has no example_input_array, so its graph is traced with the first "
             f"examples of the training data, {described(inputs)}"

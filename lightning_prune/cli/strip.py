@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ def main(argv: list[str]) -> int:
 
     from lightning_prune.cli import checkpoints
     from lightning_prune.cli.stripped import KEPT, stripped
+    from lightning_prune.export.whole_file import unfinished
     from lightning_prune.report import percent
 
     content = checkpoints.load(file)
@@ -41,12 +41,8 @@ def main(argv: list[str]) -> int:
         plain = {key: content[key] for key in KEPT if key in content} | {"state_dict": plain}
     before = file.stat().st_size  # it may be the file that is replaced
     out.parent.mkdir(parents=True, exist_ok=True)
-    new = out.with_name(f"{out.name}.new")
-    try:
-        torch.save(plain, new)
-        os.replace(new, out)
-    finally:
-        new.unlink(missing_ok=True)
+    with unfinished(out) as place:
+        torch.save(plain, place)
     zeros, values = sum(found.zeros.values()), sum(found.weights[name].numel() for name in found.zeros)
     sparsity = zeros / values if values else 0.0
     after = out.stat().st_size

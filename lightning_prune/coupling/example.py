@@ -38,8 +38,13 @@ def copy_of(model: nn.Module) -> nn.Module:
 
     In the copy such a result has none.
     """
-    kept = [t for module in model.modules() for t in tensors(dict(vars(module))) if t.grad_fn is not None]
-    return copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in kept})
+    try:
+        return copy.deepcopy(model)
+    except RuntimeError:
+        kept = [t for module in model.modules() for t in tensors(dict(vars(module))) if t.grad_fn is not None]
+        if not kept:
+            raise
+        return copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in kept})
 
 
 def in_full(model: nn.Module, example_inputs: Any) -> tuple[nn.Module, Any]:

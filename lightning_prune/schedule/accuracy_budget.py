@@ -57,7 +57,7 @@ class AccuracyBudget:
         steps.make_plain(self)
         if not isinstance(self.metric, str) or not self.metric:
             raise ValueError(f"metric={self.metric!r} must be the name of what validation logs, such as 'val/accuracy'")
-        if isinstance(self.drop, bool) or not isinstance(self.drop, (int, float)) or not 0 <= self.drop < math.inf:
+        if not _is_finite(self.drop) or self.drop < 0:
             raise ValueError(f"drop={self.drop!r} must be a number of at least 0, in the metric's own units")
         if self.reference is not None and not _is_finite(self.reference):
             raise ValueError(

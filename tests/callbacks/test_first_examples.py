@@ -244,6 +244,11 @@ class Unnamed(OfNames):
         return self.net(pixels)
 
 
+class Lacking(OfNames):
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:  # pyright: ignore
+        return self.net(x * mask)
+
+
 def broken(index: int) -> Any:
     raise RuntimeError(f"no example {index}")
 
@@ -256,6 +261,7 @@ def broken(index: int) -> Any:
         (Net, lambda: loader(Items(broken), shuffle=False), r"the training data gives none \(no example 0\)"),
         (Net, lambda: loader(Items(lambda i: ("a", i))), r"a batch is \(tuple, Tensor\), and forward takes x: "),
         (Unnamed, KINDS["names"][1], r"a batch has x, y, id, and forward takes pixels: "),
+        (Lacking, KINDS["names"][1], r"a batch has x, y, id, and forward takes x: .*, mask: "),
         (NoForward, pairs, r"NoForward has no example inputs .*, and no forward: define one"),
     ],
 )

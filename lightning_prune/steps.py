@@ -2,30 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any
-
-_DIGITS = {2: 3, 4: 7}
-"""How many decimal digits a float of so many bytes tells apart."""
-
-
-def plain(value: Any) -> Any:
-    """Return a scalar of numpy or torch that is a real number as an int or float; anything else as it is.
-
-    A float narrower than Python's is taken as the decimal it was made from: float32's .9 is .9.
-    """
-    if type(value) in (bool, int, float) or not hasattr(value, "item") or not hasattr(value, "dtype") or value.shape:
-        return value
-    item = value.item()
-    if type(item) is float:
-        return float(f"{item:.{_DIGITS.get(value.dtype.itemsize, 17)}g}")
-    return item if type(item) is int else value
-
-
-def make_plain(schedule: Any) -> None:
-    """Have a frozen dataclass hold plain ints and floats where it was given scalars of numpy or torch."""
-    for field in fields(schedule):
-        object.__setattr__(schedule, field.name, plain(getattr(schedule, field.name)))
+from lightning_prune import given
 
 
 def check_sparsity(name: str, value: float) -> None:
@@ -111,8 +88,7 @@ def check_sparsities(initial: float, final: float) -> None:
 
 def check_power(power: float) -> None:
     """Raise ValueError unless the exponent is positive."""
-    if isinstance(power, bool) or not isinstance(power, (int, float)) or not 0 < power < float("inf"):
-        raise ValueError(f"power={power!r} must be a number above 0")
+    given.number("power", power, above=0)
 
 
 def resolve_grid(

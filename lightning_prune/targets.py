@@ -13,7 +13,8 @@ from torch.nn.parameter import UninitializedParameter
 from lightning_prune.coupling.layout import Layout, layout_of
 from lightning_prune.coupling.roles import why_unfit, why_whole
 from lightning_prune.coupling.zeros_used import Forwards
-from lightning_prune.steps import check_sparsity, plain
+from lightning_prune.given import plain
+from lightning_prune.steps import check_sparsity
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,8 @@ class Targets:
             if isinstance(patterns, str):
                 raise ValueError(f"{key}={patterns!r} must be a sequence of patterns: [{patterns!r}]")
             object.__setattr__(self, key, tuple(patterns))
+        if not isinstance(self.sparsity, Mapping):
+            raise ValueError(f"sparsity={self.sparsity!r} must map patterns to shares: {{'head': 0.5}}")
         if not isinstance(self.layout, Mapping):
             raise ValueError(f"layout={self.layout!r} must map patterns to layouts: {{'experts': 'expert out in'}}")
         for key in ("include", "exclude", "sparsity", "layout"):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from lightning_prune import given
 from lightning_prune.budget.protocol import Price
 from lightning_prune.cost.latency_table import LatencyTable
 from lightning_prune.cost.layer_times import measure_latency
@@ -50,10 +50,11 @@ class Latency:
     def __post_init__(self) -> None:
         for name in ("batch", "threads"):
             value = getattr(self, name)
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name}={value!r} must be an int of at least 1, or None")
-        if self.speedup is not None and not (math.isfinite(self.speedup) and self.speedup > 1):
-            raise ValueError(f"speedup={self.speedup!r} must be a number above 1; 2 halves the time")
+            if value is not None:
+                given.whole(name, value, 1, hint=", or None")
+        if self.speedup is not None:
+            given.number("speedup", self.speedup, above=1, hint="; 2 halves the time")
+        given.flag("by_cost", self.by_cost)
         if isinstance(self.table, LatencyTable):
             self._check(self.table)
         elif self.table is not None and not isinstance(self.table, str):

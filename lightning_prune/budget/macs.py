@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from lightning_prune import given
 from lightning_prune.budget.protocol import Price
 from lightning_prune.cost.macs import macs
 from lightning_prune.coupling.example import example_of
@@ -28,6 +29,9 @@ class MACs:
     """
 
     by_cost: bool = False
+
+    def __post_init__(self) -> None:
+        given.flag("by_cost", self.by_cost)
 
     def price(self, model: nn.Module, example_inputs: Any, shapes: Mapping[str, tuple[int, ...]]) -> Price:
         """Return the multiply-adds of a forward, and those of one entry of each weight.

@@ -32,6 +32,7 @@ from lightning_prune.cost import CostReport
 from lightning_prune.dynamic import DynamicGates
 from lightning_prune.dynamic.links import hold
 from lightning_prune.families import Callback
+from lightning_prune.given import flag
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.parsed import parsed
 from lightning_prune.pruning import Pruner
@@ -71,6 +72,7 @@ class PruningCallback(Callback, InNotebooks):
         rewind: Rewind | int | Literal["init"] | None = None,
         tag: str = "",
     ) -> None:
+        flag("shrink", shrink)
         self.pruner = pruner_of(pruner)
         self.rewind = rewind if rewind is None or isinstance(rewind, Rewind) else Rewind(rewind)
         if rewind is not None and isinstance(self.pruner, LearnedMasks):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_prune import saved
+from lightning_prune import given, saved
 from lightning_prune.callbacks import metrics_files, random_states
 from lightning_prune.families import Callback
 
@@ -46,8 +46,7 @@ class ResumePoint(Callback):
     """
 
     def __init__(self, dirpath: str | Path, share: float = 0.05) -> None:
-        if not 0.0 < share <= 1.0:
-            raise ValueError(f"share={share} must be above 0 and at most 1")
+        given.number("share", share, above=0, most=1)
         self.dirpath = Path(dirpath)
         self.share = share
         self._seconds: float | None = None  # that the latest writing took

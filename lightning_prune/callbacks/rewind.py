@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn, optim
 from torch.optim import Optimizer
 
-from lightning_prune import saved
+from lightning_prune import given, saved
 from lightning_prune.coupling.example import own_randomness
 from lightning_prune.pruning import Pruner
 from lightning_prune.shards import (
@@ -51,6 +51,8 @@ class Rewind:
     def __post_init__(self) -> None:
         if self.to != "init" and (isinstance(self.to, bool) or not isinstance(self.to, int) or self.to < 0):
             raise ValueError(f"rewind to={self.to!r} must be an optimizer step of at least 0, or 'init'")
+        given.flag("after_last", self.after_last)
+        given.whole("seed", self.seed)
 
 
 _FROM_ZERO = (optim.SGD, optim.Adam, optim.AdamW, optim.Adamax, optim.RMSprop, optim.RAdam, optim.Adadelta)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import cast
 
 from lightning_prune.dynamic import DynamicGates
+from lightning_prune.given import plain
 from lightning_prune.learned import LearnedMasks
 from lightning_prune.pruning import Pruner
 from lightning_prune.schedule import Polynomial, Schedule
-from lightning_prune.steps import plain
 
 
 def pruner_of(given: Pruner | LearnedMasks | DynamicGates | Schedule | float) -> Pruner:

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lightning_prune import given
 from lightning_prune.criterion.protocol import Observed, Site, check_window, doubled, of_each_weight, remembered, wide
 
 
@@ -40,8 +41,7 @@ class Entropy:
 
     def __post_init__(self) -> None:
         check_window(self.window)
-        if isinstance(self.bins, bool) or not isinstance(self.bins, int) or self.bins < 2:
-            raise ValueError(f"bins={self.bins!r} must be an int of at least 2")
+        given.whole("bins", self.bins, 2)
         if self.window is None:
             raise ValueError("window=None: the values of each example are kept, so give a number of steps")
 

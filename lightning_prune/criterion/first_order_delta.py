@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from lightning_prune import given
 from lightning_prune.criterion.protocol import Site, itself, moved_on, times_magnitude
 
 
@@ -30,8 +31,7 @@ class FirstOrderDelta:
     of_entries: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.decay < 1.0:
-            raise ValueError(f"decay={self.decay} must lie in [0, 1)")
+        given.number("decay", self.decay, least=0, below=1)
 
     def at(self, site: Site) -> FirstOrderDelta:
         """Return the criterion with that weight's memory."""

@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lightning_prune import given
 from lightning_prune.criterion.protocol import Criterion, Site, of_each_weight
 
 
@@ -44,6 +45,7 @@ class KMeans:
     of_outputs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        given.whole("seed", self.seed)
         if find_spec("sklearn") is None:
             raise ModuleNotFoundError(
                 "KMeans needs scikit-learn: pip install 'lightning-prune[structured]'", name="sklearn"

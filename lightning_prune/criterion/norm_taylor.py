@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from lightning_prune import given
 from lightning_prune.criterion.protocol import Observed, Site, check_window, remembered, wide
 
 
@@ -42,8 +43,7 @@ class NormTaylor:
 
     def __post_init__(self) -> None:
         check_window(self.window)
-        if not 0.0 <= self.decay < 1.0:
-            raise ValueError(f"decay={self.decay} must lie in [0, 1)")
+        given.number("decay", self.decay, least=0, below=1)
 
     def at(self, site: Site) -> NormTaylor:
         """Return the criterion with that norm's memory."""

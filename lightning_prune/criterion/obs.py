@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lightning_prune import given
 from lightning_prune.criterion.protocol import Observed, Site, check_window, doubled, remembered, wide
 
 _BLOCKS = 1 << 14
@@ -54,11 +54,8 @@ class OBS:
 
     def __post_init__(self) -> None:
         check_window(self.window)
-        if isinstance(self.block, bool) or not isinstance(self.block, int) or self.block < 1:
-            raise ValueError(f"block={self.block!r} must be an int of at least 1")
-        number: Any = self.damping
-        if not isinstance(number, (int, float)) or not 0.0 < number < math.inf:
-            raise ValueError(f"damping={self.damping!r} must be a finite number above 0")
+        given.whole("block", self.block, 1)
+        given.number("damping", self.damping, above=0)
 
     def at(self, site: Site) -> OBS:
         """Return the criterion with that weight's memory."""

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from lightning_prune import given
 from lightning_prune.ranking import by_rows, where_float64_is
 
 
@@ -155,8 +156,8 @@ class HostedCriterion(Protocol):
 
 def check_window(window: int | None) -> None:
     """Raise ValueError unless a window is None or a number of steps."""
-    if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 1):
-        raise ValueError(f"window={window!r} must be an int of at least 1, in optimizer steps, or None for all steps")
+    if window is not None:
+        given.whole("window", window, 1, hint=", in optimizer steps, or None for all steps")
 
 
 def remembered(memory: Mapping[str, Tensor], key: str, name: str) -> Tensor:

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lightning_prune import given
 from lightning_prune.criterion.protocol import Site, itself
 
 _LOW = (1 << 32) - 1
@@ -42,6 +43,9 @@ class Random:
     place: Callable[[Tensor], Tensor] = field(default=itself, repr=False)
 
     of_entries: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        given.whole("seed", self.seed)
 
     def at(self, site: Site) -> Random:
         """Return the criterion for that weight at that step."""

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lightning_prune import given
 from lightning_prune.criterion.protocol import Site, itself, moved_on, times_magnitude
 from lightning_prune.ranking import by_rows
 
@@ -33,8 +34,7 @@ class SecondOrderDelta:
     of_entries: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.decay < 1.0:
-            raise ValueError(f"decay={self.decay} must lie in [0, 1)")
+        given.number("decay", self.decay, least=0, below=1)
 
     def at(self, site: Site) -> SecondOrderDelta:
         """Return the criterion with that weight's memory."""

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from lightning_prune import given
 from lightning_prune.criterion.protocol import Observed, Site, check_window, of_each_weight, remembered, wide
 
 
@@ -39,8 +40,8 @@ class Taylor:
 
     def __post_init__(self) -> None:
         check_window(self.window)
-        if not 0.0 <= self.decay < 1.0:
-            raise ValueError(f"decay={self.decay} must lie in [0, 1)")
+        given.number("decay", self.decay, least=0, below=1)
+        given.flag("of_filters", self.of_filters)
 
     @property
     def of_outputs(self) -> bool:

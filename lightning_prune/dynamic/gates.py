@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from lightning_prune import given
 from lightning_prune.dynamic.gate_report import GateReport
 from lightning_prune.dynamic.gating import Gating
 from lightning_prune.dynamic.sites import Site
@@ -78,10 +79,9 @@ class DynamicGates(Engine[Gating]):
             raise ValueError(f"targets={targets!r} must be a Targets(include=..., exclude=...)")
         if getattr(targets, "follow", None):
             raise ValueError("Targets(follow=...) does not go with gates, which make no masks to follow")
-        if not 0.0 <= strength < float("inf"):
-            raise ValueError(f"strength={strength} must be a number of at least 0")
-        if not 0.0 < lr < float("inf"):
-            raise ValueError(f"lr={lr} must be a number above 0")
+        given.number("strength", strength, least=0)
+        given.number("lr", lr, above=0)
+        given.whole("seed", seed)
         self.schedule = schedule
         self.targets = targets
         self.strength = strength

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_prune import given
+
 
 @dataclass(frozen=True)
 class HardConcrete:
@@ -33,14 +35,10 @@ class HardConcrete:
     start: float = 0.9
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.beta < float("inf"):
-            raise ValueError(f"beta={self.beta} must be a number above 0")
-        if not -float("inf") < self.gamma < 0.0:
-            raise ValueError(f"gamma={self.gamma} must be below 0")
-        if not 1.0 < self.zeta < float("inf"):
-            raise ValueError(f"zeta={self.zeta} must be above 1")
-        if not 0.0 < self.start < 1.0:
-            raise ValueError(f"start={self.start} must lie between 0 and 1")
+        given.number("beta", self.beta, above=0)
+        given.number("gamma", self.gamma, below=0)
+        given.number("zeta", self.zeta, above=1)
+        given.number("start", self.start, above=0, below=1)
 
     @property
     def _shift(self) -> float:

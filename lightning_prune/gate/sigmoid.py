@@ -8,6 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from lightning_prune import given
+
 
 @dataclass(frozen=True)
 class Sigmoid:
@@ -36,12 +38,12 @@ class Sigmoid:
 
     def __post_init__(self) -> None:
         for name, value in (("a", self.a), ("b", self.b), ("b_at_start", self.b_at_start)):
-            if value is not None and not 0.0 < value < float("inf"):
-                raise ValueError(f"{name}={value} must be a number above 0")
+            if value is not None:
+                given.number(name, value, above=0)
         if self.start not in ("uniform", "normal"):
             raise ValueError(f"start={self.start!r} must be 'uniform' or 'normal'")
-        if self.mean is not None and not 0.0 < self.mean < 1.0:
-            raise ValueError(f"mean={self.mean} must lie between 0 and 1")
+        if self.mean is not None:
+            given.number("mean", self.mean, above=0, below=1)
 
     def first(self, number: int, generator: torch.Generator) -> Tensor:
         """Return the logits that so many units begin with."""

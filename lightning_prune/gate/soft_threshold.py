@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lightning_prune import given
+
 
 @dataclass(frozen=True)
 class SoftThreshold:
@@ -32,8 +34,7 @@ class SoftThreshold:
     start: float = 1e-4
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.start < float("inf"):
-            raise ValueError(f"start={self.start} must be a number above 0")
+        given.number("start", self.start, above=0)
 
     def at(self, weight: Tensor, threshold: float) -> SoftThresholdOn:
         """Return the gate of one weight tensor, for a threshold T on p."""

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_prune import given
 from lightning_prune.gate import Gate, Sigmoid, ThresholdGate
 from lightning_prune.learned.learning import Learning
 from lightning_prune.mask_regularizer import Binarizer, MaskRegularizer
@@ -78,12 +79,11 @@ class LearnedMasks(Engine[Learning]):
         name: str = "learned masks",
     ) -> None:
         checks.check_learned(schedule, gate, mask_regularizer, pattern, targets)
-        if task_share is not None and not 0.0 <= task_share <= 1.0:
-            raise ValueError(f"task_share={task_share} must lie in [0, 1]")
-        if not 0.0 < lr < float("inf"):
-            raise ValueError(f"lr={lr} must be a number above 0")
-        if not 0.0 <= threshold < 1.0:
-            raise ValueError(f"threshold={threshold} must lie in [0, 1)")
+        if task_share is not None:
+            given.number("task_share", task_share, least=0, most=1)
+        given.number("lr", lr, above=0)
+        given.whole("seed", seed)
+        given.number("threshold", threshold, least=0, below=1)
         if train not in ("both", "masks", "weights"):
             raise ValueError(f"train={train!r} must be 'both', 'masks' or 'weights'")
         self.schedule = schedule

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from lightning_prune import given
+
 _MOST = 1 << 24
 """How many values torch.quantile takes, on any device; float32 could not tell the ranks of more."""
 
@@ -31,12 +33,10 @@ class Binarizer:
     strength: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.tau is not None and not 0.0 <= self.tau <= 1.0:
-            raise ValueError(f"tau={self.tau} must lie in [0, 1], or be None to follow the schedule")
-        if not 1.0 <= self.q < float("inf"):
-            raise ValueError(f"q={self.q} must be a number of at least 1")
-        if not 0.0 <= self.strength < float("inf"):
-            raise ValueError(f"strength={self.strength} must be a number of at least 0")
+        if self.tau is not None:
+            given.number("tau", self.tau, least=0, most=1, hint=", or None to follow the schedule")
+        given.number("q", self.q, least=1)
+        given.number("strength", self.strength, least=0)
 
     @property
     def needs_schedule(self) -> bool:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from lightning_prune import given
+
 
 @dataclass(frozen=True)
 class ExpectedSparsity:
@@ -25,8 +27,7 @@ class ExpectedSparsity:
     needs_schedule = True
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.strength < float("inf"):
-            raise ValueError(f"strength={self.strength} must be a number of at least 0")
+        given.number("strength", self.strength, least=0)
 
     def __call__(self, p: Tensor, expected: Tensor, asked: float) -> Tensor:
         """Return the penalty for the expected share of zeros."""

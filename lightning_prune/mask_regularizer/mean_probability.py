@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from lightning_prune import given
+
 
 @dataclass(frozen=True)
 class MeanProbability:
@@ -26,8 +28,7 @@ class MeanProbability:
     needs_schedule = False
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.strength < float("inf"):
-            raise ValueError(f"strength={self.strength} must be a number of at least 0")
+        given.number("strength", self.strength, least=0)
 
     def __call__(self, p: Tensor, expected: Tensor, asked: float) -> Tensor:
         """Return the penalty for the probabilities of all units."""

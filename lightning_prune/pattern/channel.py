@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from lightning_prune import given
 from lightning_prune.coupling.couple import couple
 from lightning_prune.coupling.units import Coupling
 
@@ -42,8 +43,9 @@ class Channel:
     example_inputs: Any = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.multiple, bool) or not isinstance(self.multiple, int) or self.multiple < 1:
-            raise ValueError(f"multiple={self.multiple!r} must be an int of at least 1")
+        given.whole("multiple", self.multiple, 1)
+        given.flag("normalize", self.normalize)
+        given.flag("readers", self.readers)
         kinds: Any = self.kinds
         if isinstance(kinds, str) or not kinds or not set(kinds) <= {"channel", "head"}:
             raise ValueError(f"kinds={kinds!r} must be a list of 'channel' and 'head'")

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from lightning_prune import given
 from lightning_prune.budget import Budget, MeasuredBudget, Weights
 from lightning_prune.criterion import Criterion, Magnitude, SitedCriterion
 from lightning_prune.masks import apply_all, zero_gradients
@@ -91,6 +92,7 @@ class Pruner(Engine[Attached]):
         self.reconstruction = reconstruction
         self.regrowth = regrowth
         super().__init__(name)
+        given.flag("reversible", reversible)
         checks.check_ideas(schedule, criterion, pattern, scope, selection, targets, regularizer)
         checks.check_budget(budget, pattern, targets)
         checks.check_speedup(budget, schedule, chooser(self))

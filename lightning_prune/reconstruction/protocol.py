@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from lightning_prune import given
 from lightning_prune.criterion.protocol import Observed, doubled, remembered, wide
 
 _CHUNK = 1 << 24
@@ -71,8 +72,7 @@ class UnitReconstruction(Protocol):
 
 def check_damping(damping: float) -> None:
     """Raise ValueError unless a damping is above 0."""
-    if isinstance(damping, bool) or not isinstance(damping, (int, float)) or not 0.0 < damping < float("inf"):
-        raise ValueError(f"damping={damping!r} must be a number above 0")
+    given.number("damping", damping, above=0)
 
 
 def moment_of(seen: Tensor, arranged: Callable[[Tensor], Tensor]) -> Tensor:

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lightning_prune import given
 from lightning_prune.criterion.protocol import Observed, Site, check_window, doubled
 from lightning_prune.reconstruction.protocol import check_damping, columns_of, damped, moment_of, summed
 
@@ -50,8 +51,7 @@ class SparseGPT:
     def __post_init__(self) -> None:
         check_window(self.window)
         check_damping(self.damping)
-        if isinstance(self.block, bool) or not isinstance(self.block, int) or self.block < 1:
-            raise ValueError(f"block={self.block!r} must be an int of at least 1")
+        given.whole("block", self.block, 1)
 
     def at(self, site: Site) -> SparseGPT:
         """Return the one to ask for that weight."""

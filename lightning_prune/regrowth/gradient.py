@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from lightning_prune import steps
+from lightning_prune import given, steps
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,12 @@ class Gradient:
     window: int = 1
 
     def __post_init__(self) -> None:
-        steps.make_plain(self)
-        share = self.fraction
-        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0.0 < share < 1.0:
-            raise ValueError(f"fraction={share!r} must be a share of a layer's weights between 0 and 1, such as 0.3")
+        given.make_plain(self)
+        given.number("fraction", self.fraction, above=0, below=1, hint=", a share of a layer's weights, such as 0.3")
         steps.check_position("until", self.until)
         if not self.until:
             raise ValueError(f"until={self.until} lets nothing return: leave the regrowth out")
-        if isinstance(self.window, bool) or not isinstance(self.window, int) or self.window < 1:
-            raise ValueError(f"window={self.window!r} must be an int of at least 1, in optimizer steps")
+        given.whole("window", self.window, 1, hint=", in optimizer steps")
 
     def resolve(self, total_steps: int | None) -> Gradient:
         """Return this regrowth in whole steps."""

@@ -9,6 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lightning_prune import given
+
 
 @dataclass(frozen=True)
 class GroupLasso:
@@ -29,8 +31,7 @@ class GroupLasso:
     needs_layout: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.strength < 0 or not math.isfinite(self.strength):
-            raise ValueError(f"strength={self.strength} must be finite and at least 0")
+        given.number("strength", self.strength, least=0)
 
     def __call__(self, weight: Tensor, threshold: float) -> Tensor:
         """Return the penalty of one weight, whose first dimension is that of the outputs, in float32 at least."""

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from lightning_prune import given
 from lightning_prune.regularizer.protocol import Moment
 
 
@@ -32,8 +33,7 @@ class Growing:
     of_entries: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.strength < float("inf"):
-            raise ValueError(f"strength={self.strength} must be a number of at least 0")
+        given.number("strength", self.strength, least=0)
 
     def at(self, moment: Moment) -> Growing:
         """Return the penalty for that weight at that moment."""

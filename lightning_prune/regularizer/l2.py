@@ -7,6 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from lightning_prune import given
+
 
 @dataclass(frozen=True)
 class L2:
@@ -23,8 +25,7 @@ class L2:
     of_entries: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.strength < float("inf"):
-            raise ValueError(f"strength={self.strength} must be a number of at least 0")
+        given.number("strength", self.strength, least=0)
 
     def __call__(self, weight: Tensor, threshold: float) -> Tensor:
         """Return the penalty of one weight."""

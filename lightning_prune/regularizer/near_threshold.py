@@ -7,6 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from lightning_prune import given
+
 
 @dataclass(frozen=True)
 class NearThreshold:
@@ -28,10 +30,8 @@ class NearThreshold:
     of_entries: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.strength < float("inf"):
-            raise ValueError(f"strength={self.strength} must be a number of at least 0")
-        if not 0 < self.reach < float("inf"):
-            raise ValueError(f"reach={self.reach} must be a number above 0")
+        given.number("strength", self.strength, least=0)
+        given.number("reach", self.reach, above=0)
 
     def __call__(self, weight: Tensor, threshold: float) -> Tensor:
         """Return the penalty of one weight."""

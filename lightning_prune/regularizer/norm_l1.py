@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from lightning_prune import given
 from lightning_prune.regularizer.protocol import Moment
 
 
@@ -27,8 +28,7 @@ class NormL1:
     needs_norm = True
 
     def __post_init__(self) -> None:
-        if not 0 <= self.strength < float("inf"):
-            raise ValueError(f"strength={self.strength} must be a number of at least 0")
+        given.number("strength", self.strength, least=0)
 
     def at(self, moment: Moment) -> NormL1:
         """Return the penalty for that tensor."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from lightning_prune import given
 from lightning_prune.cost import count
 from lightning_prune.criterion import Criterion, FilterNorm, SitedCriterion
 from lightning_prune.pattern import Channel, CoupledPattern
@@ -93,22 +94,28 @@ class PruningRounds:
     seed: int | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.bins, Mapping):
+            raise ValueError(f"bins={self.bins!r} must map numbers of units to the share to keep: {{64: 0.9}}")
         factors = [self.factor] if isinstance(self.factor, (int, float)) else list(self.factor)
         if not factors:
             raise ValueError("factor=[] must hold a factor for the first round at least")
         for name, value in [("factor", f) for f in factors] + [(f"bins[{w}]", f) for w, f in self.bins.items()]:
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-                raise ValueError(f"{name}={value!r} must be the share of units to keep, in (0, 1]")
+            given.number(name, value, above=0, most=1, hint=", the share of units to keep")
         for width in self.bins:
             if isinstance(width, bool) or not isinstance(width, int) or width < 1:
                 raise ValueError(f"bins has {width!r}, which must be a number of units")
         if self.schedule is not None and not isinstance(self.factor, (int, float)):
             raise ValueError(f"factor={self.factor!r} is a schedule already: give one factor, or no schedule")
         rounds, share = self.maximum_rounds, self.maximum_share
-        if rounds is not None and (isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 0):
-            raise ValueError(f"maximum_rounds={rounds!r} must be an int of at least 0, or None")
-        if share is not None and not 0 <= share <= 1:
-            raise ValueError(f"maximum_share={share!r} must be a share of the units, in [0, 1], or None")
+        if rounds is not None:
+            given.whole("maximum_rounds", rounds, 0, hint=", or None")
+        if share is not None:
+            given.number("maximum_share", share, least=0, most=1, hint=", a share of the units, or None")
+        given.number("tolerance", self.tolerance, least=0)
+        if self.seed is not None:
+            given.whole("seed", self.seed, hint=", or None")
+        if self.schedule is not None and not callable(self.schedule):
+            raise ValueError(f"schedule={self.schedule!r} must be a function of factor and round, or None")
         if not isinstance(self.pattern, CoupledPattern):
             raise ValueError(f"pattern={self.pattern!r} does not say what can be removed: use Channel(...)")
         check_readers(self.pattern, self.criterion)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
-from lightning_prune import steps
+from lightning_prune import given, steps
 
 
 @dataclass(frozen=True)
@@ -54,23 +54,18 @@ class AccuracyBudget:
     reference: float | None = None
 
     def __post_init__(self) -> None:
-        steps.make_plain(self)
+        given.make_plain(self)
         if not isinstance(self.metric, str) or not self.metric:
             raise ValueError(f"metric={self.metric!r} must be the name of what validation logs, such as 'val/accuracy'")
-        if not _is_finite(self.drop) or self.drop < 0:
-            raise ValueError(f"drop={self.drop!r} must be a number of at least 0, in the metric's own units")
-        if self.reference is not None and not _is_finite(self.reference):
-            raise ValueError(
-                f"reference={self.reference!r} must be a finite number, in the metric's own units, or None"
-            )
+        given.number("drop", self.drop, least=0, hint=", in the metric's own units")
+        if self.reference is not None:
+            given.number("reference", self.reference, hint=", in the metric's own units, or None")
         if self.mode not in ("max", "min"):
             raise ValueError(f"mode={self.mode!r} must be 'max' or 'min'")
         steps.check_window(self.begin_step, self.end_step)
-        for name, value, most in (("share", self.share, 1.0), ("finest", self.finest, self.share)):
-            if not 0.0 < value <= most or value >= 1.0:
-                raise ValueError(f"{name}={value!r} must be a share above 0" + (", at most share" if most < 1 else ""))
-        if isinstance(self.patience, bool) or not isinstance(self.patience, int) or self.patience < 0:
-            raise ValueError(f"patience={self.patience!r} must be an int of at least 0, in validations")
+        given.number("share", self.share, above=0, below=1)
+        given.number("finest", self.finest, above=0, most=self.share, hint=", at most share")
+        given.whole("patience", self.patience, 0, hint=", in validations")
         steps.check_sparsity("least", self.least)
         steps.check_sparsity("most", self.most)
         if not self.least <= self.most or not self.most:
@@ -190,7 +185,3 @@ class Told:
     def closed(self) -> Told:
         """Return the schedule of a run that ends with what was good."""
         return replace(self, levels=(*self.levels[:-1], (self.levels[-1][0], self.good_sparsity)), done=True)
-
-
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from lightning_prune import steps
+from lightning_prune import given, steps
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Geometric:
     power: float = 2.0
 
     def __post_init__(self) -> None:
-        steps.make_plain(self)
+        given.make_plain(self)
         steps.check_sparsities(self.initial_sparsity, self.final_sparsity)
         if self.final_sparsity == 1.0:
             raise ValueError("final_sparsity=1.0 cannot be reached by equal factors; use Polynomial, or less than 1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from lightning_prune import steps
+from lightning_prune import given, steps
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,10 @@ class Iterative:
     rounds: int
 
     def __post_init__(self) -> None:
-        steps.make_plain(self)
+        given.make_plain(self)
         steps.check_sparsity("final_sparsity", self.final_sparsity)
         steps.check_window(self.begin_step, self.end_step)
-        if isinstance(self.rounds, bool) or not isinstance(self.rounds, int) or self.rounds < 1:
-            raise ValueError(f"rounds={self.rounds!r} must be an int of at least 1")
+        given.whole("rounds", self.rounds, 1)
 
     @property
     def share(self) -> float:

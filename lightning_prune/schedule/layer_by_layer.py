@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from lightning_prune import steps
+from lightning_prune import given, steps
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class LayerByLayer:
     shares: tuple[float, ...] = field(default=(1.0,), repr=False)
 
     def __post_init__(self) -> None:
-        steps.make_plain(self)
+        given.make_plain(self)
         steps.check_sparsity("final_sparsity", self.final_sparsity)
         steps.check_window(self.begin_step, self.end_step)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from lightning_prune import steps
+from lightning_prune import given, steps
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class OneShot:
     step: int | float
 
     def __post_init__(self) -> None:
-        steps.make_plain(self)
+        given.make_plain(self)
         steps.check_sparsity("final_sparsity", self.final_sparsity)
         steps.check_position("step", self.step)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from lightning_prune import steps
+from lightning_prune import given, steps
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Polynomial:
     power: float = 3.0
 
     def __post_init__(self) -> None:
-        steps.make_plain(self)
+        given.make_plain(self)
         steps.check_sparsities(self.initial_sparsity, self.final_sparsity)
         steps.check_window(self.begin_step, self.end_step)
         steps.check_frequency(self.pruning_frequency)

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from lightning_prune.given import plain
 from lightning_prune.scope.protocol import Layer, Pool
-from lightning_prune.steps import check_sparsity, plain
+from lightning_prune.steps import check_sparsity
 
 
 @dataclass(frozen=True)

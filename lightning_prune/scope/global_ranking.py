@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lightning_prune import given
 from lightning_prune.scope.protocol import Layer, Pool
-from lightning_prune.steps import plain
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,10 @@ class GlobalRanking:
     floor: float | None = 0.001
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "floor", plain(self.floor))
-        given = self.floor
-        if given is not None and (isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 <= given < 1):
-            raise ValueError(
-                f"floor={given!r} must be a share of each layer's weights in [0, 1) that stays at least; 0 for none"
-            )
+        object.__setattr__(self, "floor", given.plain(self.floor))
+        if self.floor is not None:
+            hint = ", the share of each layer's weights that stays at least; 0 for none"
+            given.number("floor", self.floor, least=0, below=1, hint=hint)
 
     def __call__(self, layers: Sequence[Layer], sparsity: float) -> list[Pool]:
         """Return one pool that drops round(s N) of the N weights of all layers."""

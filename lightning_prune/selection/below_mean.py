@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lightning_prune import given
 from lightning_prune.ranking import above, counts, keep_largest, where_float64_is
 from lightning_prune.selection.protocol import Units, check_finite, common, held, shards_of
 from lightning_prune.shards import each, total_of
@@ -38,9 +39,7 @@ class BelowMean:
     """What is asked for is a bound: to end with less is no fault."""
 
     def __post_init__(self) -> None:
-        given = self.deviations
-        if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0.0 < given < math.inf:
-            raise ValueError(f"deviations={given!r} must be a number of standard deviations above 0, such as 1.0")
+        given.number("deviations", self.deviations, above=0, hint=", such as 1.0")
 
     def __call__(self, pool: Sequence[Units], drop: int, sparsity: float) -> tuple[list[Tensor], float]:
         """Return which units to keep, and the score below which units go."""

@@ -10,6 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from lightning_prune import given
 from lightning_prune.ranking import above, chunks_of, extremes, take, where_float64_is
 from lightning_prune.selection.protocol import Units, check_finite, common, non_finite, shards_of
 from lightning_prune.shards import Kind, Shard, kind, total
@@ -35,10 +36,8 @@ class Histogram:
     exact: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if isinstance(self.nbins, bool) or not isinstance(self.nbins, int) or self.nbins < 2:
-            raise ValueError(f"nbins={self.nbins!r} must be an int of at least 2")
-        if not 0.0 <= self.threshold_decay < 1.0:
-            raise ValueError(f"threshold_decay={self.threshold_decay} must lie in [0, 1)")
+        given.whole("nbins", self.nbins, 2)
+        given.number("threshold_decay", self.threshold_decay, least=0, below=1)
 
     def __call__(self, pool: Sequence[Units], drop: int, sparsity: float) -> tuple[list[Tensor], float]:
         """Return which units to keep, and the smoothed threshold."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from lightning_prune import given
 from lightning_prune.ranking import Ranked, above, kth_smallest_values
 from lightning_prune.selection.protocol import Units, check_finite, common, shards_of
 
@@ -28,8 +29,7 @@ class Sort:
     exact: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.threshold_decay < 1.0:
-            raise ValueError(f"threshold_decay={self.threshold_decay} must lie in [0, 1)")
+        given.number("threshold_decay", self.threshold_decay, least=0, below=1)
 
     def __call__(self, pool: Sequence[Units], drop: int, sparsity: float) -> tuple[list[Tensor], float]:
         """Return which units to keep, and the smoothed threshold."""

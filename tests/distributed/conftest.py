@@ -66,9 +66,9 @@ def _environment() -> dict[str, str]:
 
 def _printed(scenarios: str, ended: int | None, printed: str) -> str:
     if ended is None:
-        raise ScriptError(f"{scenarios} hangs:\n{printed[-8000:]}")
+        raise ScriptError(f"{scenarios} hangs:\n{printed[-12000:]}")
     if ended:
-        raise ScriptError(f"{scenarios} ended with {ended}:\n{printed[-8000:]}")
+        raise ScriptError(f"{scenarios} ended with {ended}:\n{printed[-12000:]}")
     return printed
 
 

@@ -2,11 +2,12 @@
 
 import importlib
 import inspect
+import math
 import pkgutil
 import re
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from types import ModuleType
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 from hydra.utils import instantiate
@@ -93,3 +94,18 @@ def test_an_idea_is_a_frozen_value(noun: str, idea: Any) -> None:
     again = instantiate(OmegaConf.load(config), _convert_="all")
     assert again == idea
     assert repr(again) == repr(idea)
+
+
+@pytest.mark.parametrize(("noun", "idea"), every_idea())
+def test_what_is_no_number_is_refused_by_the_name_of_the_argument(noun: str, idea: Any) -> None:
+    hints = get_type_hints(type(idea))
+    for field in fields(idea):
+        if not field.init or field.name in SET_BY_THE_PRUNER.get(noun, set[str]()):
+            continue
+        hint = str(hints[field.name]) if not isinstance(hints[field.name], type) else hints[field.name].__name__
+        wrong: list[Any] = ["no", 2] if hint == "bool" else ["half", math.nan, [0.5], -7.5]
+        for value in wrong if re.fullmatch(r"bool|(int|float)( \| (int|float|None))*", hint) else ():
+            if value == -7.5 and field.name in ("gamma", "reference"):
+                continue
+            with pytest.raises(ValueError, match=rf"\b{field.name}="):
+                replace(idea, **{field.name: value})

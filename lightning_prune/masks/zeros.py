@@ -14,23 +14,22 @@ from lightning_prune.ranking.threads import CHUNK, sums
 from lightning_prune.shards import local
 from lightning_prune.targets import plain_name
 
-_BY_NUMPY = 1 << 12
-"""Entries from which numpy on the CPU is faster than torch, for all that it takes to hand a tensor over."""
-_SEVERAL = 8
-"""So many tensors are handed over to numpy one by one in the time that torch takes for one call."""
+_THREADS = 8
+"""Threads for which there is a chunk, at most."""
 _FEW = 1 / 24
 """Share of words of 8 flags up to which setting entries one by one is faster than reading and writing all."""
 
 
 def zero_(tensor: Tensor, mask: Tensor) -> None:
     """Set the entries of a dense float tensor to zero where the bool `mask` is false; all others keep their bits."""
-    if _by_chunks(tensor, mask):
-        _multiply([tensor], [mask])
-    elif tensor.device.type == "cpu":
-        for raw, flags in by_rows(bits(tensor), mask):  # the integers made of flags are few at a time
-            raw.mul_(flags)
-    else:
+    if tensor.numel() <= CHUNK or tensor.device.type != "cpu":
         bits(tensor).mul_(mask)
+        return
+    raw, size = bits(tensor), CHUNK * min(_THREADS, torch.get_num_threads())
+    if tensor.is_contiguous() and mask.is_contiguous():
+        raw, mask = raw.view(-1), mask.view(-1)
+    for some, flags in by_rows(raw, mask, size=size):  # the integers made of flags stay in the cores' caches
+        some.mul_(flags)
 
 
 def zero_counting(
@@ -45,7 +44,7 @@ def zero_counting(
             Where few others go, these are looked up and set, and the tensor is not read.
     """
     known = [None] * len(tensors) if zeros is None else zeros
-    chunked = [index for index, pair in enumerate(zip(tensors, masks, strict=True)) if _by_chunks(*pair, least=1)]
+    chunked = [index for index, pair in enumerate(zip(tensors, masks, strict=True)) if _by_chunks(*pair)]
     kept = _chunk_by_chunk([tensors[i] for i in chunked], [masks[i] for i in chunked], [known[i] for i in chunked])
     found = dict(zip(chunked, kept, strict=True))
     for index in set(range(len(tensors))) - set(chunked):
@@ -54,10 +53,8 @@ def zero_counting(
     return [found[index] for index in range(len(tensors))]
 
 
-def _by_chunks(tensor: Tensor, mask: Tensor, least: int = _BY_NUMPY) -> bool:
-    if not NUMPY or tensor.numel() < least or tensor.device.type != "cpu":
-        return False
-    return tensor.is_contiguous() and mask.is_contiguous()
+def _by_chunks(tensor: Tensor, mask: Tensor) -> bool:
+    return NUMPY and tensor.device.type == "cpu" and tensor.is_contiguous() and mask.is_contiguous()
 
 
 def _chunk_by_chunk(
@@ -94,40 +91,18 @@ def _chunk_by_chunk(
     return kept
 
 
-def _multiply(tensors: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
-    """Zero contiguous tensors on the CPU in threads, and count nothing."""
-    import numpy as np
-
-    def work(raw: Any, flags: Any) -> int:
-        np.multiply(raw, flags, out=raw)
-        return 0
-
-    sums([(bits(t).numpy().reshape(-1), m.numpy().reshape(-1)) for t, m in zip(tensors, masks, strict=True)], work)
-    for tensor in tensors:
-        torch.autograd.graph.increment_version(tensor)
-
-
 def zero_each_(tensors: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
-    """Do what `zero_` does with many tensors: with large ones on the CPU in threads, with small ones in one call."""
+    """Do what `zero_` does with many tensors: large ones on the CPU one by one, the others in one call."""
     small: list[Tensor] = []
     theirs: list[Tensor] = []
-    large: list[Tensor] = []
-    of_large: list[Tensor] = []
-    least = 1 if len(tensors) <= _SEVERAL else _BY_NUMPY
     for tensor, mask in zip(tensors, masks, strict=True):
-        size = tensor.numel()
-        if size >= least and _by_chunks(tensor, mask, least):
-            large.append(tensor)
-            of_large.append(mask)
-        elif size > CHUNK and tensor.device.type == "cpu":
+        if tensor.numel() > CHUNK and tensor.device.type == "cpu":
             zero_(tensor, mask)
         else:
             small.append(bits(tensor))
             theirs.append(mask)
     if small:
         torch._foreach_mul_(small, theirs)  # pyright: ignore - as torch.nn.utils.clip_grad_norm_ does
-    if large:
-        _multiply(large, of_large)
 
 
 def zero_copies(saved: Any, masks: Mapping[str, Tensor]) -> None:

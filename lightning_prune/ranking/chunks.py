@@ -50,13 +50,18 @@ def chunks_of(tensors: Sequence[Tensor], apart: Sequence[Hashable] = ()) -> list
     return list(chunks)
 
 
-def by_rows(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Yield the same rows of tensors of one shape, a chunk at a time: views, so that they may be written to."""
+def by_rows(*tensors: Tensor, size: int | None = None) -> Iterator[tuple[Tensor, ...]]:
+    """Yield the same rows of tensors of one shape, a chunk at a time: views, so that they may be written to.
+
+    Args:
+        tensors: of that shape.
+        size: about how many entries a chunk is to have; None for as many as suit tensors so large.
+    """
     first = tensors[0]
     if not first.dim():
         yield tensors
         return
-    rows = max(1, _size(first.numel()) * first.shape[0] // max(1, first.numel()))
+    rows = max(1, (size or _size(first.numel())) * first.shape[0] // max(1, first.numel()))
     yield from zip(*(tensor.split(rows) for tensor in tensors), strict=True)
 
 

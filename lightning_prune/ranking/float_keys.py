@@ -27,7 +27,8 @@ class NotFiniteError(ValueError):
 
 def bits(values: Tensor) -> Tensor:
     """Return the same memory as signed integers of the same width."""
-    return values.detach().view(INTEGER_OF[values.element_size()])
+    plain = values.detach() if values.requires_grad else values  # four times a step: no call more
+    return plain.view(INTEGER_OF[values.element_size()])
 
 
 def keys(values: Tensor, absolute: bool, own: bool = False) -> Tensor:

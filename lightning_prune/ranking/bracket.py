@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,7 +105,7 @@ def _settle(found: list[_Inside], missing: int, low: int, spared: Sequence[Spare
     return boundary
 
 
-def _put(some: Sequence[tuple[_Inside, Array]]) -> list[None]:
+def _put(some: Iterable[tuple[_Inside, Array]]) -> list[None]:
     for inside, stay in some:
         inside.span.keep[inside.positions] = stay
     return []
@@ -117,7 +117,7 @@ def _samples(raws: list[Array], takes_part: list[Array | None], absolute: bool) 
     size = sum(sizes)
     stride = max(1, min(16, size // 4096), size // _SAMPLE)
 
-    def draw(some: Sequence[tuple[Array, Array | None]]) -> list[Array]:
+    def draw(some: Iterable[tuple[Array, Array | None]]) -> list[Array]:
         return [_keys(r[::stride], absolute)[slice(None) if c is None else c[::stride]] for r, c in some]
 
     return in_threads(list(zip(raws, takes_part, strict=True)), sizes, draw)
@@ -159,14 +159,14 @@ def _keys(raw: Array, absolute: bool, out: Array | None = None) -> Array:
     return np.subtract(raw ^ (sign & top), sign, out=out)
 
 
-def _look(spans: Sequence[_Span], lows: Sequence[int], high: int, absolute: bool, limit: int) -> list[_Inside]:
+def _look(spans: Iterable[_Span], lows: Sequence[int], high: int, absolute: bool, limit: int) -> list[_Inside]:
     """Write masks as if all above the tensors' `lows` stayed, and return what lies in the bracket."""
-    longest = max(s.raw.size for s in spans)
-    key_buffer = np.empty(longest, spans[0].raw.dtype)
-    flag_buffer = np.empty(longest, np.bool_)
+    key_buffer, flag_buffer = np.empty(0), np.empty(0, np.bool_)
     none = np.empty(0, np.intp)
     found: list[_Inside] = []
     for span in spans:
+        if key_buffer.size < span.raw.size:  # at most as large as a chunk
+            key_buffer, flag_buffer = np.empty(CHUNK, span.raw.dtype), np.empty(CHUNK, np.bool_)
         key, flag, low = key_buffer[: span.raw.size], flag_buffer[: span.raw.size], lows[span.index]
         _keys(span.raw, absolute, out=key)
         largest = int(key.max())

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import accumulate, pairwise
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 
@@ -17,29 +16,54 @@ CHUNK = 1 << 18
 _PARALLEL_FROM = 1 << 20
 _THREADS = 8
 """At most so many: beyond, handing out chunks takes as long as working on them."""
-_PARTS = 4
-"""Parts a thread, so that one which is held up does not hold up all."""
 
 
-def in_threads(pieces: Sequence[T], sizes: Sequence[int], work: Callable[[Sequence[T]], list[R]]) -> list[R]:
-    """Call `work` on runs of the pieces, and return all it found, in order.
+def in_threads(pieces: Sequence[T], sizes: Sequence[int], work: Callable[[Iterable[T]], list[R]]) -> list[R]:
+    """Have each thread call `work` on pieces that it takes one by one, and return all that was found, in order.
 
     Args:
         pieces: of the memory.
         sizes: how many values each holds.
-        work: takes a run of pieces.
+        work: takes pieces as they come, and returns an answer for each of them, or none at all.
+
+    Raises:
+        Exception: what `work` came to; of several threads, at the first piece.
     """
-    ends = list(accumulate(sizes))
-    threads = min(_THREADS, torch.get_num_threads()) if ends and ends[-1] >= _PARALLEL_FROM else 1
-    if threads == 1:
+    total = sum(sizes)
+    threads = min(_THREADS, torch.get_num_threads(), len(pieces)) if total >= _PARALLEL_FROM else 1
+    if threads <= 1:
         return work(pieces)
-    parts, cuts = threads * _PARTS, [0]
-    for index, end in enumerate(ends):
-        while len(cuts) <= parts and end * parts >= ends[-1] * len(cuts):  # one piece may be several parts long
-            cuts.append(index + 1)
-    with ThreadPoolExecutor(threads) as workers:
-        found = workers.map(work, [pieces[a:b] for a, b in pairwise(cuts) if a < b])
-        return [one for part in found for one in part]
+    waiting = iter(enumerate(pieces))  # whoever has done one takes the next, so none is held up by another
+    takers = [_Taker(waiting) for _ in range(threads)]
+    with ThreadPoolExecutor(threads - 1) as others:
+        others.map(lambda taker: taker.run(work), takers[1:])
+        takers[0].run(work)
+    failed = [(taker.taken, taker.error) for taker in takers if taker.error is not None]
+    if failed:
+        raise min(failed, key=lambda pair: pair[0][-1:])[1]
+    found = [pair for taker in takers for pair in zip(taker.taken, taker.found, strict=bool(taker.found))]
+    return [answer for _, answer in sorted(found, key=lambda pair: pair[0])]
+
+
+class _Taker(Generic[T, R]):
+    """One thread's share: the numbers of the pieces that it took, and what came of them."""
+
+    def __init__(self, waiting: Iterator[tuple[int, T]]) -> None:
+        self.waiting = waiting
+        self.taken: list[int] = []
+        self.found: list[R] = []
+        self.error: Exception | None = None
+
+    def run(self, work: Callable[[Iterable[T]], list[R]]) -> None:
+        try:
+            self.found = work(self._take())
+        except Exception as error:  # the other threads' pieces come first
+            self.error = error
+
+    def _take(self) -> Iterator[T]:
+        for number, piece in self.waiting:
+            self.taken.append(number)
+            yield piece
 
 
 def sums(arrays: Sequence[tuple[Any, ...]], work: Callable[..., int]) -> list[int]:

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_prune.criterion.protocol import wide
+from lightning_prune.criterion.protocol import doubled, wide
+
+_CHUNK = 1 << 20
+"""Entries whose sums are held in float64 at a time."""
 
 
 @dataclass(frozen=True)
@@ -20,13 +23,19 @@ class LAMP:
     """
 
     def __call__(self, weight: Tensor, grad: Tensor | None) -> Tensor:
-        """Return the scores, in [0, 1]; 0 throughout where all weights are zero."""
-        squares = wide(weight).flatten().square()
-        order = squares.flip(0).argsort(stable=True)  # ascending, of equal ones the later first
-        ordered = squares.flip(0)[order]
-        wider = ordered.cpu().double() if ordered.device.type == "mps" else ordered.double()
-        left = wider.flip(0).cumsum(0).flip(0).to(squares.device, squares.dtype)
-        shares = torch.where(left > 0, ordered / left, 0.0)
-        scores = torch.empty_like(squares)
-        scores[order] = shares
-        return scores.flip(0).view(weight.shape)
+        """Return the scores, in [0, 1]; 0 throughout where all weights are zero.
+
+        Of one weight at a time, some 20 bytes an entry are taken meanwhile: it is sorted.
+        """
+        squares = wide(weight).flatten().square().flip(0)
+        ordered, order = squares.sort(stable=True)  # ascending, of equal ones the later first
+        del squares
+        order.neg_().add_(len(order) - 1)
+        left = doubled(ordered.new_zeros(()))
+        for end in range(len(ordered), 0, -_CHUNK):  # the largest first, a part at a time
+            part = ordered[max(0, end - _CHUNK) : end]
+            sums = doubled(part).flip(0).cumsum(0).flip(0).add_(left)
+            left = sums[0]
+            sums = sums.to(part)
+            part.div_(sums).masked_fill_(sums == 0, 0.0)
+        return torch.empty_like(ordered).scatter_(0, order, ordered).view(weight.shape)

@@ -115,7 +115,7 @@ class OBS:
                 continue
             fisher = first.new_zeros(()) if sums is None else sums[some]
             fisher = fisher + self.folded(seen)["fisher"] if seen else fisher
-            yield some, _Matrices(fisher / count + added * torch.eye(self.block).to(first))
+            yield some, _Matrices(fisher / count + added * _identity(self.block, first))
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class _Matrices:
 
     def inverse_diagonal(self) -> Tensor:
         """Return the diagonals of the inverses, (blocks, block)."""
-        return torch.linalg.inv(self.fisher).diagonal(dim1=1, dim2=2)
+        return _found(torch.linalg.inv_ex(self.fisher)).diagonal(dim1=1, dim2=2)
 
     def made_up(self, kept: Tensor, gone: Tensor) -> Tensor:
         """Return by how much what is kept moves, 0 elsewhere.
@@ -138,7 +138,7 @@ class _Matrices:
         pull = kept * torch.einsum("bij,bj->bi", self.fisher, gone)
         # rows and columns of what goes are those of the identity: the system of what stays is left
         system = self.fisher * kept[:, :, None] * kept[:, None, :] + torch.diag_embed(1.0 - kept)
-        return torch.linalg.solve(system, pull)
+        return _found(torch.linalg.solve_ex(system, pull))
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ class _Gradients:
     def inverse_diagonal(self) -> Tensor:
         """Return what `_Matrices` does, by Woodbury's identity."""
         rows = doubled(self.rows)
-        halves = torch.linalg.solve_triangular(torch.linalg.cholesky(self._small(rows)), rows, upper=False)
+        halves = torch.linalg.solve_triangular(_found(torch.linalg.cholesky_ex(self._small(rows))), rows, upper=False)
         return ((1.0 - halves.square().sum(1)) / self.added.to(rows)).to(self.rows)
 
     def made_up(self, kept: Tensor, gone: Tensor) -> Tensor:
@@ -162,7 +162,20 @@ class _Gradients:
         rows = doubled(self.rows)
         pull = torch.einsum("bmj,bj->bm", rows, gone.to(rows))
         rows = rows * kept.to(rows)[:, None, :]
-        return torch.einsum("bmj,bm->bj", rows, torch.linalg.solve(self._small(rows), pull)).to(self.rows)
+        return torch.einsum("bmj,bm->bj", rows, _found(torch.linalg.solve_ex(self._small(rows), pull))).to(self.rows)
 
     def _small(self, rows: Tensor) -> Tensor:
-        return rows @ rows.mT + self.added.to(rows) * torch.eye(rows.shape[1]).to(rows)
+        return rows @ rows.mT + self.added.to(rows) * _identity(rows.shape[1], rows)
+
+
+def _identity(size: int, like: Tensor) -> Tensor:
+    return torch.eye(size, dtype=like.dtype, device=like.device)
+
+
+def _found(answer: tuple[Tensor, Tensor]) -> Tensor:
+    """Return what was found of each block, not a number where nothing was: to ask would wait for a device.
+
+    A score that is not finite ends the update, and names the weight.
+    """
+    found, failed = answer
+    return found.masked_fill(failed.ne(0).view(-1, *(1 for _ in found.shape[1:])), torch.nan)

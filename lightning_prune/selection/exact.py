@@ -106,10 +106,15 @@ def _all(units: Units) -> Tensor:
 
 
 def _stay(keep: Tensor | None, contender: Tensor | None, kept: Tensor) -> Tensor:
-    """Return who stays: of the contenders those that were kept, of the others all that stood before."""
+    """Return who stays: of the contenders those that were kept, of the others all that stood before.
+
+    A tier among protected units is of no use any more then, and is written to: masks are a good part of an update.
+    """
     if contender is keep or contender is None:
         return kept
-    return kept | (~contender if keep is None else keep & ~contender)
+    others = contender.clone() if kept is contender else contender
+    others.logical_not_()
+    return kept.logical_or_(others if keep is None else others.logical_and_(keep))
 
 
 def _held_each(pools: Sequence[Sequence[Units]], which: Sequence[Tier]) -> list[list[int]]:

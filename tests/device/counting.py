@@ -32,6 +32,7 @@ _FREE = {
 _WAITS = {
     **{"_local_scalar_dense": 1, "equal": 1, "nonzero": 1, "masked_select": 1, "bincount": 2},
     **{"_unique2": 1, "unique_dim": 1, "unique_consecutive": 1},
+    "_linalg_check_errors": 1,  # within torch.linalg's inv, solve and cholesky, but not in those with _ex
 }
 _LAUNCHES = {"nonzero": 3, "masked_select": 3, "_unique2": 3, "unique_dim": 3, "unique_consecutive": 3, "bincount": 5}
 _AT_ONCE = (110, 64, 48, 36, 30)

@@ -7,7 +7,20 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_prune.criterion import FilterNorm, FirstOrderDelta, GeometricMedian, KMeans, Random, SecondOrderDelta
+from lightning_prune.criterion import (
+    LAMP,
+    OBS,
+    FilterNorm,
+    FirstOrderDelta,
+    Fisher,
+    GeometricMedian,
+    KMeans,
+    Movement,
+    Random,
+    SecondOrderDelta,
+    Snip,
+    Taylor,
+)
 from lightning_prune.pattern import Block, Channel, Column, Kernel, NofM, Row
 from lightning_prune.pruning import Pruner, few_units
 from lightning_prune.ranking import thresholds
@@ -49,6 +62,17 @@ IDEAS: dict[str, dict[str, Any]] = {
     "Block Uniform": {"pattern": Block(5, 5), "scope": Uniform()},
     "Block GeometricMedian": {"pattern": Block(5, 5), "criterion": GeometricMedian()},
     "NofM Uniform": {"pattern": NofM(2, 4), "scope": Uniform()},
+    "NofM Taylor": {"pattern": NofM(2, 4), "criterion": Taylor()},
+    "NofM GeometricMedian": {"pattern": NofM(2, 4), "criterion": GeometricMedian()},
+    "Kernel GeometricMedian": {"pattern": Kernel(), "criterion": GeometricMedian()},
+    "Taylor": {"criterion": Taylor()},
+    "Taylor Channel": {"criterion": Taylor(), "pattern": Channel()},
+    "Fisher": {"criterion": Fisher()},
+    "Movement": {"criterion": Movement()},
+    "Snip": {"criterion": Snip()},
+    "LAMP": {"criterion": LAMP()},
+    "OBS": {"criterion": OBS()},
+    "OBS of many steps": {"criterion": OBS(block=2, window=None)},
 }
 NAMES = [pytest.param(n, marks=pytest.mark.slow) if n in ("KMeans", "KMeans Channel") else n for n in IDEAS]
 LAUNCHES = {
@@ -57,12 +81,28 @@ LAUNCHES = {
     "Random": 24,
     "Block Uniform": 16,
     "Block GeometricMedian": 21,
+    "NofM GeometricMedian": 16,
+    "Kernel GeometricMedian": 16,
+    "LAMP": 24,
+    "OBS": 76,
+    "OBS of many steps": 76,
 }
 """More kernels a small weight than others take, where units are few."""
 WAITS = 13
 """As many as an update takes at most; the default pruner takes 4, and 12 where floors are in its way."""
-RAGGED = {"Block GeometricMedian": 30}
+RAGGED = {"Block GeometricMedian": 30, "NofM GeometricMedian": 30}
 """Where units hold unlike numbers of weights, are many, and a floor is in their way: more, but not for each weight."""
+BYTES = {
+    "NofM Taylor": 9.0,
+    "NofM GeometricMedian": 8.0,
+    "Kernel GeometricMedian": 8.0,
+    "LAMP": 24.0,
+    "OBS": 16.0,
+    "OBS of many steps": 14.0,
+}
+"""More bytes a weight than others take: for scores beside what is protected; LAMP and OBS of one weight at a time."""
+KEPT = {"Fisher": 4, "Snip": 4, "OBS": 4, "OBS of many steps": 8}
+"""Bytes a weight that a first step in a window leaves in a criterion's memory."""
 CLUSTERS = ("KMeans", "KMeans Row", "KMeans Channel")
 """Seconds for a layer of many filters: looked at with few of them."""
 
@@ -178,10 +218,10 @@ def test_layers_that_would_lose_everything_cost_no_wait_each(layers: int, most: 
 def test_an_update_takes_less_than_six_bytes_a_weight_for_a_moment(name: str, layers: int, width: int) -> None:
     ideas = {"regularizer": L1(1e-3)} if name == "L1" else IDEAS[name]
     cost = cost_of(Net(layers, width), **ideas)
-    assert cost.above(cost.update) <= 6.0
+    assert cost.above(cost.update) <= BYTES.get(name, 6.0)
     assert cost.above(cost.report) <= 1.1
     if layers > 1:  # the gradient of one weight at a time, and what autograd holds for it
-        assert cost.above(cost.step) <= 20 / layers
+        assert cost.above(cost.step) <= 20 / layers + KEPT.get(name, 0)
 
 
 @pytest.mark.slow
@@ -205,6 +245,8 @@ def test_G3_masks_are_those_of_the_cpu_to_the_bit(name: str, most: int) -> None:
                 with torch.no_grad():
                     for parameter in model.parameters():
                         parameter.add_(0.1 * (step + 1))
+                give_gradients(model)
+                pruner.before_step()
                 pruner.after_step(step)
             masks.append({key: weight.mask.cpu() for key, weight in pruner.masks.items()})
             masks[-1] |= {f"{k} value": weight.parameter.detach().cpu() for k, weight in pruner.masks.items()}

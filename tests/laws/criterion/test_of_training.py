@@ -208,7 +208,7 @@ def test_obs_refuses_blocks_and_dampings_that_make_no_sense() -> None:
         with pytest.raises(ValueError, match=f"block={bad!r} must be an int of at least 1"):
             OBS(block=bad)
     for bad in (0.0, -1.0, math.nan, math.inf, "a"):
-        with pytest.raises(ValueError, match=f"damping={bad!r} must be a finite number above 0"):
+        with pytest.raises(ValueError, match=f"damping={bad!r} must be a number above 0"):
             OBS(damping=bad)
 
 

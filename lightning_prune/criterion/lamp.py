@@ -25,7 +25,7 @@ class LAMP:
     def __call__(self, weight: Tensor, grad: Tensor | None) -> Tensor:
         """Return the scores, in [0, 1]; 0 throughout where all weights are zero.
 
-        Of one weight at a time, some 20 bytes an entry are taken meanwhile: it is sorted.
+        Of one weight at a time, up to 24 bytes an entry are taken meanwhile: it is sorted.
         """
         squares = wide(weight).flatten().square().flip(0)
         ordered, order = squares.sort(stable=True)  # ascending, of equal ones the later first

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from threading import Event
 
@@ -17,7 +17,7 @@ from lightning_prune.ranking.threads import CHUNK, in_threads
 
 
 @contextmanager
-def torch_threads(number: int) -> Iterator[None]:
+def torch_threads(number: int) -> Generator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:

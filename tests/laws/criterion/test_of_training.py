@@ -370,6 +370,24 @@ def test_activation_taylor_is_the_mean_change_of_each_examples_loss() -> None:
 # By hand
 
 
+def test_lamp_in_parts_is_lamp_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight = torch.randn(7, 11, dtype=torch.float64).mul(8).round() / 8  # with equal ones, and zeros
+    whole = LAMP()(weight, None)
+    monkeypatch.setattr("lightning_prune.criterion.lamp._CHUNK", 10)
+    torch.testing.assert_close(LAMP()(weight, None), whole, rtol=1e-12, atol=0.0)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_lamp_of_what_is_not_finite_ends_the_update_by_name(value: float) -> None:
+    model = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4))
+    with torch.no_grad():
+        model[1].weight[2, 3] = value  # pyright: ignore
+    pruner = Pruner(OneShot(0.5, 1), criterion=LAMP())
+    pruner.attach(model, 2)
+    with pytest.raises(ValueError, match=r"1\.weight"):
+        pruner.after_step(1)
+
+
 def test_lamp_by_hand() -> None:
     scores = LAMP()(torch.tensor([[1.0, -2.0], [3.0, 0.0]]), None)
     torch.testing.assert_close(scores, torch.tensor([[1 / 14, 4 / 13], [1.0, 0.0]]))

@@ -162,7 +162,7 @@ def test_a_dense_models_weights_in_place_of_first(command: Command) -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("pruner.factor=2", "factor=2 must be the share of units to keep"),
+        ("pruner.factor=2", "factor=2 must be a number in (0, 1], the share of units to keep"),
         ("pruner.layers=[nothing]", "layers has 'nothing', which is no group of units"),
         ("ckpt_path=some.ckpt", "rounds go on with hydra.run.dir=FOLDER"),
         ("pruner.factr=2", "unknown key 'pruner.factr': did you mean pruner.factor"),

@@ -111,7 +111,7 @@ def test_a_layer_that_is_not_there_is_an_error(model: Classifier, layers: list[s
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"factor": 0.0}, r"factor=0.0 must be the share of units to keep"),
+        ({"factor": 0.0}, r"factor=0.0 must be a number in \(0, 1\], the share of units to keep"),
         ({"factor": [0.5, 1.5]}, r"factor=1.5 must be"),
         ({"factor": []}, r"factor=\[\] must hold"),
         ({"factor": True}, r"factor=True must be"),

@@ -175,7 +175,7 @@ def _identity(size: int, like: Tensor) -> Tensor:
 def _found(answer: tuple[Tensor, Tensor]) -> Tensor:
     """Return what was found of each block, not a number where nothing was: to ask would wait for a device.
 
-    A score that is not finite ends the update, and names the weight.
+    A score, or a new value, that is not finite ends the update, and names the weight.
     """
     found, failed = answer
     return found.masked_fill(failed.ne(0).view(-1, *(1 for _ in found.shape[1:])), torch.nan)

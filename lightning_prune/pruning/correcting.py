@@ -12,6 +12,8 @@ from lightning_prune.criterion import CorrectingCriterion, Site
 from lightning_prune.masks import MaskedWeight
 from lightning_prune.pruning.asking import gathers, seen_of
 from lightning_prune.pruning.weight_update import Decision
+from lightning_prune.ranking import ends
+from lightning_prune.selection import check_found
 from lightning_prune.shards import whole
 
 
@@ -19,6 +21,9 @@ def corrected(criterion: Any, decisions: Sequence[Decision]) -> list[tuple[Maske
     """Return weights with new values, where an update takes more of them and the criterion corrects what stays.
 
     Nothing is written: the values are to be put in once the masks are.
+
+    Raises:
+        ValueError: a new value is not finite; the message names the weight.
     """
     if not isinstance(criterion, CorrectingCriterion):
         return []
@@ -34,7 +39,16 @@ def corrected(criterion: Any, decisions: Sequence[Decision]) -> list[tuple[Maske
         with torch.no_grad():
             values = weight.restore(asked.corrected(seen_of(weight, idea)[0], weight.canonical(mask)))
         found.append((weight, weight.piece(values) if gathers(idea, weight) else values))
+    finite = [(weight.target.name, ends(values)) for weight, values in found]
+    check_found(finite, [weight.shard for weight, _ in found], _non_finite)
     return found
+
+
+def _non_finite(name: str) -> ValueError:
+    return ValueError(
+        f"what the criterion puts in the place of the weights of '{name}' that stay is not finite; look for a diverged "
+        "loss or an overflow before this step, or give it more damping"
+    )
 
 
 def put_in(better: Sequence[tuple[MaskedWeight, Tensor]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Protocol, runtime_checkable
@@ -85,7 +85,11 @@ def check_finite(pool: Sequence[Units]) -> None:
     check_found([(units.name, ends(units.values)) for units in pool], shards_of(pool))
 
 
-def check_found(finite: Sequence[tuple[str, Tensor]], shards: Sequence[Shard | None] = ()) -> None:
+def check_found(
+    finite: Sequence[tuple[str, Tensor]],
+    shards: Sequence[Shard | None] = (),
+    error: Callable[[str], ValueError] = non_finite,
+) -> None:
     """Raise the same for names and the ends of the scores of that weight; those on a device are read together.
 
     Of pieces of the given wholes the error is raised on all ranks, for the same weight.
@@ -94,7 +98,7 @@ def check_found(finite: Sequence[tuple[str, Tensor]], shards: Sequence[Shard | N
     first = len(good) - good.index(False) if False in good else 0  # from the last: so the largest is the first
     (last,) = highest([first], shards)
     if last:
-        raise non_finite(finite[len(finite) - last][0])
+        raise error(finite[len(finite) - last][0])
 
 
 def held(pool: Sequence[Units], which: Sequence[Tensor | None]) -> list[int]:

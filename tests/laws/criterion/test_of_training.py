@@ -30,6 +30,7 @@ from lightning_prune.criterion import (
 from lightning_prune.pattern import Channel, Element
 from lightning_prune.pruning import Pruner
 from lightning_prune.pruning.asking import scores_of
+from lightning_prune.reconstruction import SparseGPT
 from lightning_prune.schedule import OneShot
 
 UPDATE, WINDOW = 5, 3
@@ -210,6 +211,31 @@ def test_obs_refuses_blocks_and_dampings_that_make_no_sense() -> None:
     for bad in (0.0, -1.0, math.nan, math.inf, "a"):
         with pytest.raises(ValueError, match=f"damping={bad!r} must be a number above 0"):
             OBS(damping=bad)
+
+
+@pytest.mark.parametrize("idea", [{"criterion": OBS()}, {"reconstruction": SparseGPT()}], ids=["OBS", "SparseGPT"])
+def test_new_values_that_are_not_finite_end_the_update_by_name_and_change_nothing(
+    idea: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4))
+    (kind,) = {type(each) for each in idea.values()}
+    right: Any = kind.corrected
+
+    def corrected(self: Any, weight: Tensor, keep: Tensor) -> Tensor:
+        values = right(self, weight, keep)
+        return values.index_fill(1, torch.tensor([2]), torch.inf) if self.name == "1.weight" else values
+
+    pruner = Pruner(OneShot(0.5, 1), **idea)
+    pruner.attach(model, 2)
+    model(torch.randn(8, 6)).square().mean().backward()
+    pruner.before_step()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with monkeypatch.context() as patched:
+        patched.setattr(kind, "corrected", corrected)
+        with pytest.raises(ValueError, match=r"what the criterion puts in the place of the weights of '1\.weight'"):
+            pruner.after_step(1)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert all(bool(weight.mask.all()) for weight in pruner.masks.values())
 
 
 def patches(layer: Any, x: Tensor) -> Tensor:

@@ -10,26 +10,29 @@ from torch import Tensor
 
 from lightning_prune.ranking import NUMPY, by_rows, count
 from lightning_prune.ranking.float_keys import bits
-from lightning_prune.ranking.threads import CHUNK, sums
+from lightning_prune.ranking.threads import CHUNK, number, sums
 from lightning_prune.shards import local
 from lightning_prune.targets import plain_name
 
-_THREADS = 8
-"""Threads for which there is a chunk, at most."""
 _FEW = 1 / 24
 """Share of words of 8 flags up to which setting entries one by one is faster than reading and writing all."""
 
 
 def zero_(tensor: Tensor, mask: Tensor) -> None:
     """Set the entries of a dense float tensor to zero where the bool `mask` is false; all others keep their bits."""
-    if tensor.numel() <= CHUNK or tensor.device.type != "cpu":
-        bits(tensor).mul_(mask)
+    raw = bits(tensor)
+    if not _is_large(tensor):
+        raw.mul_(mask)
         return
-    raw, size = bits(tensor), CHUNK * min(_THREADS, torch.get_num_threads())
     if tensor.is_contiguous() and mask.is_contiguous():
         raw, mask = raw.view(-1), mask.view(-1)
-    for some, flags in by_rows(raw, mask, size=size):  # the integers made of flags stay in the cores' caches
+    for some, flags in by_rows(raw, mask, size=CHUNK * number()):  # integers made of flags stay in the cores' caches
         some.mul_(flags)
+
+
+def _is_large(tensor: Tensor) -> bool:
+    """Return whether a tensor is handled in chunks: flags of a whole one would be integers in memory."""
+    return tensor.numel() > CHUNK and tensor.device.type == "cpu"
 
 
 def zero_counting(
@@ -96,7 +99,7 @@ def zero_each_(tensors: Sequence[Tensor], masks: Sequence[Tensor]) -> None:
     small: list[Tensor] = []
     theirs: list[Tensor] = []
     for tensor, mask in zip(tensors, masks, strict=True):
-        if tensor.numel() > CHUNK and tensor.device.type == "cpu":
+        if _is_large(tensor):
             zero_(tensor, mask)
         else:
             small.append(bits(tensor))

@@ -36,9 +36,9 @@ class NofM:
     """Units are entries, and each output's are protected apart: a weight may be looked at in parts, in place."""
 
     def __post_init__(self) -> None:
-        given.whole("n", self.n, 1)
-        given.whole("m", self.m, 1)
-        if self.n >= self.m:
+        given.whole("n", self.n)
+        given.whole("m", self.m)
+        if not 1 <= self.n < self.m:
             raise ValueError(f"NofM(n={self.n}, m={self.m}) keeps n of m weights and needs 1 <= n < m")
 
     @property

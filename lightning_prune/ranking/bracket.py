@@ -63,7 +63,7 @@ def by_bracket(
         for a in range(0, r.size, CHUNK)
     ]
     sizes = [span.raw.size for span in spans]
-    limit = float_keys.highest(values[0].dtype)
+    dtype = values[0].dtype
     samples = _samples(raws, takes_part, absolute)
     sample = np.concatenate(samples)
     scale = contending / max(1, sample.size)
@@ -73,7 +73,7 @@ def by_bracket(
         if more:
             low, high = _bracket(sample, min(1.0, (drop + more) / contending), deviations)
         lows = lower_ends(samples, spared, scale, low, deviations)
-        found = in_threads(spans, sizes, lambda part, lows=lows, high=high: _look(part, lows, high, absolute, limit))
+        found = in_threads(spans, sizes, lambda part, lows=lows, high=high: _look(part, lows, high, absolute, dtype))
         boundary = _settle(found, drop - (contending - sum(f.kept for f in found)), low, spared)
         if boundary is not None:
             return masks, boundary
@@ -159,14 +159,13 @@ def _keys(raw: Array, absolute: bool, out: Array | None = None) -> Array:
     return np.subtract(raw ^ (sign & top), sign, out=out)
 
 
-def _look(spans: Iterable[_Span], lows: Sequence[int], high: int, absolute: bool, limit: int) -> list[_Inside]:
+def _look(spans: Iterable[_Span], lows: Sequence[int], high: int, absolute: bool, dtype: torch.dtype) -> list[_Inside]:
     """Write masks as if all above the tensors' `lows` stayed, and return what lies in the bracket."""
-    key_buffer, flag_buffer = np.empty(0), np.empty(0, np.bool_)
+    limit = float_keys.highest(dtype)
+    key_buffer, flag_buffer = np.empty(CHUNK, f"i{dtype.itemsize}"), np.empty(CHUNK, np.bool_)
     none = np.empty(0, np.intp)
     found: list[_Inside] = []
     for span in spans:
-        if key_buffer.size < span.raw.size:  # at most as large as a chunk
-            key_buffer, flag_buffer = np.empty(CHUNK, span.raw.dtype), np.empty(CHUNK, np.bool_)
         key, flag, low = key_buffer[: span.raw.size], flag_buffer[: span.raw.size], lows[span.index]
         _keys(span.raw, absolute, out=key)
         largest = int(key.max())

@@ -27,7 +27,7 @@ class NotFiniteError(ValueError):
 
 def bits(values: Tensor) -> Tensor:
     """Return the same memory as signed integers of the same width."""
-    plain = values.detach() if values.requires_grad else values  # four times a step: no call more
+    plain = values.detach() if values.requires_grad else values  # asked at every step: no call more
     return plain.view(INTEGER_OF[values.element_size()])
 
 

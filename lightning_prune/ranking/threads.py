@@ -18,6 +18,11 @@ _THREADS = 8
 """At most so many: beyond, handing out chunks takes as long as working on them."""
 
 
+def number() -> int:
+    """Return in how many threads there is to be worked at a time."""
+    return min(_THREADS, torch.get_num_threads())
+
+
 def in_threads(pieces: Sequence[T], sizes: Sequence[int], work: Callable[[Iterable[T]], list[R]]) -> list[R]:
     """Have each thread call `work` on pieces that it takes one by one, and return all that was found, in order.
 
@@ -30,7 +35,7 @@ def in_threads(pieces: Sequence[T], sizes: Sequence[int], work: Callable[[Iterab
         Exception: what `work` came to; of several threads, at the first piece.
     """
     total = sum(sizes)
-    threads = min(_THREADS, torch.get_num_threads(), len(pieces)) if total >= _PARALLEL_FROM else 1
+    threads = min(number(), len(pieces)) if total >= _PARALLEL_FROM else 1
     if threads <= 1:
         return work(pieces)
     waiting = iter(enumerate(pieces))  # whoever has done one takes the next, so none is held up by another
